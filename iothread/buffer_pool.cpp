@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "iothread/buffer_pool.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <cassert>
+
+namespace nbdm {
+
+namespace {
+
+constexpr std::size_t class_bytes(unsigned size_class) noexcept {
+    return BufferPool::kMinBytes << size_class;
+}
+
+unsigned class_of(std::size_t bytes) noexcept {
+    const std::size_t pages = (bytes + BufferPool::kMinBytes - 1) / BufferPool::kMinBytes;
+    return static_cast<unsigned>(std::countr_zero(std::bit_ceil(std::max<std::size_t>(pages, 1))));
+}
+
+}  // namespace
+
+std::size_t Buffer::capacity_bytes() const noexcept {
+    return data_ != nullptr ? class_bytes(size_class_) : 0;
+}
+
+void Buffer::reset() noexcept {
+    if (data_ != nullptr) {
+        pool_->give_back(data_, size_class_);
+        data_ = nullptr;
+        pool_ = nullptr;
+    }
+}
+
+BufferPool::BufferPool(std::size_t limit_bytes) : limit_bytes_(limit_bytes) {
+    for (auto& kept : kept_) {
+        kept.reserve(16);
+    }
+}
+
+BufferPool::~BufferPool() {
+    assert(leased_bytes_ == 0);
+    trim();
+}
+
+Buffer BufferPool::lease(std::size_t bytes) noexcept {
+    assert(bytes <= kMaxBytes);
+    const unsigned size_class = class_of(bytes);
+    const std::size_t size = class_bytes(size_class);
+    if (leased_bytes_ + size > limit_bytes_) {
+        return {};
+    }
+    std::byte* data = nullptr;
+    if (!kept_[size_class].empty()) {
+        data = kept_[size_class].back();
+        kept_[size_class].pop_back();
+        kept_bytes_ -= size;
+    } else {
+        if (leased_bytes_ + kept_bytes_ + size > limit_bytes_) {
+            trim();
+        }
+        void* mapped = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                              -1, 0);
+        if (mapped == MAP_FAILED) {
+            return {};
+        }
+        data = static_cast<std::byte*>(mapped);
+    }
+    leased_bytes_ += size;
+    return Buffer(this, data, size_class);
+}
+
+void BufferPool::trim() noexcept {
+    for (unsigned size_class = 0; size_class < kClasses; ++size_class) {
+        for (std::byte* data : kept_[size_class]) {
+            ::munmap(data, class_bytes(size_class));
+        }
+        kept_[size_class].clear();
+    }
+    kept_bytes_ = 0;
+}
+
+void BufferPool::give_back(std::byte* data, unsigned size_class) noexcept {
+    leased_bytes_ -= class_bytes(size_class);
+    kept_bytes_ += class_bytes(size_class);
+    kept_[size_class].push_back(data);
+}
+
+}  // namespace nbdm

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+namespace nbdm {
+
+class BufferPool;
+
+// A lease of page-aligned memory; returned to its pool when it is destroyed. The pool outlives
+// every lease. An empty lease (data() == nullptr) means that the pool had nothing to give.
+class Buffer {
+  public:
+    Buffer() = default;
+    Buffer(Buffer&& other) noexcept
+        : pool_(std::exchange(other.pool_, nullptr)),
+          data_(std::exchange(other.data_, nullptr)),
+          size_class_(other.size_class_) {}
+    Buffer& operator=(Buffer&& other) noexcept {
+        if (this != &other) {
+            reset();
+            pool_ = std::exchange(other.pool_, nullptr);
+            data_ = std::exchange(other.data_, nullptr);
+            size_class_ = other.size_class_;
+        }
+        return *this;
+    }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    ~Buffer() { reset(); }
+
+    [[nodiscard]] std::byte* data() const noexcept { return data_; }
+    explicit operator bool() const noexcept { return data_ != nullptr; }
+    [[nodiscard]] std::size_t capacity_bytes() const noexcept;
+    void reset() noexcept;
+
+  private:
+    friend class BufferPool;
+    Buffer(BufferPool* pool, std::byte* data, unsigned size_class) noexcept
+        : pool_(pool), data_(data), size_class_(size_class) {}
+
+    BufferPool* pool_ = nullptr;
+    std::byte* data_ = nullptr;
+    unsigned size_class_ = 0;
+};
+
+// Page-aligned memory for the I/O of one thread, in classes of a power of two from 4 KiB to
+// 64 MiB. Freed memory is kept and given out again, last in first out, so that a steady load
+// touches the same warm pages and asks the kernel for nothing.
+//
+// Threads: the owner's iothread only.
+// Limits:  at most `limit_bytes` are out or kept at any time; lease() then returns an empty Buffer
+//          and the caller stops receiving until something comes back.
+class BufferPool {
+  public:
+    static constexpr std::size_t kMinBytes = 4096;
+    static constexpr std::size_t kMaxBytes = std::size_t{64} << 20;
+
+    explicit BufferPool(std::size_t limit_bytes);
+    BufferPool(const BufferPool&) = delete;
+    BufferPool& operator=(const BufferPool&) = delete;
+    ~BufferPool();  // asserts that every lease has come back
+
+    // `bytes` is at most kMaxBytes. The memory is not cleared.
+    [[nodiscard]] Buffer lease(std::size_t bytes) noexcept;
+
+    // Gives what is kept back to the kernel.
+    void trim() noexcept;
+
+    [[nodiscard]] std::size_t leased_bytes() const noexcept { return leased_bytes_; }
+
+  private:
+    friend class Buffer;
+    static constexpr unsigned kClasses = 15;  // 4 KiB << 14 = 64 MiB
+    void give_back(std::byte* data, unsigned size_class) noexcept;
+
+    const std::size_t limit_bytes_;
+    std::size_t leased_bytes_ = 0;
+    std::size_t kept_bytes_ = 0;
+    std::array<std::vector<std::byte*>, kClasses> kept_;
+};
+
+}  // namespace nbdm

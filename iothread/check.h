@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cerrno>
+#include <string>
+#include <system_error>
+
+namespace nbdm {
+
+// "cannot start" errors: the text says what failed and on what, the code says why.
+[[nodiscard]] inline std::system_error errno_error(int error, const std::string& what) {
+    return {error, std::generic_category(), what};
+}
+
+// For calls that return -1 and set errno.
+inline int check_errno(int result, const std::string& what) {
+    if (result < 0) {
+        throw errno_error(errno, what);
+    }
+    return result;
+}
+
+}  // namespace nbdm

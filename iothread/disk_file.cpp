@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "iothread/disk_file.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "iothread/check.h"
+
+namespace nbdm {
+
+namespace {
+
+struct FreeDeleter {
+    void operator()(std::byte* memory) const noexcept { std::free(memory); }
+};
+using AlignedMemory = std::unique_ptr<std::byte[], FreeDeleter>;
+
+AlignedMemory allocate_aligned(std::size_t bytes) {
+    constexpr std::size_t kPageBytes = 4096;
+    void* memory = std::aligned_alloc(kPageBytes, align_up(bytes, kPageBytes));
+    if (memory == nullptr) {
+        throw std::bad_alloc();
+    }
+    return AlignedMemory(static_cast<std::byte*>(memory));
+}
+
+// Transfers all of it; end of file is EIO, since the disk's size was promised to the client.
+template <typename Call>
+int transfer(Call call, Range range) {
+    while (!range.empty()) {
+        const ssize_t count = call(range);
+        if (count < 0) {
+            if (errno == EINTR) {
+                continue;
+            }
+            return errno;
+        }
+        if (count == 0) {
+            return EIO;
+        }
+        range = range.after(static_cast<std::uint64_t>(count));
+    }
+    return 0;
+}
+
+int read_fully(int fd, Range range, std::byte* into) {
+    const std::uint64_t begin = range.offset;
+    return transfer(
+        [&](Range left) {
+            return ::pread(fd, into + (left.offset - begin), left.length,
+                           static_cast<off_t>(left.offset));
+        },
+        range);
+}
+
+int write_fully(int fd, Range range, const std::byte* from) {
+    const std::uint64_t begin = range.offset;
+    return transfer(
+        [&](Range left) {
+            return ::pwrite(fd, from + (left.offset - begin), left.length,
+                            static_cast<off_t>(left.offset));
+        },
+        range);
+}
+
+}  // namespace
+
+DiskFile::DiskFile(std::string path, const Options& options)
+    : path_(std::move(path)), writable_(options.writable) {
+    open(options);
+    learn_storage();
+}
+
+void DiskFile::open(const Options& options) {
+    const std::string what =
+        "cannot open '" + path_ + "' for " + (writable_ ? "writing" : "reading");
+    const int access = (writable_ ? O_RDWR : O_RDONLY) | O_CLOEXEC;
+    const int cache = options.cache == CacheMode::direct ? O_DIRECT : 0;
+    fd_ = UniqueFd(::open(path_.c_str(), access | cache));
+    if (!fd_.valid() && errno == ENOENT && options.create_bytes) {
+        // O_EXCL: only a file made here is given its size.
+        UniqueFd made(check_errno(::open(path_.c_str(), access | O_CREAT | O_EXCL, 0600),
+                                  "cannot create '" + path_ + "'"));
+        if (::ftruncate(made.get(), static_cast<off_t>(*options.create_bytes)) < 0) {
+            const int error = errno;
+            ::unlink(path_.c_str());
+            throw errno_error(error, "cannot give '" + path_ + "' its size");
+        }
+        fd_ = UniqueFd(::open(path_.c_str(), access | cache));
+    }
+    if (!fd_.valid()) {
+        const int error = errno;
+        throw errno_error(error, error == EINVAL && cache != 0
+                                     ? what + " without the page cache (cache=direct)"
+                                     : what);
+    }
+    direct_ = cache != 0;
+}
+
+void DiskFile::learn_storage() {
+    struct stat status {};
+    check_errno(::fstat(fd_.get(), &status), "cannot examine '" + path_ + "'");
+    if (S_ISDIR(status.st_mode)) {
+        throw errno_error(EISDIR, "cannot use '" + path_ + "' as a disk");
+    }
+    if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
+        throw errno_error(EINVAL, "cannot use '" + path_ +
+                                      "' as a disk: neither a file nor a block device");
+    }
+    is_block_device_ = S_ISBLK(status.st_mode);
+    std::uint32_t sector_bytes = 512;
+    if (is_block_device_) {
+        int logical = 0;
+        check_errno(::ioctl(fd_.get(), BLKGETSIZE64, &size_bytes_),
+                    "cannot learn the size of '" + path_ + "'");
+        check_errno(::ioctl(fd_.get(), BLKSSZGET, &logical),
+                    "cannot learn the sector size of '" + path_ + "'");
+        sector_bytes = static_cast<std::uint32_t>(logical);
+        zeroing_alignment_ = sector_bytes;
+    } else {
+        size_bytes_ = static_cast<std::uint64_t>(status.st_size);
+        preferred_bytes_ = static_cast<std::uint32_t>(std::max<long>(status.st_blksize, 4096));
+        struct statfs filesystem {};
+        memory_backed_ =
+            ::fstatfs(fd_.get(), &filesystem) == 0 && filesystem.f_type == TMPFS_MAGIC;
+#ifdef STATX_DIOALIGN
+        struct statx alignment {};
+        if (direct_ && ::statx(fd_.get(), "", AT_EMPTY_PATH, STATX_DIOALIGN, &alignment) == 0 &&
+            alignment.stx_dio_offset_align > 0) {
+            sector_bytes = alignment.stx_dio_offset_align;
+        }
+#else
+        // Larger than any file system asks for when it cannot be asked.
+        sector_bytes = 4096;
+#endif
+    }
+    request_alignment_ = direct_ ? sector_bytes : 1;
+}
+
+UniqueFd DiskFile::open_for_extents() const {
+    // By descriptor, not by path: the path may name another file by now.
+    const std::string link = "/proc/self/fd/" + std::to_string(fd_.get());
+    return UniqueFd(
+        check_errno(::open(link.c_str(), O_RDONLY | O_CLOEXEC), "cannot reopen '" + path_ + "'"));
+}
+
+FileExtent DiskFile::next_extent(int fd, Range within) const noexcept {
+    const FileExtent all_data{within, false};
+    if (is_block_device_) {
+        return all_data;
+    }
+    const off_t begin = static_cast<off_t>(within.offset);
+    const off_t data = ::lseek(fd, begin, SEEK_DATA);
+    if (data < 0) {
+        // ENXIO: no data up to the end of the file.
+        return errno == ENXIO ? FileExtent{within, true} : all_data;
+    }
+    if (data > begin) {
+        return {within.first(static_cast<std::uint64_t>(data - begin)), true};
+    }
+    const off_t hole = ::lseek(fd, begin, SEEK_HOLE);
+    // hole == begin: a hole was punched between the two calls; data is always a correct answer.
+    return hole <= begin ? all_data
+                         : FileExtent{within.first(static_cast<std::uint64_t>(hole - begin)), false};
+}
+
+bool DiskFile::may_have_holes() const noexcept {
+    struct stat status {};
+    constexpr std::uint64_t kStatBlockBytes = 512;
+    return !is_block_device_ && ::fstat(fd_.get(), &status) == 0 &&
+           static_cast<std::uint64_t>(status.st_blocks) * kStatBlockBytes < size_bytes_;
+}
+
+int DiskFile::read_unaligned(Range range, std::byte* into) const {
+    const Range blocks = Range::from_to(align_down(range.offset, request_alignment_),
+                                        align_up(range.end(), request_alignment_));
+    const AlignedMemory memory = allocate_aligned(blocks.length);
+    // The last block of a file may be cut short by its end.
+    const int error = read_fully(
+        fd_.get(), Range::from_to(blocks.offset, std::min(blocks.end(), size_bytes_)), memory.get());
+    if (error == 0) {
+        std::memcpy(into, memory.get() + (range.offset - blocks.offset), range.length);
+    }
+    return error;
+}
+
+int DiskFile::write_unaligned(Range range, const std::byte* from) const {
+    constexpr std::uint64_t kStepBytes = std::uint64_t{1} << 20;
+    const AlignedMemory memory = allocate_aligned(kStepBytes);
+    while (!range.empty()) {
+        const std::uint64_t begin = align_down(range.offset, request_alignment_);
+        const std::uint64_t end = std::min(range.end(), begin + kStepBytes);
+        const Range part = Range::from_to(range.offset, end);
+        const Range blocks = Range::from_to(begin, align_up(end, request_alignment_));
+        std::memset(memory.get(), 0, blocks.length);
+        const Range stored = Range::from_to(begin, std::min(blocks.end(), size_bytes_));
+        if (int error = read_fully(fd_.get(), stored, memory.get()); error != 0) {
+            return error;
+        }
+        std::byte* changed = memory.get() + (part.offset - begin);
+        if (from != nullptr) {
+            std::memcpy(changed, from, part.length);
+            from += part.length;
+        } else {
+            std::memset(changed, 0, part.length);
+        }
+        if (blocks.end() > size_bytes_) {
+            // O_DIRECT cannot write the odd end of a file; the page cache can, and the caller
+            // keeps all others away. It is written out at once so that later direct writes meet
+            // no dirty page.
+            const UniqueFd buffered = open_buffered();
+            if (!buffered.valid()) {
+                return errno;
+            }
+            if (int error = write_fully(buffered.get(), stored, memory.get()); error != 0) {
+                return error;
+            }
+            if (::fdatasync(buffered.get()) < 0) {
+                return errno;
+            }
+        } else if (int error = write_fully(fd_.get(), blocks, memory.get()); error != 0) {
+            return error;
+        }
+        range = range.after(part.length);
+    }
+    return 0;
+}
+
+UniqueFd DiskFile::open_buffered() const {
+    const std::string link = "/proc/self/fd/" + std::to_string(fd_.get());
+    return UniqueFd(::open(link.c_str(), O_RDWR | O_CLOEXEC));
+}
+
+}  // namespace nbdm

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "iothread/range.h"
+#include "iothread/unique_fd.h"
+
+namespace nbdm {
+
+enum class CacheMode {
+    automatic,  // `writeback`: right for every file system and every alignment
+    direct,     // O_DIRECT: the page cache is not used; requests go through the ring
+    writeback,  // the page cache; durable after a flush
+};
+
+// A stretch of a file that is stored alike.
+struct FileExtent {
+    Range range;
+    bool hole = false;  // nothing is stored; reads as zero
+};
+
+// An opened raw disk image or block device. Knows how it can be read, written and zeroed; the
+// work itself is done by DiskOperation.
+//
+// Threads: any, all methods; what is learned at run time (which zeroing calls the file system
+//          refuses) is atomic.
+// Fails:   the constructor throws std::system_error that names the path.
+class DiskFile {
+  public:
+    struct Options {
+        bool writable = false;
+        CacheMode cache = CacheMode::automatic;
+        // Create the file, sparse and of this size, when it is missing. An existing file that has
+        // another size is left as it is.
+        std::optional<std::uint64_t> create_bytes;
+    };
+
+    DiskFile(std::string path, const Options& options);
+
+    [[nodiscard]] const std::string& path() const noexcept { return path_; }
+    [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+    [[nodiscard]] std::uint64_t size_bytes() const noexcept { return size_bytes_; }
+    [[nodiscard]] bool writable() const noexcept { return writable_; }
+    [[nodiscard]] bool direct() const noexcept { return direct_; }
+    [[nodiscard]] bool is_block_device() const noexcept { return is_block_device_; }
+    // Offsets and lengths of reads and writes are multiples of this: the logical sector when
+    // direct(), else 1.
+    [[nodiscard]] std::uint32_t request_alignment() const noexcept { return request_alignment_; }
+    // The unit of zeroing and trimming without writing: the sector of a block device, 1 for files.
+    [[nodiscard]] std::uint32_t zeroing_alignment() const noexcept { return zeroing_alignment_; }
+    // A size at which requests are efficient, for advertising.
+    [[nodiscard]] std::uint32_t preferred_bytes() const noexcept { return preferred_bytes_; }
+
+    // A plain read or write never waits for a device (tmpfs).
+    [[nodiscard]] bool memory_backed() const noexcept { return memory_backed_; }
+
+    // A second descriptor of the same file with an offset of its own, for next_extent(): lseek
+    // moves the offset of the open file and takes a lock for it.
+    [[nodiscard]] UniqueFd open_for_extents() const;
+    // The extent at the start of `within` (not empty), no longer than `within`. A file system that
+    // cannot tell reports data, which is always correct. `fd` is from open_for_extents(), used by
+    // one thread.
+    [[nodiscard]] FileExtent next_extent(int fd, Range within) const noexcept;
+    // False when no part of the file is a hole, at this moment, so that asking is in vain.
+    [[nodiscard]] bool may_have_holes() const noexcept;
+
+    // Writes (or, with from == nullptr, zeroes) any range of a direct() file: whole blocks go out as
+    // they are, the blocks at the ends are read, changed and written back. Blocking; 0 or errno.
+    // The caller makes sure that nothing else writes to the file meanwhile, since a concurrent
+    // write to the rest of such a block would be undone.
+    [[nodiscard]] int write_unaligned(Range range, const std::byte* from) const;
+    // Reads any range of a direct() file. Blocking; 0 or errno.
+    [[nodiscard]] int read_unaligned(Range range, std::byte* into) const;
+
+    // Whether the calls still look as if they work here; a refusal is remembered.
+    std::atomic<bool> can_punch{true};
+    std::atomic<bool> can_zero_range{true};
+    std::atomic<bool> can_read_nowait{true};
+
+  private:
+    void open(const Options& options);
+    void learn_storage();
+    UniqueFd open_buffered() const;
+
+    const std::string path_;
+    const bool writable_;
+    UniqueFd fd_;
+    bool direct_ = false;
+    bool is_block_device_ = false;
+    bool memory_backed_ = false;
+    std::uint64_t size_bytes_ = 0;
+    std::uint32_t request_alignment_ = 1;
+    std::uint32_t zeroing_alignment_ = 1;
+    std::uint32_t preferred_bytes_ = 4096;
+};
+
+}  // namespace nbdm

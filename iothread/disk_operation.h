@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "iothread/disk_file.h"
+#include "iothread/range.h"
+#include "iothread/ring.h"
+
+namespace nbdm {
+
+// How a range may be made to read as zero.
+struct ZeroMode {
+    bool may_punch = true;  // deallocating is allowed
+    bool fast_only = false;  // fail with ENOTSUP rather than write zeroes
+};
+
+// One request on a DiskFile, from start to a single errno. Continues short transfers, falls back
+// along the zeroing chain, adds the data sync that FUA asks for.
+//
+// A buffered transfer is done at once by a plain system call where that is cheaper than the ring
+// (docs/performance.md); then finished() is called before the starting call returns. Callers that
+// start new work from finished() must therefore queue it instead.
+//
+// Threads: the ring's. One request at a time per object; the memory stays valid until finished().
+class DiskOperation : public Operation {
+  public:
+    // `range` is inside the file, not empty, and a multiple of request_alignment().
+    void read(Ring& ring, DiskFile& file, Range range, std::byte* into);
+    // `fua`: the data is durable before finished().
+    void write(Ring& ring, DiskFile& file, Range range, const std::byte* from, bool fua);
+    // Any alignment.
+    void zero(Ring& ring, DiskFile& file, Range range, ZeroMode mode, bool fua);
+    // Advice: success when nothing could be released.
+    void trim(Ring& ring, DiskFile& file, Range range, bool fua);
+    // All completed writes are durable afterwards.
+    void flush(Ring& ring, DiskFile& file);
+
+  protected:
+    ~DiskOperation() = default;
+
+  private:
+    enum class Step { read, write, punch, punch_to_allocate, allocate, zero_range, write_zeroes,
+                      trim, sync };
+
+    // 0 or a positive errno.
+    virtual void finished(int error) noexcept = 0;
+    void completed(int result) noexcept final;
+
+    void begin(Ring& ring, DiskFile& file, Range range, bool fua) noexcept;
+    void submit(Step step);
+    [[nodiscard]] Step first_zero_step() const noexcept;
+    void transferred(std::uint64_t bytes) noexcept;
+    void transfer_rest();
+    void transfer_completed(int result);
+    void zero_completed(int result);
+    void changed();
+
+    Ring* ring_ = nullptr;
+    DiskFile* file_ = nullptr;
+    Range left_;  // what is still to be transferred
+    std::byte* into_ = nullptr;
+    const std::byte* from_ = nullptr;
+    ZeroMode mode_;
+    Step step_ = Step::read;
+    bool fua_ = false;
+};
+
+}  // namespace nbdm

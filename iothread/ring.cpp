@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "iothread/ring.h"
+
+#include <cassert>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "iothread/check.h"
+
+namespace nbdm {
+
+Operation::~Operation() { assert(!pending_); }
+
+Ring::Ring(unsigned entries) {
+    // Kernel 6.1 and later. SINGLE_ISSUER|DEFER_TASKRUN: completion work never interrupts this
+    // thread; it is done in batches inside run_once (design, section 3).
+    const int result = io_uring_queue_init(entries, &ring_,
+                                           IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
+    if (result < 0) {
+        throw errno_error(-result,
+                          "cannot make an io_uring (kernel 6.1 or later is needed; "
+                          "sysctl kernel.io_uring_disabled and seccomp filters forbid it)");
+    }
+    io_uring_ring_dontfork(&ring_);
+}
+
+Ring::~Ring() {
+    assert(pending_ == 0);
+    io_uring_queue_exit(&ring_);
+}
+
+io_uring_sqe& Ring::next(Operation& operation) {
+    assert(!operation.pending_);
+    io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+    while (sqe == nullptr) {
+        submit(0);
+        sqe = io_uring_get_sqe(&ring_);
+    }
+    operation.pending_ = true;
+    ++pending_;
+    return *sqe;
+}
+
+namespace {
+
+void set_operation(io_uring_sqe& sqe, Operation* operation) {
+    io_uring_sqe_set_data(&sqe, operation);
+}
+
+}  // namespace
+
+void Ring::read(Operation& operation, int fd, std::span<std::byte> into, std::uint64_t offset) {
+    io_uring_sqe& sqe = next(operation);
+    io_uring_prep_read(&sqe, fd, into.data(), static_cast<unsigned>(into.size()), offset);
+    set_operation(sqe, &operation);
+}
+
+void Ring::write(Operation& operation, int fd, std::span<const std::byte> from,
+                 std::uint64_t offset) {
+    io_uring_sqe& sqe = next(operation);
+    io_uring_prep_write(&sqe, fd, from.data(), static_cast<unsigned>(from.size()), offset);
+    set_operation(sqe, &operation);
+}
+
+void Ring::fsync(Operation& operation, int fd, unsigned flags) {
+    io_uring_sqe& sqe = next(operation);
+    io_uring_prep_fsync(&sqe, fd, flags);
+    set_operation(sqe, &operation);
+}
+
+void Ring::fallocate(Operation& operation, int fd, int mode, Range range) {
+    io_uring_sqe& sqe = next(operation);
+    io_uring_prep_fallocate(&sqe, fd, mode, static_cast<off_t>(range.offset),
+                            static_cast<off_t>(range.length));
+    set_operation(sqe, &operation);
+}
+
+void Ring::receive(Operation& operation, int fd, msghdr& message, unsigned flags) {
+    io_uring_sqe& sqe = next(operation);
+    io_uring_prep_recvmsg(&sqe, fd, &message, flags);
+    set_operation(sqe, &operation);
+}
+
+void Ring::poll(Operation& operation, int fd, unsigned events) {
+    io_uring_sqe& sqe = next(operation);
+    io_uring_prep_poll_add(&sqe, fd, events);
+    set_operation(sqe, &operation);
+}
+
+void Ring::cancel(Operation& operation) {
+    if (!operation.pending_) {
+        return;
+    }
+    io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+    while (sqe == nullptr) {
+        submit(0);
+        sqe = io_uring_get_sqe(&ring_);
+    }
+    io_uring_prep_cancel(sqe, &operation, 0);
+    io_uring_sqe_set_data(sqe, nullptr);
+}
+
+void Ring::submit(unsigned wait_for) {
+    for (;;) {
+        const int result = io_uring_submit_and_wait(&ring_, wait_for);
+        if (result >= 0 || result == -EINTR) {
+            return;
+        }
+        if (result == -EAGAIN || result == -EBUSY) {
+            // The kernel is short of memory, or wants completions to be reaped first.
+            io_uring_get_events(&ring_);
+            continue;
+        }
+        std::fprintf(stderr, "bug: io_uring_enter failed with errno %d\n", -result);
+        std::abort();
+    }
+}
+
+void Ring::run_once(bool wait) {
+    submit(wait && pending_ > 0 ? 1 : 0);
+    // What the kernel finished is taken in one batch; what completed() submits is seen by the
+    // next call, so that no completion can starve the caller's loop.
+    constexpr unsigned kBatch = 64;
+    io_uring_cqe* batch[kBatch];
+    const unsigned count = io_uring_peek_batch_cqe(&ring_, batch, kBatch);
+    struct Done {
+        Operation* operation;
+        int result;
+    } done[kBatch];
+    for (unsigned i = 0; i < count; ++i) {
+        done[i] = {static_cast<Operation*>(io_uring_cqe_get_data(batch[i])), batch[i]->res};
+    }
+    io_uring_cq_advance(&ring_, count);
+    for (unsigned i = 0; i < count; ++i) {
+        if (done[i].operation == nullptr) {
+            continue;  // the answer to a cancel; the cancelled operation answers for itself
+        }
+        assert(done[i].operation->pending_);
+        done[i].operation->pending_ = false;
+        --pending_;
+        done[i].operation->completed(done[i].result);
+    }
+}
+
+}  // namespace nbdm
