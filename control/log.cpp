@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/log.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdlib>
+#include <string>
+
+namespace nbdm {
+
+namespace {
+
+std::atomic<LogLevel> least_important_level{LogLevel::info};
+
+void log(LogLevel level, std::string_view line) {
+    if (level > least_important_level.load(std::memory_order_relaxed)) {
+        return;
+    }
+    // sd-daemon(3): <3> error, <4> warning, <6> info, <7> debug.
+    static const bool journal = ::getenv("JOURNAL_STREAM") != nullptr;
+    constexpr std::array<const char*, 4> kPriorities = {"<3>", "<4>", "<6>", "<7>"};
+    constexpr std::array<const char*, 4> kWords = {"error: ", "warning: ", "", ""};
+    const auto index = static_cast<std::size_t>(level);
+    std::string text = journal ? kPriorities[index] : kWords[index];
+    text.append(line);
+    // A peer may have put anything into a name: one event stays one line.
+    std::replace_if(
+        text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < ' '; }, ' ');
+    text.push_back('\n');
+    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+}
+
+}  // namespace
+
+void set_log_level(LogLevel least_important) noexcept {
+    least_important_level.store(least_important, std::memory_order_relaxed);
+}
+
+void log_error(std::string_view line) { log(LogLevel::error, line); }
+void log_warning(std::string_view line) { log(LogLevel::warning, line); }
+void log_info(std::string_view line) { log(LogLevel::info, line); }
+void log_debug(std::string_view line) { log(LogLevel::debug, line); }
+
+}  // namespace nbdm

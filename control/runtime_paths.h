@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+
+namespace nbdm {
+
+// Where the programs meet. Both are read from the environment at each call; of a list that systemd
+// gives (a:b), the first counts.
+//
+// $NBD_MIRROR_RUNTIME_DIR, else $RUNTIME_DIRECTORY, else /run/nbd-mirror.
+[[nodiscard]] std::string runtime_directory();
+// `option` when not empty, else $NBD_MIRROR_STATE_DIR, else $STATE_DIRECTORY, else
+// /var/lib/nbd-mirror.
+[[nodiscard]] std::string state_directory(const std::string& option = {});
+
+[[nodiscard]] std::string default_server_socket();
+[[nodiscard]] std::string jobs_runtime_directory();
+[[nodiscard]] std::string job_socket(const std::string& job);
+
+// Makes the directory and its parents where missing. Throws std::system_error with the path.
+void ensure_directory(const std::string& path, mode_t mode);
+
+}  // namespace nbdm

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace nbdm {
+
+// SIZE and RATE as people write them: a whole number of bytes, or of K, M, G, T (powers of 1024;
+// lower case, "KiB" and "B" are understood too). Nothing for anything else and for what does not
+// fit in 63 bits.
+[[nodiscard]] std::optional<std::uint64_t> parse_size(std::string_view text);
+
+// "1.5 GiB", "300 B"; for people.
+[[nodiscard]] std::string format_size(double bytes);
+
+}  // namespace nbdm

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/unix_socket.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "iothread/check.h"
+
+namespace nbdm {
+
+namespace {
+
+constexpr int kBacklog = 128;
+
+sockaddr_un address_of(const std::string& path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (path.size() >= sizeof(address.sun_path)) {
+        throw errno_error(ENAMETOOLONG, "cannot use the socket '" + path + "'");
+    }
+    std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+    return address;
+}
+
+UniqueFd make_socket(int flags) {
+    return UniqueFd(check_errno(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0),
+                                "cannot make a Unix socket"));
+}
+
+bool answers(const sockaddr_un& address) {
+    const UniqueFd probe = make_socket(SOCK_NONBLOCK);
+    return ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) ==
+               0 ||
+           errno == EAGAIN;  // its backlog is full
+}
+
+}  // namespace
+
+bool unix_socket_answers(const std::string& path) { return answers(address_of(path)); }
+
+UniqueFd bind_unix_socket(const std::string& path, mode_t mode) {
+    const std::string what = "cannot listen on '" + path + "'";
+    const sockaddr_un address = address_of(path);
+    UniqueFd socket = make_socket(SOCK_NONBLOCK);
+    const auto bind = [&] {
+        const mode_t before = ::umask(0777 & ~mode);
+        const int result =
+            ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+        const int error = errno;
+        ::umask(before);
+        return result < 0 ? error : 0;
+    };
+    int error = bind();
+    struct stat status {};
+    if (error == EADDRINUSE && ::stat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode) &&
+        !answers(address)) {
+        ::unlink(path.c_str());
+        error = bind();
+    }
+    if (error != 0) {
+        throw errno_error(error, what);
+    }
+    check_errno(::listen(socket.get(), kBacklog), what);
+    return socket;
+}
+
+}  // namespace nbdm
