@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "iothread/io_thread.h"
+#include "iothread/unique_fd.h"
+#include "server/export.h"
+
+namespace nbdm {
+
+// One client, from accept to close, on an iothread of its own: negotiate, serve, close.
+//
+// Threads: constructed, started and destroyed by the main thread; request_stop(), abandon() and
+//          the getters may be called by it while the connection lives. The rest is the iothread's.
+class Connection {
+  public:
+    struct Options {
+        std::uint64_t id = 0;  // shown, and in the thread's name
+        std::string peer;      // for messages
+        std::chrono::milliseconds handshake_timeout{0};
+        int cpu = -1;
+        int done_fd = -1;  // an eventfd that is written when done() has become true
+    };
+
+    // `socket` is blocking and connected. `exports` outlives the connection.
+    Connection(UniqueFd socket, Options options, const ExportTable& exports);
+
+    void start() { thread_.start(); }
+    // What was received is finished and answered, then the connection ends.
+    void request_stop() noexcept { thread_.request_stop(); }
+    // Cuts the socket: for a peer that does not take its answers.
+    void abandon() noexcept;
+    [[nodiscard]] bool done() const noexcept { return done_.load(std::memory_order_acquire); }
+
+    [[nodiscard]] std::uint64_t id() const noexcept { return options_.id; }
+    [[nodiscard]] const std::string& peer() const noexcept { return options_.peer; }
+    [[nodiscard]] int cpu() const noexcept { return options_.cpu; }
+    [[nodiscard]] int tid() const noexcept { return thread_.tid(); }
+    // Null while it negotiates.
+    [[nodiscard]] const Export* served() const noexcept {
+        return served_.load(std::memory_order_acquire);
+    }
+
+  private:
+    void run() noexcept;
+    void negotiate_and_serve();
+
+    const Options options_;
+    const ExportTable& exports_;
+    const UniqueFd socket_;
+    std::atomic<const Export*> served_{nullptr};
+    std::atomic<bool> done_{false};
+    IoThread thread_;  // last: joined before what it uses is gone
+};
+
+}  // namespace nbdm

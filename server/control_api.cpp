@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/control_api.h"
+
+#include <bit>
+#include <chrono>
+#include <utility>
+
+#include "control/prometheus.h"
+
+namespace nbdm {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr std::chrono::milliseconds kDefaultLease{5000};
+constexpr std::int64_t kMaxLeaseMs = 60'000;
+constexpr std::size_t kMaxTrackerNameBytes = 256;
+
+double to_ms(std::chrono::nanoseconds duration) {
+    return std::chrono::duration<double, std::milli>(duration).count();
+}
+
+std::string quoted(const Export& served) { return "export '" + served.name() + "'"; }
+
+// An error with its reason, or nothing when the lease is right.
+std::optional<std::string> read_lease(const json& body, std::chrono::milliseconds& lease) {
+    lease = kDefaultLease;
+    if (!body.contains("lease_ms")) {
+        return std::nullopt;
+    }
+    const json& value = body["lease_ms"];
+    if (!value.is_number_integer() || value < 1 || value > kMaxLeaseMs) {
+        return "lease_ms is a whole number from 1 to " + std::to_string(kMaxLeaseMs);
+    }
+    lease = std::chrono::milliseconds(value.get<std::int64_t>());
+    return std::nullopt;
+}
+
+std::string read_text(const json& body, const char* key) {
+    return body.contains(key) ? body[key].get<std::string>() : std::string();
+}
+
+}  // namespace
+
+void ControlApi::handle(HttpRequest request) {
+    const auto& path = request.path;
+    const bool get = request.method == "GET";
+    if (path.size() == 1 && path[0] == "metrics" && get) {
+        request.reply_text(200, PrometheusText::kContentType, metrics());
+        return;
+    }
+    if (path.size() == 2 && path[0] == "v1" && path[1] == "connections" && get) {
+        request.reply(200, describe_connections());
+        return;
+    }
+    if (path.size() < 2 || path[0] != "v1" || path[1] != "exports") {
+        request.reply_error(404, "there is nothing at this path");
+        return;
+    }
+    if (path.size() == 2 && get) {
+        json all = json::array();
+        for (const auto& served : server_.exports().all()) {
+            all.push_back(describe(*served));
+        }
+        request.reply(200, {{"exports", all}});
+        return;
+    }
+    // The empty name is written as "-".
+    const std::string name = path.size() < 3 || path[2] == "-" ? "" : path[2];
+    Export* served = path.size() < 3 ? nullptr : server_.exports().find(name);
+    if (served == nullptr && path.size() >= 3) {
+        request.reply_error(404, "there is no export '" + name + "'");
+    } else if (served == nullptr) {
+        request.reply_error(405, "this path does not take " + request.method);
+    } else {
+        handle_export(std::move(request), *served);
+    }
+}
+
+void ControlApi::handle_export(HttpRequest request, Export& served) {
+    const auto& path = request.path;
+    const bool post = request.method == "POST";
+    if (path.size() == 3 && request.method == "GET") {
+        request.reply(200, describe(served));
+    } else if (path.size() >= 5 && path[3] == "trackers") {
+        handle_tracker(std::move(request), served);
+    } else if (path.size() == 4 && post && path[3] == "hold") {
+        hold(std::move(request), served);
+    } else if (path.size() == 4 && post && path[3] == "release") {
+        release(std::move(request), served);
+    } else if (path.size() == 4 && post && path[3] == "retire") {
+        retire(std::move(request), served);
+    } else {
+        request.reply_error(404, "there is nothing at this path that takes " + request.method);
+    }
+}
+
+void ControlApi::handle_tracker(HttpRequest request, Export& served) {
+    const std::string name = request.path[4];
+    const std::string unknown = quoted(served) + " has no tracker '" + name + "'";
+    const std::string action = request.path.size() == 6 ? request.path[5] : "";
+    if (request.path.size() == 5 && request.method == "PUT") {
+        put_tracker(std::move(request), served, name);
+    } else if (request.path.size() == 5 && request.method == "DELETE") {
+        if (served.trackers().remove(name)) {
+            request.reply(200, json::object());
+        } else {
+            request.reply_error(404, unknown);
+        }
+    } else if (action == "freeze" && request.method == "POST") {
+        const auto frozen = served.trackers().freeze(name);
+        if (frozen) {
+            request.reply(200, {{"generation", frozen->generation},
+                                {"dirty_bytes", frozen->dirty_bytes}});
+        } else {
+            request.reply_error(404, unknown);
+        }
+    } else if (action == "acknowledge" && request.method == "POST") {
+        const auto generation = request.body.at("generation").get<std::uint64_t>();
+        switch (served.trackers().acknowledge(name, generation)) {
+            case TrackerSet::Acknowledged::yes:
+                request.reply(200, json::object());
+                break;
+            case TrackerSet::Acknowledged::other_generation:
+                request.reply_error(409, "tracker '" + name + "' of " + quoted(served) +
+                                             " is not at generation " + std::to_string(generation));
+                break;
+            case TrackerSet::Acknowledged::unknown_tracker:
+                request.reply_error(404, unknown);
+                break;
+        }
+    } else {
+        request.reply_error(404, "there is nothing at this path that takes " + request.method);
+    }
+}
+
+void ControlApi::put_tracker(HttpRequest request, Export& served, const std::string& name) {
+    constexpr std::int64_t kDefaultGranularity = 65536;
+    const std::int64_t granularity = request.body.value("granularity", kDefaultGranularity);
+    if (granularity < TrackerSet::kMinGranularityBytes ||
+        granularity > TrackerSet::kMaxGranularityBytes ||
+        !std::has_single_bit(static_cast<std::uint64_t>(granularity))) {
+        request.reply_error(400, "granularity is a power of two from 4096 to 67108864");
+        return;
+    }
+    if (name.empty() || name.size() > kMaxTrackerNameBytes) {
+        request.reply_error(400, "a tracker's name has 1 to 256 bytes");
+        return;
+    }
+    if (served.read_only()) {
+        request.reply_error(409, quoted(served) + " is read-only: nothing can be tracked there");
+        return;
+    }
+    const json answer = {{"name", name}, {"granularity", granularity}};
+    switch (served.trackers().add(name, static_cast<std::uint32_t>(granularity))) {
+        case TrackerSet::Added::created:
+            request.reply(201, answer);
+            break;
+        case TrackerSet::Added::exists:
+            request.reply(200, answer);
+            break;
+        case TrackerSet::Added::other_granularity:
+            request.reply_error(409, "tracker '" + name + "' of " + quoted(served) +
+                                         " has another granularity");
+            break;
+        case TrackerSet::Added::too_many:
+            request.reply_error(507, quoted(served) + " has as many trackers as it can");
+            break;
+    }
+}
+
+void ControlApi::hold(HttpRequest request, Export& served) {
+    std::chrono::milliseconds lease{0};
+    if (const auto error = read_lease(request.body, lease)) {
+        request.reply_error(400, *error);
+        return;
+    }
+    Hold& hold = server_.hold_of(served);
+    const std::string id = read_text(request.body, "hold");
+    if (!id.empty()) {
+        if (hold.renew(id, lease)) {
+            request.reply(200, {{"hold", id}});
+        } else {
+            request.reply_error(409, quoted(served) + " is not held by '" + id +
+                                         "' any more: the lease has lapsed");
+        }
+        return;
+    }
+    // Answered when the last write is out; shared because a std::function is copied.
+    auto waiting = std::make_shared<HttpRequest>(std::move(request));
+    const auto drained = [waiting, &hold, &served](bool all_out) {
+        if (all_out) {
+            waiting->reply(200, {{"hold", hold.id()}});
+        } else {
+            waiting->reply_error(409, quoted(served) +
+                                          ": the lease lapsed before all writes had come back");
+        }
+    };
+    switch (hold.begin(lease, drained)) {
+        case Hold::Begun::yes:
+            break;
+        case Hold::Begun::held_by_another:
+            waiting->reply_error(409, quoted(served) + " is held already");
+            break;
+        case Hold::Begun::retired:
+            waiting->reply_error(409, quoted(served) + " has moved away");
+            break;
+    }
+}
+
+void ControlApi::release(HttpRequest request, Export& served) {
+    const auto times = server_.hold_of(served).release(request.body.at("hold").get<std::string>());
+    if (times) {
+        request.reply(200, {{"longest_wait_ms", to_ms(times->longest_wait)},
+                            {"held_ms", to_ms(times->held)}});
+    } else {
+        request.reply_error(409, quoted(served) + " is not held: the lease has lapsed");
+    }
+}
+
+void ControlApi::retire(HttpRequest request, Export& served) {
+    const std::string id = request.body.at("hold").get<std::string>();
+    const auto times = server_.retire(served, id, read_text(request.body, "moved_to"),
+                                      read_text(request.body, "job"));
+    if (times) {
+        request.reply(200, {{"downtime_ms", to_ms(times->longest_wait)},
+                            {"held_ms", to_ms(times->held)}});
+    } else {
+        request.reply_error(409, quoted(served) +
+                                     " stays here: it is not held, the lease has lapsed");
+    }
+}
+
+json ControlApi::describe(const Export& served) {
+    json trackers = json::array();
+    for (const TrackerStatus& each : served.trackers().status()) {
+        trackers.push_back({{"name", each.name},
+                            {"granularity", each.granularity_bytes},
+                            {"generation", each.generation},
+                            {"frozen_bytes", each.frozen_bytes},
+                            {"dirty_bytes", each.dirty_bytes}});
+    }
+    const int error = served.write_back_error();
+    const char* state = served.gate().retired()           ? "retired"
+                        : server_.hold_of(served).held() ? "held"
+                                                          : "serving";
+    return {{"name", served.name()},
+            {"path", served.file().path()},
+            {"size_bytes", served.size_bytes()},
+            {"read_only", served.read_only()},
+            {"description", served.options().description},
+            {"state", state},
+            {"uris", server_.uris(served)},
+            {"trackers", trackers},
+            {"connections", server_.connections_to(served)},
+            {"read_bytes", served.counters.read_bytes.load()},
+            {"written_bytes", served.counters.written_bytes.load()},
+            {"write_error", error == 0 ? json() : json(std::generic_category().message(error))}};
+}
+
+json ControlApi::describe_connections() {
+    json all = json::array();
+    for (const Connection& each : server_.connections()) {
+        const Export* served = each.served();
+        all.push_back({{"id", each.id()},
+                       {"peer", each.peer()},
+                       {"export", served != nullptr ? json(served->name()) : json()},
+                       {"thread", each.tid()},
+                       {"cpu", each.cpu() >= 0 ? json(each.cpu()) : json()}});
+    }
+    return {{"connections", all}};
+}
+
+std::string ControlApi::metrics() {
+    PrometheusText text;
+    const auto& exports = server_.exports().all();
+    text.gauge("nbd_mirror_connections", "Connected clients.");
+    text.sample({}, server_.connections().size());
+    const auto counters = [&](const char* name, const char* help, auto value) {
+        text.counter(name, help);
+        for (const auto& each : exports) {
+            text.sample({{"export", each->name()}}, value(*each));
+        }
+    };
+    counters("nbd_mirror_export_read_bytes_total", "Bytes read by clients.",
+             [](const Export& each) { return each.counters.read_bytes.load(); });
+    counters("nbd_mirror_export_written_bytes_total", "Bytes written, zeroed or trimmed by clients.",
+             [](const Export& each) { return each.counters.written_bytes.load(); });
+    counters("nbd_mirror_export_requests_total", "Requests of clients.",
+             [](const Export& each) { return each.counters.requests.load(); });
+    counters("nbd_mirror_export_failed_requests_total", "Requests answered with an error.",
+             [](const Export& each) { return each.counters.failed_requests.load(); });
+    text.gauge("nbd_mirror_export_held", "1 while the export's writers are held.");
+    for (const auto& each : exports) {
+        text.sample({{"export", each->name()}}, server_.hold_of(*each).held() ? 1 : 0);
+    }
+    text.gauge("nbd_mirror_tracker_dirty_bytes", "Dirty bytes that are not frozen yet.");
+    for (const auto& each : exports) {
+        for (const TrackerStatus& tracker : each->trackers().status()) {
+            text.sample({{"export", each->name()}, {"tracker", tracker.name}}, tracker.dirty_bytes);
+        }
+    }
+    return text.text();
+}
+
+}  // namespace nbdm

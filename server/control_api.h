@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "control/http_server.h"
+#include "server/server.h"
+
+namespace nbdm {
+
+// The server's control socket: what GET, PUT, POST and DELETE of /v1/... and /metrics do.
+//
+// Threads: the main thread, inside the event loop. `server` outlives this.
+class ControlApi {
+  public:
+    explicit ControlApi(Server& server) : server_(server) {}
+
+    void handle(HttpRequest request);
+
+  private:
+    void handle_export(HttpRequest request, Export& served);
+    void handle_tracker(HttpRequest request, Export& served);
+    void put_tracker(HttpRequest request, Export& served, const std::string& name);
+    void hold(HttpRequest request, Export& served);
+    void release(HttpRequest request, Export& served);
+    void retire(HttpRequest request, Export& served);
+    [[nodiscard]] nlohmann::json describe(const Export& served);
+    [[nodiscard]] nlohmann::json describe_connections();
+    [[nodiscard]] std::string metrics();
+
+    Server& server_;
+};
+
+}  // namespace nbdm

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/export.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+namespace nbdm {
+
+Export::Export(ExportOptions options, int drained_fd)
+    : options_(std::move(options)),
+      file_(options_.path, {.writable = !options_.read_only,
+                            .cache = options_.cache,
+                            .create_bytes = options_.create_bytes}),
+      gate_(drained_fd),
+      trackers_(file_.size_bytes()) {}
+
+void Export::note_write_back_error(int error) noexcept {
+    int none = 0;
+    write_back_error_.compare_exchange_strong(none, error, std::memory_order_acq_rel);
+}
+
+Export& ExportTable::add(std::unique_ptr<Export> made) {
+    if (find(made->name()) != nullptr) {
+        throw std::invalid_argument("two exports have the name '" + made->name() + "'");
+    }
+    return *exports_.emplace_back(std::move(made));
+}
+
+Export* ExportTable::find(std::string_view name) const noexcept {
+    const auto found = std::find_if(exports_.begin(), exports_.end(),
+                                    [&](const auto& each) { return each->name() == name; });
+    return found == exports_.end() ? nullptr : found->get();
+}
+
+}  // namespace nbdm

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "iothread/disk_file.h"
+#include "server/tracker.h"
+#include "server/write_gate.h"
+
+namespace nbdm {
+
+// What the command line says of one export.
+struct ExportOptions {
+    std::string name;
+    std::string path;
+    std::string description;
+    bool read_only = false;
+    CacheMode cache = CacheMode::automatic;
+    std::optional<std::uint64_t> create_bytes;
+};
+
+// One served disk: the opened file, the gate that its writers pass, and the trackers that they
+// mark. Outlives every connection to it.
+//
+// Threads: any; what changes is atomic or has its own lock.
+class Export {
+  public:
+    // Throws std::system_error that names the path.
+    Export(ExportOptions options, int drained_fd);
+
+    [[nodiscard]] const ExportOptions& options() const noexcept { return options_; }
+    [[nodiscard]] const std::string& name() const noexcept { return options_.name; }
+    [[nodiscard]] DiskFile& file() noexcept { return file_; }
+    [[nodiscard]] const DiskFile& file() const noexcept { return file_; }
+    [[nodiscard]] std::uint64_t size_bytes() const noexcept { return file_.size_bytes(); }
+    // Connections that are made now may only read: it was configured so, or the disk has moved.
+    [[nodiscard]] bool read_only() const noexcept {
+        return options_.read_only || gate_.retired();
+    }
+    [[nodiscard]] WriteGate& gate() noexcept { return gate_; }
+    [[nodiscard]] const WriteGate& gate() const noexcept { return gate_; }
+    [[nodiscard]] TrackerSet& trackers() noexcept { return trackers_; }
+    [[nodiscard]] const TrackerSet& trackers() const noexcept { return trackers_; }
+
+    // A failed flush or FUA write. The kernel reports lost write-back once; here the first error
+    // stays, so that every later flush on every connection fails too.
+    void note_write_back_error(int error) noexcept;
+    [[nodiscard]] int write_back_error() const noexcept {
+        return write_back_error_.load(std::memory_order_acquire);
+    }
+
+    // For reports.
+    struct Counters {
+        std::atomic<std::uint64_t> read_bytes{0};
+        std::atomic<std::uint64_t> written_bytes{0};
+        std::atomic<std::uint64_t> requests{0};
+        std::atomic<std::uint64_t> failed_requests{0};
+    };
+    Counters counters;
+
+  private:
+    const ExportOptions options_;
+    DiskFile file_;
+    WriteGate gate_;
+    TrackerSet trackers_;
+    std::atomic<int> write_back_error_{0};
+};
+
+// The exports of a server, fixed once it serves.
+class ExportTable {
+  public:
+    // Throws std::invalid_argument when the name is taken.
+    Export& add(std::unique_ptr<Export> made);
+    // Null when there is none.
+    [[nodiscard]] Export* find(std::string_view name) const noexcept;
+    [[nodiscard]] const std::vector<std::unique_ptr<Export>>& all() const noexcept {
+        return exports_;
+    }
+
+  private:
+    std::vector<std::unique_ptr<Export>> exports_;
+};
+
+}  // namespace nbdm

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/handshake.h"
+
+#include <array>
+#include <utility>
+
+#include "server/request_limits.h"
+
+namespace nbdm {
+
+using wire::Big16;
+using wire::Big32;
+using wire::Option;
+using wire::OptionReply;
+
+namespace {
+
+// The longest option that is read: any export name with thousands of meta context queries. A
+// longer one is skipped and refused, up to a length that no client has a reason to send.
+constexpr std::uint32_t kMaxOptionBytes = 64 << 10;
+constexpr std::uint32_t kMaxSkippedOptionBytes = 4 << 20;
+// A client that has not agreed on anything after this many options is not trying to.
+constexpr int kMaxOptions = 1024;
+
+// Takes parts off the front of an option's data; once something was missing, everything is.
+class Cursor {
+  public:
+    explicit Cursor(std::span<const std::byte> data) noexcept : data_(data) {}
+
+    template <typename T>
+    T number() noexcept {
+        const auto bytes = take(sizeof(T));
+        if (bytes.size() != sizeof(T)) {
+            return 0;
+        }
+        return wire::load<wire::Big<T>>(bytes);
+    }
+    std::string string(std::size_t bytes) {
+        const auto part = take(bytes);
+        return {reinterpret_cast<const char*>(part.data()), part.size()};
+    }
+    // Everything was there and nothing is left.
+    [[nodiscard]] bool complete() const noexcept { return !missing_ && data_.empty(); }
+    [[nodiscard]] bool missing() const noexcept { return missing_; }
+
+  private:
+    std::span<const std::byte> take(std::size_t bytes) noexcept {
+        if (missing_ || bytes > data_.size()) {
+            missing_ = true;
+            return {};
+        }
+        const auto part = data_.first(bytes);
+        data_ = data_.subspan(bytes);
+        return part;
+    }
+
+    std::span<const std::byte> data_;
+    bool missing_ = false;
+};
+
+std::span<const std::byte> bytes_of_text(std::string_view text) noexcept {
+    return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+bool is_valid_string(const std::string& text) noexcept {
+    return text.size() <= wire::kMaxStringBytes && text.find('\0') == std::string::npos;
+}
+
+}  // namespace
+
+std::uint16_t Handshake::transmission_flags(bool read_only, bool structured) noexcept {
+    std::uint16_t flags = wire::kHasFlags | wire::kSendFlush | wire::kSendFua | wire::kCanMultiConn |
+                          wire::kSendCache;
+    flags |= read_only ? wire::kReadOnly
+                       : static_cast<std::uint16_t>(wire::kSendTrim | wire::kSendWriteZeroes |
+                                                    wire::kSendFastZero);
+    if (structured) {
+        flags |= wire::kSendDf;
+    }
+    return flags;
+}
+
+std::optional<Session> Handshake::run() {
+    if (!greet()) {
+        return std::nullopt;
+    }
+    for (int options = 0; options < kMaxOptions; ++options) {
+        switch (one_option()) {
+            case Next::option:
+                break;
+            case Next::transmission:
+                return std::move(session_);
+            case Next::disconnect:
+                return std::nullopt;
+        }
+    }
+    reason_ = DisconnectReason::protocol_error;
+    return std::nullopt;
+}
+
+bool Handshake::greet() {
+    Big32 client_flags;
+    if (!stream_.write(wire::bytes_of(wire::Greeting{})) ||
+        !stream_.read(wire::writable_bytes_of(client_flags))) {
+        reason_ = stream_.reason();
+        return false;
+    }
+    const std::uint32_t flags = client_flags;
+    constexpr std::uint32_t kKnown = wire::kFixedNewstyle | wire::kNoZeroes;
+    if ((flags & ~kKnown) != 0) {
+        reason_ = DisconnectReason::protocol_error;
+        return false;
+    }
+    no_zeroes_ = (flags & wire::kNoZeroes) != 0;
+    return true;
+}
+
+Handshake::Next Handshake::one_option() {
+    wire::OptionHeader header;
+    if (!stream_.read(wire::writable_bytes_of(header))) {
+        return lost();
+    }
+    option_ = static_cast<Option>(std::uint32_t{header.option});
+    const std::uint32_t length = header.length;
+    if (header.magic != wire::kOptionMagic || length > kMaxSkippedOptionBytes) {
+        reason_ = DisconnectReason::protocol_error;
+        return Next::disconnect;
+    }
+    if (length > kMaxOptionBytes) {
+        if (!stream_.skip(length)) {
+            return lost();
+        }
+        if (option_ == Option::export_name) {
+            reason_ = DisconnectReason::protocol_error;
+            return Next::disconnect;
+        }
+        return refuse(OptionReply::error_too_big, "the option is too long");
+    }
+    std::vector<std::byte> data(length);
+    if (!stream_.read(data)) {
+        return lost();
+    }
+    return handle(option_, data);
+}
+
+Handshake::Next Handshake::handle(Option option, Data data) {
+    switch (option) {
+        case Option::export_name:
+            return export_name(data);
+        case Option::abort:
+            return abort();
+        case Option::list:
+            return list(data);
+        case Option::info:
+        case Option::go:
+            return info_or_go(data);
+        case Option::structured_reply:
+            return structured_reply(data);
+        case Option::list_meta_context:
+        case Option::set_meta_context:
+            return meta_context(data);
+        case Option::starttls:
+            return refuse(OptionReply::error_unsupported, "TLS is not available here");
+    }
+    return refuse(OptionReply::error_unsupported, "the option is not known");
+}
+
+Handshake::Next Handshake::export_name(Data data) {
+    Cursor cursor(data);
+    Export* served = exports_.find(cursor.string(data.size()));
+    if (served == nullptr) {
+        // This option has no way to say no.
+        reason_ = DisconnectReason::unknown_export;
+        return Next::disconnect;
+    }
+    enter(*served);
+    const wire::ExportNameReply answer{
+        .size_bytes = served->size_bytes(),
+        .flags = transmission_flags(session_.read_only, session_.structured_replies)};
+    constexpr std::array<std::byte, wire::kExportNamePaddingBytes> kPadding{};
+    if (!stream_.write(wire::bytes_of(answer)) || (!no_zeroes_ && !stream_.write(kPadding))) {
+        return lost();
+    }
+    return Next::transmission;
+}
+
+Handshake::Next Handshake::abort() {
+    // The client need not wait for the answer.
+    [[maybe_unused]] const Next answered = reply(OptionReply::ack);
+    reason_ = DisconnectReason::client_left;
+    return Next::disconnect;
+}
+
+Handshake::Next Handshake::list(Data data) {
+    if (!data.empty()) {
+        return refuse(OptionReply::error_invalid, "NBD_OPT_LIST carries no data");
+    }
+    for (const auto& served : exports_.all()) {
+        const std::string& name = served->name();
+        std::vector<std::byte> entry(sizeof(Big32) + name.size());
+        const Big32 length = static_cast<std::uint32_t>(name.size());
+        std::memcpy(entry.data(), &length, sizeof(length));
+        std::memcpy(entry.data() + sizeof(length), name.data(), name.size());
+        if (reply(OptionReply::server, entry) == Next::disconnect) {
+            return Next::disconnect;
+        }
+    }
+    return reply(OptionReply::ack);
+}
+
+Handshake::Next Handshake::info_or_go(Data data) {
+    Cursor cursor(data);
+    const std::string name = cursor.string(cursor.number<std::uint32_t>());
+    const std::uint16_t count = cursor.number<std::uint16_t>();
+    std::vector<wire::Info> wanted;
+    for (unsigned i = 0; i < count && !cursor.missing(); ++i) {
+        wanted.push_back(static_cast<wire::Info>(cursor.number<std::uint16_t>()));
+    }
+    if (!cursor.complete() || !is_valid_string(name)) {
+        return refuse(OptionReply::error_invalid, "the option's lengths do not add up");
+    }
+    Export* served = exports_.find(name);
+    if (served == nullptr) {
+        return refuse(OptionReply::error_unknown, "there is no export of this name");
+    }
+    if (!send_info(*served, wanted) || reply(OptionReply::ack) == Next::disconnect) {
+        return Next::disconnect;
+    }
+    if (option_ == Option::info) {
+        return Next::option;
+    }
+    enter(*served);
+    return Next::transmission;
+}
+
+bool Handshake::send_info(const Export& served, const std::vector<wire::Info>& wanted) {
+    const auto send_text = [&](wire::Info type, const std::string& text) {
+        std::vector<std::byte> info(sizeof(Big16) + text.size());
+        const Big16 type_on_wire = static_cast<std::uint16_t>(type);
+        std::memcpy(info.data(), &type_on_wire, sizeof(type_on_wire));
+        std::memcpy(info.data() + sizeof(type_on_wire), text.data(), text.size());
+        return reply(OptionReply::info, info) == Next::option;
+    };
+    const wire::InfoExport about{
+        .size_bytes = served.size_bytes(),
+        .flags = transmission_flags(served.read_only(), session_.structured_replies)};
+    if (reply(OptionReply::info, wire::bytes_of(about)) == Next::disconnect) {
+        return false;
+    }
+    const DiskFile& file = served.file();
+    for (const wire::Info type : wanted) {
+        bool sent = true;
+        if (type == wire::Info::name) {
+            sent = send_text(type, served.name());
+        } else if (type == wire::Info::description && !served.options().description.empty()) {
+            sent = send_text(type, served.options().description);
+        } else if (type == wire::Info::block_size) {
+            const wire::InfoBlockSize sizes{.minimum_bytes = file.request_alignment(),
+                                            .preferred_bytes = file.preferred_bytes(),
+                                            .maximum_bytes = kMaxPayloadBytes};
+            sent = reply(OptionReply::info, wire::bytes_of(sizes)) == Next::option;
+        }
+        if (!sent) {
+            return false;
+        }
+    }
+    return true;
+}
+
+Handshake::Next Handshake::structured_reply(Data data) {
+    if (!data.empty()) {
+        return refuse(OptionReply::error_invalid, "NBD_OPT_STRUCTURED_REPLY carries no data");
+    }
+    session_.structured_replies = true;
+    return reply(OptionReply::ack);
+}
+
+Handshake::Next Handshake::meta_context(Data data) {
+    const bool set = option_ == Option::set_meta_context;
+    if (set) {
+        // A new selection replaces the old one, also when it is refused.
+        session_.contexts.clear();
+        contexts_for_ = nullptr;
+    }
+    Cursor cursor(data);
+    const std::string name = cursor.string(cursor.number<std::uint32_t>());
+    const std::uint32_t count = cursor.number<std::uint32_t>();
+    std::vector<std::string> queries;
+    bool valid = is_valid_string(name);
+    for (std::uint32_t i = 0; i < count && !cursor.missing(); ++i) {
+        queries.push_back(cursor.string(cursor.number<std::uint32_t>()));
+        valid = valid && is_valid_string(queries.back());
+    }
+    if (!cursor.complete() || !valid) {
+        return refuse(OptionReply::error_invalid, "the option's lengths do not add up");
+    }
+    if (!session_.structured_replies) {
+        return refuse(OptionReply::error_invalid, "structured replies were not negotiated");
+    }
+    const Export* served = exports_.find(name);
+    if (served == nullptr) {
+        return refuse(OptionReply::error_unknown, "there is no export of this name");
+    }
+    const auto contexts = match_meta_contexts(*served, queries,
+                                              set ? MetaQueryKind::set : MetaQueryKind::list);
+    for (const MetaContext& context : contexts) {
+        std::vector<std::byte> entry(sizeof(Big32) + context.name.size());
+        const Big32 id = set ? context.id : 0;
+        std::memcpy(entry.data(), &id, sizeof(id));
+        std::memcpy(entry.data() + sizeof(id), context.name.data(), context.name.size());
+        if (reply(OptionReply::meta_context, entry) == Next::disconnect) {
+            return Next::disconnect;
+        }
+    }
+    if (set) {
+        session_.contexts = contexts;
+        contexts_for_ = served;
+    }
+    return reply(OptionReply::ack);
+}
+
+Handshake::Next Handshake::reply(OptionReply type, Data data) {
+    const wire::OptionReplyHeader header{.option = static_cast<std::uint32_t>(option_),
+                                         .type = static_cast<std::uint32_t>(type),
+                                         .length = static_cast<std::uint32_t>(data.size())};
+    if (!stream_.write(wire::bytes_of(header)) || !stream_.write(data)) {
+        return lost();
+    }
+    return Next::option;
+}
+
+Handshake::Next Handshake::refuse(OptionReply type, std::string_view why) {
+    return reply(type, bytes_of_text(why));
+}
+
+void Handshake::enter(Export& served) {
+    session_.served = &served;
+    session_.read_only = served.read_only();
+    if (contexts_for_ != &served) {
+        session_.contexts.clear();
+    }
+}
+
+Handshake::Next Handshake::lost() noexcept {
+    reason_ = stream_.reason();
+    return Next::disconnect;
+}
+
+}  // namespace nbdm

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/export.h"
+#include "server/meta_contexts.h"
+#include "server/nbd_wire.h"
+#include "server/socket_stream.h"
+
+namespace nbdm {
+
+// What the negotiation agreed on.
+struct Session {
+    Export* served = nullptr;
+    bool read_only = false;
+    bool structured_replies = false;
+    std::vector<MetaContext> contexts;
+};
+
+// The fixed newstyle negotiation of one client: a loop that reads one option, and one handler for
+// each option that is known. A declared length is consumed exactly, whatever is in it.
+//
+// Threads: the connection's iothread.
+class Handshake {
+  public:
+    Handshake(SocketStream& stream, const ExportTable& exports) noexcept
+        : stream_(stream), exports_(exports) {}
+
+    // Nothing: the connection is over, for reason().
+    [[nodiscard]] std::optional<Session> run();
+    [[nodiscard]] DisconnectReason reason() const noexcept { return reason_; }
+
+    // The transmission flags that a client of `served` is told.
+    [[nodiscard]] static std::uint16_t transmission_flags(bool read_only, bool structured) noexcept;
+
+  private:
+    enum class Next { option, transmission, disconnect };
+    using Data = std::span<const std::byte>;
+
+    [[nodiscard]] bool greet();
+    [[nodiscard]] Next one_option();
+    [[nodiscard]] Next handle(wire::Option option, Data data);
+    [[nodiscard]] Next export_name(Data data);
+    [[nodiscard]] Next abort();
+    [[nodiscard]] Next list(Data data);
+    [[nodiscard]] Next info_or_go(Data data);
+    [[nodiscard]] Next structured_reply(Data data);
+    [[nodiscard]] Next meta_context(Data data);
+
+    [[nodiscard]] Next reply(wire::OptionReply type, Data data = {});
+    [[nodiscard]] Next refuse(wire::OptionReply type, std::string_view why);
+    [[nodiscard]] bool send_info(const Export& served, const std::vector<wire::Info>& wanted);
+    void enter(Export& served);
+    [[nodiscard]] Next lost() noexcept;
+
+    SocketStream& stream_;
+    const ExportTable& exports_;
+    Session session_;
+    const Export* contexts_for_ = nullptr;  // the export session_.contexts belong to
+    bool no_zeroes_ = false;
+    wire::Option option_{};  // the one being answered
+    DisconnectReason reason_ = DisconnectReason::connection_lost;
+};
+
+}  // namespace nbdm

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/hold.h"
+
+#include <cstdio>
+#include <random>
+#include <utility>
+
+#include "control/log.h"
+
+namespace nbdm {
+
+namespace {
+
+// An id that a holder cannot have by accident.
+std::string random_id() {
+    std::random_device random;
+    char text[17];
+    std::snprintf(text, sizeof(text), "%08x%08x", random(), random());
+    return text;
+}
+
+timeval to_timeval(std::chrono::milliseconds duration) {
+    timeval result{};
+    result.tv_sec = static_cast<time_t>(duration.count() / 1000);
+    result.tv_usec = static_cast<suseconds_t>(duration.count() % 1000 * 1000);
+    return result;
+}
+
+}  // namespace
+
+Hold::Hold(event_base* base, Export& held)
+    : export_(held),
+      timer_(evtimer_new(
+          base, [](evutil_socket_t, short, void* self) { static_cast<Hold*>(self)->lapsed(); },
+          this)) {}
+
+Hold::~Hold() {
+    if (held()) {
+        end(false);
+    }
+}
+
+Hold::Begun Hold::begin(std::chrono::milliseconds lease, std::function<void(bool)> drained) {
+    if (export_.gate().retired()) {
+        return Begun::retired;
+    }
+    if (held()) {
+        return Begun::held_by_another;
+    }
+    id_ = random_id();
+    drained_ = false;
+    on_drained_ = std::move(drained);
+    begun_ = Clock::now();
+    arm(lease);
+    export_.gate().hold();
+    check_drained();
+    return Begun::yes;
+}
+
+void Hold::check_drained() {
+    if (!held() || drained_ || !export_.gate().drained()) {
+        return;
+    }
+    drained_ = true;
+    std::exchange(on_drained_, nullptr)(true);
+}
+
+// The clock decides, not whether the loop has got round to the timer.
+bool Hold::is_valid(const std::string& id) const {
+    return held() && id == id_ && Clock::now() < lease_end_;
+}
+
+bool Hold::renew(const std::string& id, std::chrono::milliseconds lease) {
+    if (!is_valid(id)) {
+        return false;
+    }
+    arm(lease);
+    return true;
+}
+
+std::optional<HoldTimes> Hold::release(const std::string& id) {
+    if (!is_valid(id)) {
+        return std::nullopt;
+    }
+    return end(false);
+}
+
+std::optional<HoldTimes> Hold::retire(const std::string& id, const std::function<void()>& record) {
+    if (!is_valid(id) || !drained_) {
+        return std::nullopt;
+    }
+    record();
+    return end(true);
+}
+
+HoldTimes Hold::end(bool retire) {
+    evtimer_del(timer_.get());
+    id_.clear();
+    HoldTimes times;
+    times.longest_wait = std::chrono::nanoseconds(export_.gate().release(retire));
+    times.held = Clock::now() - begun_;
+    if (auto waiting = std::exchange(on_drained_, nullptr)) {
+        waiting(false);
+    }
+    return times;
+}
+
+void Hold::arm(std::chrono::milliseconds lease) {
+    lease_end_ = Clock::now() + lease;
+    const timeval delay = to_timeval(lease);
+    evtimer_add(timer_.get(), &delay);
+}
+
+void Hold::lapsed() {
+    if (!held()) {
+        return;
+    }
+    log_warning("export '" + export_.name() + "': the lease of the hold has lapsed, writers go on");
+    end(false);
+}
+
+}  // namespace nbdm

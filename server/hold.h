@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <event2/event.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "server/export.h"
+
+namespace nbdm {
+
+// How a hold ended, as the source measured it.
+struct HoldTimes {
+    std::chrono::nanoseconds longest_wait{0};  // of a write that was kept waiting; 0: none was
+    std::chrono::nanoseconds held{0};
+};
+
+// The hold on one export's writers, with its lease: a holder that does not renew it in time loses
+// it, and the writers go on by themselves.
+//
+// Threads: the main thread, inside the event loop.
+class Hold {
+  public:
+    using Clock = std::chrono::steady_clock;
+
+    // `base` and `held` outlive this.
+    Hold(event_base* base, Export& held);
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+    ~Hold();  // writers go on
+
+    enum class Begun { yes, held_by_another, retired };
+    // `drained` is called once, from the loop: with true when no write is in flight any more, with
+    // false when the lease lapsed or the hold was given up before that.
+    [[nodiscard]] Begun begin(std::chrono::milliseconds lease, std::function<void(bool)> drained);
+    // False: it is not (any longer) held by `id`.
+    [[nodiscard]] bool renew(const std::string& id, std::chrono::milliseconds lease);
+    // Nothing: the lease had lapsed, or the writers are not all out yet (retire only).
+    [[nodiscard]] std::optional<HoldTimes> release(const std::string& id);
+    // `record` makes the move durable; it is called while writers are still held, and the writers
+    // are let go, refused for good, only after it returned. What it throws is passed on, and the
+    // hold stands.
+    [[nodiscard]] std::optional<HoldTimes> retire(const std::string& id,
+                                                  const std::function<void()>& record);
+
+    [[nodiscard]] bool held() const noexcept { return !id_.empty(); }
+    [[nodiscard]] const std::string& id() const noexcept { return id_; }
+    // Some write came back: looks whether it was the last.
+    void check_drained();
+
+  private:
+    struct EventFree {
+        void operator()(event* timer) const noexcept { event_free(timer); }
+    };
+
+    [[nodiscard]] bool is_valid(const std::string& id) const;
+    HoldTimes end(bool retire);
+    void arm(std::chrono::milliseconds lease);
+    void lapsed();
+
+    Export& export_;
+    const std::unique_ptr<event, EventFree> timer_;
+    std::string id_;  // empty: not held
+    bool drained_ = false;
+    std::function<void(bool)> on_drained_;
+    Clock::time_point begun_;
+    Clock::time_point lease_end_;
+};
+
+}  // namespace nbdm

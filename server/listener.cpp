@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/listener.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <stdexcept>
+#include <utility>
+
+#include "control/log.h"
+#include "control/unix_socket.h"
+#include "control/uri.h"
+#include "iothread/check.h"
+
+namespace nbdm {
+
+namespace {
+
+constexpr int kBacklog = 128;
+// While no descriptor can be had for a new client, this long until the next try.
+constexpr timeval kAcceptPause{1, 0};
+
+void set_option(int fd, int level, int name, int value) {
+    // What cannot be set costs speed or a late notice, not correctness.
+    ::setsockopt(fd, level, name, &value, sizeof(value));
+}
+
+std::string describe(const sockaddr* address, socklen_t length) {
+    std::array<char, NI_MAXHOST> host{};
+    std::array<char, NI_MAXSERV> port{};
+    if (::getnameinfo(address, length, host.data(), host.size(), port.data(), port.size(),
+                      NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+        return "?";
+    }
+    const bool v6 = std::strchr(host.data(), ':') != nullptr;
+    return (v6 ? "[" + std::string(host.data()) + "]" : std::string(host.data())) + ":" +
+           port.data();
+}
+
+}  // namespace
+
+ListenAddress ListenAddress::parse(const std::string& text) {
+    const std::string bad = "listen address '" + text + "': tcp:HOST:PORT or unix:PATH is expected";
+    if (text.starts_with("unix:") && text.size() > 5) {
+        return {.host = {}, .port = {}, .path = text.substr(5)};
+    }
+    const std::size_t colon = text.rfind(':');
+    if (!text.starts_with("tcp:") || colon < 4 || colon + 1 == text.size()) {
+        throw std::invalid_argument(bad);
+    }
+    std::string host = text.substr(4, colon - 4);
+    if (host.starts_with('[') && host.ends_with(']')) {
+        host = host.substr(1, host.size() - 2);
+    }
+    return {.host = host, .port = text.substr(colon + 1), .path = {}};
+}
+
+std::string ListenAddress::to_string() const {
+    return path.empty() ? "tcp:" + host + ":" + port : "unix:" + path;
+}
+
+Listener::Listener(event_base* base, ListenAddress address, Accepted accepted)
+    : address_(std::move(address)), accepted_(std::move(accepted)) {
+    if (address_.path.empty()) {
+        listen_tcp(base);
+    } else {
+        listen_unix(base);
+    }
+}
+
+Listener::~Listener() {
+    if (made_socket_file_) {
+        ::unlink(address_.path.c_str());
+    }
+}
+
+void Listener::stop_accepting() {
+    listeners_.clear();
+    if (std::exchange(made_socket_file_, false)) {
+        ::unlink(address_.path.c_str());
+    }
+}
+
+void Listener::listen_unix(event_base* base) {
+    UniqueFd socket = bind_unix_socket(address_.path, 0666);
+    made_socket_file_ = true;
+    add(base, std::move(socket));
+}
+
+void Listener::listen_tcp(event_base* base) {
+    addrinfo hints{};
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = AI_PASSIVE;
+    addrinfo* found = nullptr;
+    const int result = ::getaddrinfo(address_.host.empty() ? nullptr : address_.host.c_str(),
+                                     address_.port.c_str(), &hints, &found);
+    const std::string what = "cannot listen on " + address_.to_string();
+    if (result != 0) {
+        throw std::runtime_error(what + ": " + ::gai_strerror(result));
+    }
+    const std::unique_ptr<addrinfo, void (*)(addrinfo*)> addresses(found, &::freeaddrinfo);
+    int error = 0;
+    for (const addrinfo* each = addresses.get(); each != nullptr; each = each->ai_next) {
+        UniqueFd socket(::socket(each->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        if (!socket.valid()) {
+            error = errno;
+            continue;  // a machine without IPv6
+        }
+        set_option(socket.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+        if (each->ai_family == AF_INET6) {
+            set_option(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, 1);
+        }
+        if (::bind(socket.get(), each->ai_addr, each->ai_addrlen) < 0) {
+            error = errno;
+            if (error == EADDRINUSE) {
+                break;
+            }
+            continue;
+        }
+        check_errno(::listen(socket.get(), kBacklog), what);
+        sockaddr_storage bound{};
+        socklen_t length = sizeof(bound);
+        check_errno(::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&bound), &length), what);
+        bound_.push_back(describe(reinterpret_cast<sockaddr*>(&bound), length));
+        add(base, std::move(socket));
+    }
+    if (error == EADDRINUSE || listeners_.empty()) {
+        throw errno_error(error, what);
+    }
+}
+
+void Listener::add(event_base* base, UniqueFd socket) {
+    evconnlistener* made = evconnlistener_new(
+        base,
+        [](evconnlistener*, evutil_socket_t fd, sockaddr* peer, int, void* self) {
+            static_cast<Listener*>(self)->accept(fd, peer);
+        },
+        this, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_LEAVE_SOCKETS_BLOCKING,
+        kBacklog, socket.get());
+    if (made == nullptr) {
+        throw std::runtime_error("cannot listen on " + address_.to_string());
+    }
+    [[maybe_unused]] const int owned_by_listener = socket.release();
+    evconnlistener_set_error_cb(made, [](evconnlistener* listener, void*) {
+        log_error(std::string("cannot accept a client: ") + std::strerror(errno) +
+                  "; trying again in a second");
+        evconnlistener_disable(listener);
+        event_base_once(
+            evconnlistener_get_base(listener), -1, EV_TIMEOUT,
+            [](evutil_socket_t, short, void* again) {
+                evconnlistener_enable(static_cast<evconnlistener*>(again));
+            },
+            listener, &kAcceptPause);
+    });
+    listeners_.emplace_back(made);
+}
+
+void Listener::accept(evutil_socket_t fd, sockaddr* peer) {
+    UniqueFd socket(fd);
+    if (!address_.path.empty()) {
+        ucred credentials{};
+        socklen_t length = sizeof(credentials);
+        std::string name = "at " + address_.path;
+        if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) == 0) {
+            name += " (process " + std::to_string(credentials.pid) + ")";
+        }
+        // Replies to bulk reads are larger than the default buffer.
+        set_option(fd, SOL_SOCKET, SO_SNDBUF, 1 << 20);
+        accepted_(std::move(socket), std::move(name));
+        return;
+    }
+    // Requests and replies are small and waited for (Nagle costs 40 ms each); a peer whose host
+    // died is noticed in about a minute and a half.
+    set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 30);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
+    const socklen_t length =
+        peer->sa_family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
+    accepted_(std::move(socket), describe(peer, length));
+}
+
+std::vector<std::string> Listener::addresses() const {
+    if (!address_.path.empty()) {
+        return {"unix:" + address_.path};
+    }
+    std::vector<std::string> result;
+    for (const std::string& where : bound_) {
+        result.push_back("tcp:" + where);
+    }
+    return result;
+}
+
+std::vector<std::string> Listener::uris(const std::string& export_name) const {
+    const std::string name = percent_encode(export_name);
+    if (!address_.path.empty()) {
+        return {"nbd+unix:///" + name + "?socket=" + percent_encode_path(address_.path)};
+    }
+    std::vector<std::string> result;
+    for (const std::string& where : bound_) {
+        result.push_back("nbd://" + where + "/" + name);
+    }
+    return result;
+}
+
+}  // namespace nbdm

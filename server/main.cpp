@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// nbd-mirror-server: serves disks over NBD so that they can be moved while they are written.
+#include <event2/event.h>
+#include <systemd/sd-daemon.h>
+
+#include <array>
+#include <csignal>
+#include <exception>
+#include <iostream>
+#include <memory>
+#include <stdexcept>
+
+#include "control/http_server.h"
+#include "control/log.h"
+#include "control/runtime_paths.h"
+#include "server/control_api.h"
+#include "server/options.h"
+#include "server/server.h"
+
+namespace {
+
+using namespace nbdm;
+
+struct BaseFree {
+    void operator()(event_base* base) const noexcept { event_base_free(base); }
+};
+struct EventFree {
+    void operator()(event* freed) const noexcept { event_free(freed); }
+};
+using EventPointer = std::unique_ptr<event, EventFree>;
+
+std::string directory_of(const std::string& path) {
+    const std::size_t slash = path.rfind('/');
+    return slash == std::string::npos || slash == 0 ? "." : path.substr(0, slash);
+}
+
+void serve(CommandLine options) {
+    std::signal(SIGPIPE, SIG_IGN);
+    set_log_level(options.log_level);
+    const std::unique_ptr<event_base, BaseFree> base(event_base_new());
+    const std::string control_path = options.server.control_path;
+    if (control_path == default_server_socket()) {
+        ensure_directory(directory_of(control_path), 0755);
+    }
+    Server server(base.get(), std::move(options.server));
+    ControlApi api(server);
+    const HttpServer control(base.get(), control_path,
+                             [&](HttpRequest request) { api.handle(std::move(request)); });
+    std::array<EventPointer, 2> signals;
+    const std::array<int, 2> stops = {SIGTERM, SIGINT};
+    for (std::size_t i = 0; i < stops.size(); ++i) {
+        signals[i].reset(evsignal_new(
+            base.get(), stops[i],
+            [](evutil_socket_t, short, void* self) {
+                sd_notify(0, "STOPPING=1");
+                static_cast<Server*>(self)->drain();
+            },
+            &server));
+        event_add(signals[i].get(), nullptr);
+    }
+    sd_notify(0, "READY=1");
+    event_base_dispatch(base.get());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    try {
+        std::optional<nbdm::CommandLine> options = nbdm::parse_command_line(argc, argv);
+        if (options) {
+            serve(std::move(*options));
+        }
+        return 0;
+    } catch (const std::invalid_argument& error) {
+        std::cerr << "nbd-mirror-server: " << error.what() << '\n';
+        return 2;
+    } catch (const std::exception& error) {
+        std::cerr << "nbd-mirror-server: " << error.what() << '\n';
+        return 1;
+    }
+}

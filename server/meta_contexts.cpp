@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/meta_contexts.h"
+
+#include <algorithm>
+#include <array>
+
+namespace nbdm {
+
+namespace {
+
+constexpr std::string_view kAllocation = "base:allocation";
+// One map, two names: QEMU's is what backup tools ask for.
+constexpr std::array<std::string_view, 2> kDirtyPrefixes = {"nbd-mirror:dirty-bitmap:",
+                                                            "qemu:dirty-bitmap:"};
+
+std::vector<MetaContext> all_contexts(const Export& served) {
+    std::vector<MetaContext> result;
+    result.push_back({.id = 0, .name = std::string(kAllocation), .tracker = {}});
+    for (const std::string_view prefix : kDirtyPrefixes) {
+        for (const std::string& name : served.trackers().names()) {
+            if (const auto tracker = served.trackers().find(name)) {
+                result.push_back({.id = 0, .name = std::string(prefix) + name, .tracker = *tracker});
+            }
+        }
+    }
+    return result;
+}
+
+// A query that ends with a colon is a namespace, or a namespace and the kind of its leaves.
+bool lists(std::string_view query, std::string_view name) {
+    return query.ends_with(':') && name.starts_with(query);
+}
+
+}  // namespace
+
+std::vector<MetaContext> match_meta_contexts(const Export& served,
+                                             const std::vector<std::string>& queries,
+                                             MetaQueryKind kind) {
+    std::vector<MetaContext> all = all_contexts(served);
+    std::vector<MetaContext> result;
+    if (queries.empty() && kind == MetaQueryKind::list) {
+        return all;
+    }
+    for (const std::string& query : queries) {
+        for (const MetaContext& context : all) {
+            const bool matches = query == context.name ||
+                                 (kind == MetaQueryKind::list && lists(query, context.name));
+            const bool there = std::any_of(result.begin(), result.end(), [&](const auto& other) {
+                return other.name == context.name;
+            });
+            if (matches && !there) {
+                result.push_back(context);
+                result.back().id = static_cast<std::uint32_t>(result.size());
+            }
+        }
+    }
+    return result;
+}
+
+}  // namespace nbdm

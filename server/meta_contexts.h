@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/export.h"
+
+namespace nbdm {
+
+// A metadata context that a client selected: what NBD_CMD_BLOCK_STATUS answers.
+struct MetaContext {
+    std::uint32_t id = 0;
+    std::string name;
+    // Which of the two kinds: base:allocation when there is no tracker.
+    TrackerReference tracker;
+    [[nodiscard]] bool is_allocation() const noexcept { return tracker.tracker == nullptr; }
+};
+
+// What a client asks for in NBD_OPT_LIST_META_CONTEXT or NBD_OPT_SET_META_CONTEXT.
+enum class MetaQueryKind { list, set };
+
+// The contexts of `served` that the queries name, each once, in the order of the queries. No
+// query at all lists everything and sets nothing. "base:", "qemu:" and "nbd-mirror:" (with or
+// without "dirty-bitmap:") list all of their kind.
+[[nodiscard]] std::vector<MetaContext> match_meta_contexts(const Export& served,
+                                                           const std::vector<std::string>& queries,
+                                                           MetaQueryKind kind);
+
+}  // namespace nbdm

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/ownership.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <ctime>
+#include <nlohmann/json.hpp>
+
+#include "control/durable_file.h"
+#include "control/runtime_paths.h"
+#include "iothread/check.h"
+
+namespace nbdm {
+
+namespace {
+
+std::string now_utc() {
+    const std::time_t now = std::time(nullptr);
+    std::tm parts{};
+    ::gmtime_r(&now, &parts);
+    char text[32];
+    std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &parts);
+    return text;
+}
+
+}  // namespace
+
+std::string OwnershipRecords::record_path(const DiskFile& file) const {
+    struct stat status {};
+    check_errno(::fstat(file.fd(), &status), "cannot examine '" + file.path() + "'");
+    const bool device = file.is_block_device();
+    const dev_t number = device ? status.st_rdev : status.st_dev;
+    return directory_ + "/" + (device ? "device-" : "file-") + std::to_string(major(number)) + "-" +
+           std::to_string(minor(number)) +
+           (device ? "" : "-" + std::to_string(status.st_ino)) + ".json";
+}
+
+void OwnershipRecords::record_move(const Export& moved, const std::string& moved_to,
+                                   const std::string& job) const {
+    ensure_directory(directory_, 0700);
+    const nlohmann::json record = {{"export", moved.name()},
+                                   {"path", moved.file().path()},
+                                   {"moved_to", moved_to},
+                                   {"job", job},
+                                   {"moved_at", now_utc()}};
+    write_file_durably(record_path(moved.file()), record.dump(2) + "\n");
+}
+
+std::optional<MoveRecord> OwnershipRecords::find(const DiskFile& file) const {
+    const std::string path = record_path(file);
+    const std::optional<std::string> text = read_file(path);
+    if (!text) {
+        return std::nullopt;
+    }
+    const auto record = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
+    MoveRecord result;
+    if (record.is_object()) {
+        const auto field = [&](const char* name) {
+            return record.contains(name) && record[name].is_string()
+                       ? record[name].get<std::string>()
+                       : std::string();
+        };
+        result = {field("export"), field("path"), field("moved_to"), field("job"),
+                  field("moved_at")};
+    }
+    if (result.moved_to.empty()) {
+        result.moved_to = "an unknown place (the record '" + path + "' is damaged)";
+    }
+    return result;
+}
+
+void OwnershipRecords::take_back(const DiskFile& file) const {
+    const std::string path = record_path(file);
+    check_errno(std::rename(path.c_str(), (path + ".taken-back").c_str()),
+                "cannot set '" + path + "' aside");
+    const UniqueFd directory(check_errno(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY),
+                                         "cannot open '" + directory_ + "'"));
+    check_errno(::fsync(directory.get()), "cannot make '" + directory_ + "' durable");
+}
+
+}  // namespace nbdm

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "iothread/ring.h"
+#include "server/request.h"
+
+namespace nbdm {
+
+// Finished replies on their way to the client: everything that is ready goes out in one vectored
+// send. A client that does not take them makes the queue wait for the socket, without a thread
+// being blocked.
+//
+// Threads: the connection's iothread. Limits: as many entries as the requests that are replied to
+//          have parts.
+class ReplyQueue final : public Operation {
+  public:
+    ReplyQueue(Ring& ring, int fd) : ring_(ring), fd_(fd) {}
+
+    // Appends a header (copied) and data that stays where it is. `last_of`: the request whose
+    // memory the data is in and which is done with when all of it was sent; may be null.
+    void push(std::span<const std::byte> header, std::span<const std::byte> data, Request* last_of);
+
+    // Sends what the socket takes, and gives requests whose last part went out to
+    // Transmission::replied(). False when the socket failed; nothing can be sent any more.
+    [[nodiscard]] bool send();
+    // Forgets what was not sent; its requests are given back in the same way.
+    void drop();
+    void cancel() { ring_.cancel(*this); }
+
+    [[nodiscard]] bool empty() const noexcept { return next_ == entries_.size(); }
+
+  private:
+    static constexpr std::size_t kMaxHeaderBytes = 32;
+    static constexpr std::size_t kMaxParts = 128;  // of one send; the kernel allows 1024
+
+    struct Entry {
+        std::array<std::byte, kMaxHeaderBytes> header;
+        std::size_t header_bytes = 0;
+        std::span<const std::byte> data;
+        Request* last_of = nullptr;
+        [[nodiscard]] std::size_t size() const noexcept { return header_bytes + data.size(); }
+    };
+
+    void completed(int result) noexcept override;
+    [[nodiscard]] std::size_t gather(std::span<struct iovec> parts) noexcept;
+    void sent(std::size_t bytes);
+
+    Ring& ring_;
+    const int fd_;
+    std::vector<Entry> entries_;   // keeps its memory: no allocation in a steady state
+    std::size_t next_ = 0;         // the first entry that is not sent
+    std::size_t sent_of_next_ = 0;  // bytes of it that are
+};
+
+}  // namespace nbdm

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/server.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "control/log.h"
+#include "iothread/check.h"
+
+namespace nbdm {
+
+namespace {
+
+// After a disk has moved away, its clients' writes are answered with NBD_ESHUTDOWN for this long
+// before the connections are closed, so that every writer learns why.
+constexpr timeval kRetireLinger{5, 0};
+// At the stop, clients that do not take their answers are cut off after this long.
+constexpr timeval kDrainTime{5, 0};
+
+UniqueFd make_eventfd() {
+    return UniqueFd(
+        check_errno(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "cannot make an eventfd"));
+}
+
+}  // namespace
+
+Server::Server(event_base* base, ServerOptions options)
+    : base_(base),
+      options_(std::move(options)),
+      ownership_(options_.state_dir),
+      done_fd_(make_eventfd()),
+      drained_fd_(make_eventfd()) {
+    for (const ExportOptions& each : options_.exports) {
+        open_export(each);
+    }
+    for (const std::string& name : options_.take_ownership) {
+        if (exports_.find(name) == nullptr) {
+            throw std::invalid_argument("--take-ownership '" + name + "': no such export");
+        }
+    }
+    watch(done_fd_.get(),
+          [](evutil_socket_t, short, void* self) { static_cast<Server*>(self)->reap(); });
+    watch(drained_fd_.get(),
+          [](evutil_socket_t, short, void* self) { static_cast<Server*>(self)->check_holds(); });
+    for (const ListenAddress& address : options_.listen) {
+        listeners_.push_back(std::make_unique<Listener>(
+            base_, address, [this](UniqueFd socket, std::string peer) {
+                accepted(std::move(socket), std::move(peer));
+            }));
+        for (const std::string& bound : listeners_.back()->addresses()) {
+            log_info("listening on " + bound);
+        }
+    }
+}
+
+Server::~Server() {
+    for (Connection& connection : connections_) {
+        connection.request_stop();
+        connection.abandon();
+    }
+}
+
+void Server::open_export(const ExportOptions& options) {
+    Export& opened = exports_.add(std::make_unique<Export>(options, drained_fd_.get()));
+    holds_.emplace(&opened, std::make_unique<Hold>(base_, opened));
+    const std::optional<MoveRecord> moved = ownership_.find(opened.file());
+    if (!moved || options.read_only) {
+        return;
+    }
+    const auto& taken = options_.take_ownership;
+    if (std::find(taken.begin(), taken.end(), options.name) == taken.end()) {
+        throw std::runtime_error("export '" + options.name + "' ('" + options.path +
+                                 "') has moved to " + moved->moved_to + " at " + moved->moved_at +
+                                 " (job '" + moved->job +
+                                 "'); it can be served with ',ro', or for writing again with "
+                                 "--take-ownership '" + options.name + "'");
+    }
+    ownership_.take_back(opened.file());
+    log_warning("export '" + options.name + "': ownership is taken back from " + moved->moved_to);
+}
+
+void Server::watch(int fd, event_callback_fn handler) {
+    EventPointer made(event_new(base_, fd, EV_READ | EV_PERSIST, handler, this));
+    event_add(made.get(), nullptr);
+    watches_.push_back(std::move(made));
+}
+
+void Server::accepted(UniqueFd socket, std::string peer) {
+    if (connections_.size() >= options_.max_connections) {
+        log_warning("client " + peer + " is turned away: there are " +
+                    std::to_string(connections_.size()) + " connections already");
+        return;
+    }
+    const std::uint64_t id = next_connection_++;
+    const int cpu = options_.cpus.empty() ? -1 : options_.cpus[id % options_.cpus.size()];
+    try {
+        Connection& made = connections_.emplace_back(
+            std::move(socket),
+            Connection::Options{.id = id,
+                                .peer = std::move(peer),
+                                .handshake_timeout = options_.handshake_timeout,
+                                .cpu = cpu,
+                                .done_fd = done_fd_.get()},
+            exports_);
+        made.start();
+    } catch (const std::system_error& error) {
+        log_error(std::string("cannot serve a client: ") + error.what());
+        connections_.remove_if([&](const Connection& each) { return each.id() == id; });
+    }
+}
+
+void Server::reap() {
+    std::uint64_t count = 0;
+    [[maybe_unused]] const ssize_t got = ::read(done_fd_.get(), &count, sizeof(count));
+    connections_.remove_if([](const Connection& each) { return each.done(); });
+    if (draining_ && connections_.empty()) {
+        event_base_loopbreak(base_);
+    }
+}
+
+void Server::check_holds() {
+    std::uint64_t count = 0;
+    [[maybe_unused]] const ssize_t got = ::read(drained_fd_.get(), &count, sizeof(count));
+    for (const auto& [served, hold] : holds_) {
+        hold->check_drained();
+    }
+}
+
+void Server::drain() {
+    if (std::exchange(draining_, true)) {
+        return;
+    }
+    for (const auto& listener : listeners_) {
+        listener->stop_accepting();
+    }
+    for (Connection& connection : connections_) {
+        connection.request_stop();
+    }
+    if (connections_.empty()) {
+        event_base_loopbreak(base_);
+        return;
+    }
+    log_info("stopping; " + std::to_string(connections_.size()) + " connections are drained");
+    timers_.emplace_back(evtimer_new(
+        base_,
+        [](evutil_socket_t, short, void* self) {
+            for (Connection& connection : static_cast<Server*>(self)->connections_) {
+                connection.abandon();
+            }
+        },
+        this));
+    evtimer_add(timers_.back().get(), &kDrainTime);
+}
+
+std::vector<std::string> Server::uris(const Export& served) const {
+    std::vector<std::string> result;
+    for (const auto& listener : listeners_) {
+        const auto some = listener->uris(served.name());
+        result.insert(result.end(), some.begin(), some.end());
+    }
+    return result;
+}
+
+std::size_t Server::connections_to(const Export& served) const {
+    return static_cast<std::size_t>(
+        std::count_if(connections_.begin(), connections_.end(),
+                      [&](const Connection& each) { return each.served() == &served; }));
+}
+
+Hold& Server::hold_of(const Export& served) { return *holds_.at(&served); }
+
+std::optional<HoldTimes> Server::retire(Export& served, const std::string& hold_id,
+                                        const std::string& moved_to, const std::string& job) {
+    const auto times = hold_of(served).retire(
+        hold_id, [&] { ownership_.record_move(served, moved_to, job); });
+    if (times) {
+        log_info("export '" + served.name() + "' has moved to " + moved_to + " (job '" + job + "')");
+        disconnect_clients_of(served);
+    }
+    return times;
+}
+
+void Server::disconnect_clients_of(const Export& served) {
+    struct Farewell {
+        Server* server;
+        const Export* served;
+        std::uint64_t before;
+    };
+    // Connections made from now on are read-only, and stay. Freed by the callback.
+    auto farewell = std::make_unique<Farewell>(Farewell{this, &served, next_connection_});
+    event_base_once(
+        base_, -1, EV_TIMEOUT,
+        [](evutil_socket_t, short, void* argument) {
+            const std::unique_ptr<Farewell> call(static_cast<Farewell*>(argument));
+            for (Connection& connection : call->server->connections_) {
+                if (connection.served() == call->served && connection.id() < call->before) {
+                    connection.request_stop();
+                }
+            }
+        },
+        farewell.release(), &kRetireLinger);
+}
+
+}  // namespace nbdm

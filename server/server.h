@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <event2/event.h>
+
+#include <chrono>
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "iothread/unique_fd.h"
+#include "server/connection.h"
+#include "server/export.h"
+#include "server/hold.h"
+#include "server/listener.h"
+#include "server/ownership.h"
+
+namespace nbdm {
+
+// What the command line says of the server as a whole.
+struct ServerOptions {
+    std::vector<ListenAddress> listen;
+    std::vector<ExportOptions> exports;
+    std::vector<std::string> take_ownership;  // export names
+    std::vector<int> cpus;                    // iothreads are pinned to them in turn; empty: not
+    std::string control_path;
+    std::string state_dir;
+    std::size_t max_connections = 256;
+    std::chrono::seconds handshake_timeout{10};
+};
+
+// The daemon: exports, listeners, connections, holds. One loop in the main thread; each connection
+// has a thread of its own.
+//
+// Threads: the main thread only. Fails: the constructor throws; a sentence says what and why.
+class Server {
+  public:
+    Server(event_base* base, ServerOptions options);
+    Server(const Server&) = delete;
+    Server& operator=(const Server&) = delete;
+    ~Server();
+
+    // Accepts no more clients; the ones there are finish what they asked for. The loop ends when
+    // the last is gone, or kDrainTime later.
+    void drain();
+
+    [[nodiscard]] ExportTable& exports() noexcept { return exports_; }
+    [[nodiscard]] const std::list<Connection>& connections() const noexcept { return connections_; }
+    [[nodiscard]] std::vector<std::string> uris(const Export& served) const;
+    [[nodiscard]] std::size_t connections_to(const Export& served) const;
+
+    // One for each export.
+    [[nodiscard]] Hold& hold_of(const Export& served);
+    // Hands the held disk over for good; its clients are refused their writes and, some seconds
+    // later, disconnected. Nothing when it is not held by `hold_id` or not drained; throws when
+    // the move cannot be recorded.
+    [[nodiscard]] std::optional<HoldTimes> retire(Export& served, const std::string& hold_id,
+                                                  const std::string& moved_to,
+                                                  const std::string& job);
+
+  private:
+    struct EventFree {
+        void operator()(event* freed) const noexcept { event_free(freed); }
+    };
+    using EventPointer = std::unique_ptr<event, EventFree>;
+
+    void open_export(const ExportOptions& options);
+    void accepted(UniqueFd socket, std::string peer);
+    void reap();
+    void check_holds();
+    void disconnect_clients_of(const Export& served);
+    void watch(int fd, event_callback_fn handler);
+
+    event_base* const base_;
+    const ServerOptions options_;
+    const OwnershipRecords ownership_;
+    const UniqueFd done_fd_;     // rung by a connection that ended
+    const UniqueFd drained_fd_;  // rung by a writer that left a held export
+
+    ExportTable exports_;
+    std::map<const Export*, std::unique_ptr<Hold>> holds_;
+    std::list<Connection> connections_;
+    std::uint64_t next_connection_ = 1;
+    std::vector<std::unique_ptr<Listener>> listeners_;
+    std::vector<EventPointer> watches_;
+    std::vector<EventPointer> timers_;
+    bool draining_ = false;
+};
+
+}  // namespace nbdm

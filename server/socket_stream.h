@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "iothread/io_thread.h"
+
+namespace nbdm {
+
+// Why a connection ended.
+enum class DisconnectReason {
+    client_left,         // it said so (NBD_CMD_DISC, NBD_OPT_ABORT)
+    connection_lost,     // end of stream or socket error
+    handshake_time_out,  // the client did not finish its negotiation in time
+    protocol_error,      // bytes that are not NBD
+    unknown_export,      // NBD_OPT_EXPORT_NAME for a name that is not served
+    write_back_stalled,  // the client does not take its replies
+    export_retired,      // the disk has moved away
+    server_stopped,
+};
+[[nodiscard]] const char* to_string(DisconnectReason reason) noexcept;
+
+// Lock-step bytes of the negotiation on a blocking socket: all of it, before a deadline, or a
+// reason. Stops when the thread is asked to.
+//
+// Threads: the connection's iothread.
+class SocketStream {
+  public:
+    using Clock = std::chrono::steady_clock;
+
+    SocketStream(int fd, IoThread& thread, Clock::time_point deadline) noexcept
+        : fd_(fd), thread_(thread), deadline_(deadline) {}
+
+    // False: see reason().
+    [[nodiscard]] bool read(std::span<std::byte> into) noexcept;
+    [[nodiscard]] bool skip(std::uint64_t bytes) noexcept;
+    [[nodiscard]] bool write(std::span<const std::byte> from) noexcept;
+
+    [[nodiscard]] DisconnectReason reason() const noexcept { return reason_; }
+
+  private:
+    [[nodiscard]] bool wait_for(short events) noexcept;
+
+    const int fd_;
+    IoThread& thread_;
+    const Clock::time_point deadline_;
+    DisconnectReason reason_ = DisconnectReason::connection_lost;
+};
+
+}  // namespace nbdm

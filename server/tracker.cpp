@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/tracker.h"
+
+#include <algorithm>
+
+namespace nbdm {
+
+Tracker::Tracker(std::uint64_t disk_bytes, std::uint32_t granularity_bytes)
+    : active_(disk_bytes, granularity_bytes), frozen_(disk_bytes, granularity_bytes) {}
+
+void TrackerSet::mark(Range range) noexcept {
+    for (auto& slot : in_use_) {
+        if (Tracker* tracker = slot.load(std::memory_order_acquire)) {
+            tracker->mark(range);
+        }
+    }
+}
+
+TrackerSet::Added TrackerSet::add(const std::string& name, std::uint32_t granularity_bytes) {
+    const std::lock_guard lock(mutex_);
+    if (const Tracker* standing = find_locked(name)) {
+        return standing->active_.block_bytes() == granularity_bytes ? Added::exists
+                                                                    : Added::other_granularity;
+    }
+    const auto free_slot = std::find_if(in_use_.begin(), in_use_.end(), [](const auto& slot) {
+        return slot.load(std::memory_order_relaxed) == nullptr;
+    });
+    if (free_slot == in_use_.end()) {
+        return Added::too_many;
+    }
+    const auto kept = std::find_if(all_.begin(), all_.end(), [&](const auto& tracker) {
+        return tracker->name_.empty() && tracker->active_.block_bytes() == granularity_bytes;
+    });
+    Tracker* tracker = nullptr;
+    if (kept != all_.end()) {
+        tracker = kept->get();
+        tracker->active_.clear();
+        tracker->frozen_.clear();
+    } else {
+        // Kept ones of other granularities count too: memory is bounded.
+        if (all_.size() >= kMaxTrackers) {
+            return Added::too_many;
+        }
+        tracker = all_.emplace_back(std::make_unique<Tracker>(disk_bytes_, granularity_bytes)).get();
+    }
+    tracker->name_ = name;
+    tracker->acknowledged_ = true;
+    // seq_cst: a writer that does not see the tracker finished its disk write before this store,
+    // so that whatever its consumer reads from now on contains that write.
+    free_slot->store(tracker, std::memory_order_seq_cst);
+    return Added::created;
+}
+
+bool TrackerSet::remove(std::string_view name) {
+    const std::lock_guard lock(mutex_);
+    Tracker* tracker = find_locked(name);
+    if (tracker == nullptr) {
+        return false;
+    }
+    for (auto& slot : in_use_) {
+        if (slot.load(std::memory_order_relaxed) == tracker) {
+            slot.store(nullptr, std::memory_order_seq_cst);
+        }
+    }
+    tracker->incarnation_.fetch_add(1, std::memory_order_acq_rel);
+    tracker->name_.clear();
+    return true;
+}
+
+std::optional<Frozen> TrackerSet::freeze(std::string_view name) {
+    const std::lock_guard lock(mutex_);
+    Tracker* tracker = find_locked(name);
+    if (tracker == nullptr) {
+        return std::nullopt;
+    }
+    tracker->active_.move_into(tracker->frozen_);
+    tracker->acknowledged_ = false;
+    ++tracker->generation_;
+    return Frozen{tracker->generation_, tracker->frozen_.count_bytes()};
+}
+
+TrackerSet::Acknowledged TrackerSet::acknowledge(std::string_view name, std::uint64_t generation) {
+    const std::lock_guard lock(mutex_);
+    Tracker* tracker = find_locked(name);
+    if (tracker == nullptr) {
+        return Acknowledged::unknown_tracker;
+    }
+    if (tracker->generation_ != generation) {
+        return Acknowledged::other_generation;
+    }
+    // Said again (its first answer was lost): nothing has changed.
+    if (!tracker->acknowledged_) {
+        tracker->frozen_.clear();
+        tracker->acknowledged_ = true;
+    }
+    return Acknowledged::yes;
+}
+
+std::vector<TrackerStatus> TrackerSet::status() const {
+    const std::lock_guard lock(mutex_);
+    std::vector<TrackerStatus> result;
+    for (const auto& tracker : all_) {
+        if (!tracker->name_.empty()) {
+            result.push_back({.name = tracker->name_,
+                              .granularity_bytes = tracker->active_.block_bytes(),
+                              .generation = tracker->generation_,
+                              .frozen_bytes = tracker->frozen_.count_bytes(),
+                              .dirty_bytes = tracker->active_.count_bytes()});
+        }
+    }
+    return result;
+}
+
+std::optional<TrackerReference> TrackerSet::find(std::string_view name) const {
+    const std::lock_guard lock(mutex_);
+    const Tracker* tracker = find_locked(name);
+    if (tracker == nullptr) {
+        return std::nullopt;
+    }
+    return TrackerReference{tracker, tracker->incarnation()};
+}
+
+std::vector<std::string> TrackerSet::names() const {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::string> result;
+    for (const auto& tracker : all_) {
+        if (!tracker->name_.empty()) {
+            result.push_back(tracker->name_);
+        }
+    }
+    return result;
+}
+
+Tracker* TrackerSet::find_locked(std::string_view name) const {
+    const auto found = std::find_if(all_.begin(), all_.end(), [&](const auto& tracker) {
+        return !name.empty() && tracker->name_ == name;
+    });
+    return found == all_.end() ? nullptr : found->get();
+}
+
+}  // namespace nbdm

@@ -1,0 +1,560 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/transmission.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "control/log.h"
+#include "server/block_status.h"
+
+namespace nbdm {
+
+using wire::Command;
+using wire::Error;
+
+namespace {
+
+// Entries of the ring's submission queue; more are submitted in several rounds.
+constexpr unsigned kRingEntries = 256;
+// Reads shorter than this are answered as data without asking where the holes are: the question
+// costs more than the zeroes.
+constexpr std::uint64_t kMinBytesForHoles = 32 << 10;
+// One block status answer; a client asks on from where it ended.
+constexpr std::size_t kMaxDescriptors = 4096;
+// A connection's failed requests that are logged one by one.
+constexpr int kMaxLoggedFailures = 20;
+
+}  // namespace
+
+Transmission::Transmission(IoThread& thread, int fd, Session session, std::string peer)
+    : thread_(thread),
+      session_(std::move(session)),
+      export_(*session_.served),
+      peer_(std::move(peer)),
+      rules_{.size_bytes = export_.size_bytes(),
+             .read_only = session_.read_only,
+             .structured_replies = session_.structured_replies,
+             .block_status = !session_.contexts.empty()},
+      extents_fd_(export_.file().open_for_extents()),
+      buffers_(kMaxBufferBytes),
+      ring_(kRingEntries),
+      wake_(ring_, thread),
+      receiver_(ring_, fd),
+      replies_(ring_, fd),
+      requests_(std::make_unique<std::array<Request, kMaxRequests>>()),
+      lane_(export_.gate().attach(thread)) {
+    free_requests_.reserve(kMaxRequests);
+    for (Request& request : *requests_) {
+        request.owner = this;
+        free_requests_.push_back(&request);
+    }
+}
+
+Transmission::~Transmission() { export_.gate().detach(lane_); }
+
+DisconnectReason Transmission::run() {
+    while (state_ > State::closing) {
+        const bool blocked = process_received();
+        start_waiting();
+        const std::size_t free_before = free_requests_.size();
+        if (!replies_.send()) {
+            step_down(State::closing, DisconnectReason::connection_lost);
+            break;
+        }
+        if (receiver_.ended() && !blocked) {
+            step_down(State::draining, DisconnectReason::connection_lost);
+        }
+        if (thread_.stop_requested()) {
+            step_down(State::draining, export_.gate().retired() ? DisconnectReason::export_retired
+                                                                : DisconnectReason::server_stopped);
+        }
+        const bool idle = on_disk_ == 0 && waiting_.empty() && replies_.empty();
+        if (state_ == State::draining && idle) {
+            step_down(State::closing, reason_);
+            break;
+        }
+        receive_more();
+        // What was sent has made room for requests that are already here.
+        const bool go_on = blocked && free_requests_.size() > free_before;
+        ring_.run_once(!go_on);
+    }
+    close();
+    return reason_;
+}
+
+// The first reason is the true one; later ones follow from it.
+void Transmission::step_down(State state, DisconnectReason reason) noexcept {
+    if (state >= state_) {
+        return;
+    }
+    if (state_ == State::active) {
+        reason_ = reason;
+    }
+    state_ = state;
+    receiver_.cancel();
+    // A client that said goodbye is owed what it asked for before; one that is gone gets nothing
+    // it has not been answered for, and a stopping server does not wait for a gate to open.
+    if (reason_ != DisconnectReason::client_left) {
+        drop_unanswered();
+    }
+}
+
+void Transmission::drop_unanswered() noexcept {
+    for (Request* request : std::exchange(waiting_, {})) {
+        release(*request);
+    }
+}
+
+void Transmission::close() {
+    state_ = State::closing;
+    drop_unanswered();
+    receiver_.cancel();
+    replies_.cancel();
+    wake_.disarm();
+    while (ring_.pending() > 0) {
+        ring_.run_once(true);
+    }
+    if (incoming_ != nullptr) {
+        release(*std::exchange(incoming_, nullptr));
+    }
+    replies_.drop();
+    assert(on_disk_ == 0 && free_requests_.size() == kMaxRequests);
+    state_ = State::closed;
+}
+
+bool Transmission::process_received() {
+    if (receiver_.armed()) {
+        return false;
+    }
+    while (state_ == State::active) {
+        if (incoming_ != nullptr && !take_payload()) {
+            return false;
+        }
+        switch (parse_request()) {
+            case Parsed::request:
+                break;
+            case Parsed::incomplete:
+                return false;
+            case Parsed::no_room:
+                return true;
+        }
+    }
+    return false;
+}
+
+// False: more has to be received first.
+bool Transmission::take_payload() {
+    incoming_left_ -= receiver_.take_payload_count();
+    const auto staged = receiver_.staged();
+    const std::size_t count = std::min<std::uint64_t>(staged.size(), incoming_left_);
+    if (incoming_refusal_ == Error::none && count > 0) {
+        std::memcpy(incoming_->buffer.data() + (incoming_->range.length - incoming_left_),
+                    staged.data(), count);
+    }
+    receiver_.consume(count);
+    incoming_left_ -= count;
+    if (incoming_left_ > 0) {
+        return false;
+    }
+    Request& request = *std::exchange(incoming_, nullptr);
+    if (incoming_refusal_ != Error::none) {
+        reply_error(request, incoming_refusal_);
+    } else {
+        start(request);
+    }
+    return true;
+}
+
+void Transmission::receive_more() {
+    if (state_ != State::active || receiver_.armed() || receiver_.ended()) {
+        return;
+    }
+    if (incoming_ == nullptr && receiver_.staged().size() >= sizeof(wire::RequestHeader)) {
+        return;  // requests are waiting here for room
+    }
+    std::span<std::byte> payload;
+    if (incoming_ != nullptr && incoming_refusal_ == Error::none) {
+        payload = {incoming_->buffer.data() + (incoming_->range.length - incoming_left_),
+                   incoming_left_};
+    }
+    receiver_.arm(payload);
+}
+
+Transmission::Parsed Transmission::parse_request() {
+    if (receiver_.staged().size() < sizeof(wire::RequestHeader)) {
+        return Parsed::incomplete;
+    }
+    const auto header = wire::load<wire::RequestHeader>(receiver_.staged());
+    if (header.magic != wire::kRequestMagic) {
+        receiver_.consume(receiver_.staged().size());
+        step_down(State::draining, DisconnectReason::protocol_error);
+        return Parsed::incomplete;
+    }
+    if (free_requests_.empty()) {
+        return Parsed::no_room;
+    }
+    return accept_request(header);
+}
+
+std::size_t Transmission::memory_for(const wire::RequestHeader& header) noexcept {
+    switch (static_cast<Command>(std::uint16_t{header.command})) {
+        case Command::read:
+        case Command::write:
+            return header.length;
+        case Command::block_status:
+            return kMaxDescriptors * sizeof(wire::BlockDescriptor);
+        default:
+            return 0;
+    }
+}
+
+Transmission::Parsed Transmission::accept_request(const wire::RequestHeader& header) {
+    Error error = validate(header, rules_);
+    const auto command = static_cast<Command>(std::uint16_t{header.command});
+    Buffer buffer;
+    const std::size_t memory_bytes = memory_for(header);
+    if (error == Error::none && memory_bytes > 0) {
+        buffer = buffers_.lease(memory_bytes);
+        if (!buffer && buffers_.leased_bytes() > 0) {
+            return Parsed::no_room;
+        }
+        if (!buffer) {
+            error = Error::no_memory;
+        }
+    }
+    receiver_.consume(sizeof(header));
+    if (command == Command::disconnect) {
+        step_down(State::draining, DisconnectReason::client_left);
+        return Parsed::incomplete;
+    }
+    Request& request = *free_requests_.back();
+    free_requests_.pop_back();
+    request.command = command;
+    request.flags = header.flags;
+    request.cookie = header.cookie;
+    request.range = {header.offset, header.length};
+    request.buffer = std::move(buffer);
+    request.extent_count = 0;
+    request.next_extent = 0;
+    export_.counters.requests.fetch_add(1, std::memory_order_relaxed);
+    if (command == Command::write) {
+        incoming_ = &request;
+        incoming_left_ = header.length;
+        incoming_refusal_ = error;
+    } else if (error != Error::none) {
+        reply_error(request, error);
+    } else {
+        start(request);
+    }
+    return Parsed::request;
+}
+
+void Transmission::start(Request& request) {
+    switch (request.command) {
+        case Command::read:
+            start_read(request);
+            break;
+        case Command::write:
+        case Command::trim:
+        case Command::write_zeroes:
+            if (!waiting_.empty() || !enter_and_write(request)) {
+                waiting_.push_back(&request);
+            }
+            break;
+        case Command::flush:
+            ++on_disk_;
+            request.flush(ring_, export_.file());
+            break;
+        case Command::cache:
+            read_ahead(request);
+            break;
+        case Command::block_status:
+            answer_block_status(request);
+            break;
+        case Command::disconnect:
+            break;
+    }
+}
+
+void Transmission::start_read(Request& request) {
+    const DiskFile& file = export_.file();
+    if (session_.structured_replies && !request.has(wire::kDf) &&
+        request.range.length >= kMinBytesForHoles && file.may_have_holes()) {
+        Range left = request.range;
+        while (!left.empty() && request.extent_count < Request::kMaxExtents) {
+            FileExtent extent = file.next_extent(extents_fd_.get(), left);
+            if (request.extent_count == Request::kMaxExtents - 1) {
+                extent = {left, false};
+            }
+            request.extents[request.extent_count++] = extent;
+            left = left.after(extent.range.length);
+        }
+    } else {
+        request.extents[0] = {request.range, false};
+        request.extent_count = 1;
+    }
+    continue_read(request);
+}
+
+void Transmission::continue_read(Request& request) {
+    while (request.next_extent < request.extent_count &&
+           request.extents[request.next_extent].hole) {
+        ++request.next_extent;
+    }
+    if (request.next_extent == request.extent_count) {
+        finish(request, 0);
+        return;
+    }
+    const Range range = request.extents[request.next_extent++].range;
+    std::byte* into = request.buffer.data() + (range.offset - request.range.offset);
+    DiskFile& file = export_.file();
+    const std::uint32_t unit = file.request_alignment();
+    ++on_disk_;
+    if (is_aligned(range.offset, unit) && is_aligned(range.length, unit) &&
+        is_aligned(range.offset - request.range.offset, unit)) {
+        request.read(ring_, file, range, into);
+    } else {
+        disk_finished(request, file.read_unaligned(range, into));
+    }
+}
+
+// Only a direct export knows requests that the storage cannot take as they are.
+bool Transmission::needs_disk_alone(const Request& request) const noexcept {
+    const DiskFile& file = export_.file();
+    const std::uint32_t unit = file.request_alignment();
+    if (is_aligned(request.range.offset, unit) && is_aligned(request.range.length, unit)) {
+        return false;
+    }
+    return request.command == Command::write ||
+           (request.command == Command::write_zeroes && file.is_block_device());
+}
+
+// False: the gate is shut, or earlier writes of this connection have to come back first.
+bool Transmission::enter_and_write(Request& request) {
+    WriteGate& gate = export_.gate();
+    const bool alone = needs_disk_alone(request);
+    if (alone && lane_.in_flight.load(std::memory_order_relaxed) > 0) {
+        return false;
+    }
+    switch (alone ? gate.enter_alone(lane_) : gate.enter(lane_)) {
+        case WriteGate::Entry::shut:
+            return false;
+        case WriteGate::Entry::retired:
+            reply_error(request, Error::shutdown);
+            return true;
+        case WriteGate::Entry::entered:
+            break;
+    }
+    if (alone) {
+        write_alone(request);
+    } else {
+        write(request);
+    }
+    return true;
+}
+
+void Transmission::start_waiting() {
+    while (!waiting_.empty() && enter_and_write(*waiting_.front())) {
+        waiting_.pop_front();
+    }
+}
+
+void Transmission::write(Request& request) {
+    ++on_disk_;
+    DiskFile& file = export_.file();
+    const bool fua = request.has(wire::kFua);
+    switch (request.command) {
+        case Command::write:
+            request.write(ring_, file, request.range, request.buffer.data(), fua);
+            break;
+        case Command::trim:
+            request.trim(ring_, file, request.range, fua);
+            break;
+        default:
+            request.zero(ring_, file, request.range,
+                         {.may_punch = !request.has(wire::kNoHole),
+                          .fast_only = request.has(wire::kFastZero)},
+                         fua);
+            break;
+    }
+}
+
+void Transmission::write_alone(Request& request) noexcept {
+    const DiskFile& file = export_.file();
+    int error = ENOTSUP;
+    if (!request.has(wire::kFastZero)) {
+        error = file.write_unaligned(request.range, request.buffer.data());
+        if (error == 0 && request.has(wire::kFua) && ::fdatasync(file.fd()) < 0) {
+            error = errno;
+        }
+    }
+    export_.trackers().mark(request.range);
+    export_.gate().leave_alone(lane_);
+    finish(request, error);
+}
+
+// The disk is done with a request or with a part of it.
+void Transmission::disk_finished(Request& request, int error) noexcept {
+    --on_disk_;
+    if (request.command == Command::read && error == 0) {
+        continue_read(request);
+        return;
+    }
+    if (request.writes()) {
+        // Whatever the result: a failed write may have changed a part. After the disk, before the
+        // answer, and before the gate is told.
+        export_.trackers().mark(request.range);
+        export_.gate().leave(lane_);
+    }
+    finish(request, error);
+}
+
+void Transmission::finish(Request& request, int error) noexcept {
+    const bool flushes = request.command == Command::flush;
+    if (error != 0 && error != ENOTSUP && (flushes || (request.writes() && request.has(wire::kFua)))) {
+        export_.note_write_back_error(error);
+    }
+    if (flushes && error == 0) {
+        error = export_.write_back_error();
+    }
+    if (error != 0) {
+        log_failure(request, error);
+        reply_error(request, wire::error_from_errno(error));
+    } else if (request.command == Command::read) {
+        export_.counters.read_bytes.fetch_add(request.range.length, std::memory_order_relaxed);
+        reply_read(request);
+    } else {
+        if (request.writes()) {
+            export_.counters.written_bytes.fetch_add(request.range.length,
+                                                     std::memory_order_relaxed);
+        }
+        reply_done(request);
+    }
+}
+
+void Transmission::answer_block_status(Request& request) {
+    const std::size_t limit = request.has(wire::kReqOne)
+                                  ? 1
+                                  : kMaxDescriptors / session_.contexts.size();
+    std::byte* memory = request.buffer.data();
+    for (std::size_t i = 0; i < session_.contexts.size(); ++i) {
+        const MetaContext& context = session_.contexts[i];
+        if (!context.is_allocation() && !context.tracker.stands()) {
+            reply_error(request, Error::invalid);
+            return;
+        }
+    }
+    for (std::size_t i = 0; i < session_.contexts.size(); ++i) {
+        const MetaContext& context = session_.contexts[i];
+        // Descriptors are made of bytes: any memory is good for them.
+        auto* into = reinterpret_cast<wire::BlockDescriptor*>(memory);
+        const std::size_t count =
+            describe(export_, extents_fd_.get(), context, request.range, {into, limit});
+        const std::size_t bytes = count * sizeof(wire::BlockDescriptor);
+        const bool last = i + 1 == session_.contexts.size();
+        wire::BlockStatusChunk chunk{};
+        chunk.header.flags = last ? wire::kChunkDone : std::uint16_t{0};
+        chunk.header.type = static_cast<std::uint16_t>(wire::Chunk::block_status);
+        chunk.header.cookie = request.cookie;
+        chunk.header.length = static_cast<std::uint32_t>(sizeof(chunk.context_id) + bytes);
+        chunk.context_id = context.id;
+        replies_.push(wire::bytes_of(chunk), {memory, bytes}, last ? &request : nullptr);
+        memory += bytes;
+    }
+}
+
+void Transmission::read_ahead(Request& request) {
+    // Advice: the kernel may do it, now or later, or not at all.
+    ::posix_fadvise(export_.file().fd(), static_cast<off_t>(request.range.offset),
+                    static_cast<off_t>(request.range.length), POSIX_FADV_WILLNEED);
+    reply_done(request);
+}
+
+void Transmission::reply_done(Request& request) {
+    const wire::SimpleReply reply{.error = 0, .cookie = request.cookie};
+    replies_.push(wire::bytes_of(reply), {}, &request);
+}
+
+void Transmission::reply_error(Request& request, Error error) {
+    export_.counters.failed_requests.fetch_add(1, std::memory_order_relaxed);
+    const bool chunks = session_.structured_replies && (request.command == Command::read ||
+                                                        request.command == Command::block_status);
+    if (!chunks) {
+        const wire::SimpleReply reply{.error = static_cast<std::uint32_t>(error),
+                                      .cookie = request.cookie};
+        replies_.push(wire::bytes_of(reply), {}, &request);
+        return;
+    }
+    wire::ErrorChunk chunk{};
+    chunk.header.flags = wire::kChunkDone;
+    chunk.header.type = static_cast<std::uint16_t>(wire::Chunk::error);
+    chunk.header.cookie = request.cookie;
+    chunk.header.length = sizeof(chunk.error) + sizeof(chunk.message_bytes);
+    chunk.error = static_cast<std::uint32_t>(error);
+    replies_.push(wire::bytes_of(chunk), {}, &request);
+}
+
+void Transmission::reply_read(Request& request) {
+    if (!session_.structured_replies) {
+        const wire::SimpleReply reply{.error = 0, .cookie = request.cookie};
+        replies_.push(wire::bytes_of(reply), {request.buffer.data(), request.range.length},
+                      &request);
+        return;
+    }
+    for (std::size_t i = 0; i < request.extent_count; ++i) {
+        const FileExtent& extent = request.extents[i];
+        const bool last = i + 1 == request.extent_count;
+        const std::uint16_t flags = last ? wire::kChunkDone : std::uint16_t{0};
+        Request* last_of = last ? &request : nullptr;
+        if (extent.hole) {
+            wire::OffsetHoleChunk chunk{};
+            chunk.header.flags = flags;
+            chunk.header.type = static_cast<std::uint16_t>(wire::Chunk::offset_hole);
+            chunk.header.cookie = request.cookie;
+            chunk.header.length = sizeof(chunk.offset) + sizeof(chunk.hole_bytes);
+            chunk.offset = extent.range.offset;
+            chunk.hole_bytes = static_cast<std::uint32_t>(extent.range.length);
+            replies_.push(wire::bytes_of(chunk), {}, last_of);
+        } else {
+            wire::OffsetDataChunk chunk{};
+            chunk.header.flags = flags;
+            chunk.header.type = static_cast<std::uint16_t>(wire::Chunk::offset_data);
+            chunk.header.cookie = request.cookie;
+            chunk.header.length =
+                static_cast<std::uint32_t>(sizeof(chunk.offset) + extent.range.length);
+            chunk.offset = extent.range.offset;
+            const std::byte* data =
+                request.buffer.data() + (extent.range.offset - request.range.offset);
+            replies_.push(wire::bytes_of(chunk), {data, extent.range.length}, last_of);
+        }
+    }
+}
+
+void Transmission::log_failure(const Request& request, int error) {
+    if (error == ENOTSUP || logged_failures_ > kMaxLoggedFailures) {
+        return;
+    }
+    const char* then = ++logged_failures_ > kMaxLoggedFailures
+                           ? "; further failures of this connection are not logged"
+                           : "";
+    const char* verbs[] = {"read", "write", "", "flush", "trim", "cache", "write zeroes", ""};
+    log_warning("export '" + export_.name() + "': cannot " +
+                verbs[static_cast<std::size_t>(request.command)] + " " +
+                std::to_string(request.range.length) + " bytes at offset " +
+                std::to_string(request.range.offset) + " for " + peer_ + ": " +
+                std::strerror(error) + then);
+}
+
+void Transmission::replied(Request& request) noexcept { release(request); }
+
+void Transmission::release(Request& request) noexcept {
+    request.buffer.reset();
+    free_requests_.push_back(&request);
+}
+
+}  // namespace nbdm

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "iothread/buffer_pool.h"
+#include "iothread/io_thread.h"
+#include "iothread/ring.h"
+#include "iothread/unique_fd.h"
+#include "server/handshake.h"
+#include "server/request_limits.h"
+#include "server/receiver.h"
+#include "server/reply_queue.h"
+#include "server/request.h"
+#include "server/socket_stream.h"
+
+namespace nbdm {
+
+// The transmission phase of one connection: receive, parse, validate, disk, dirty maps, reply.
+// Requests complete out of order; no free slot or buffer means that receiving stops.
+//
+// State only falls: active (serving) > draining (nothing more is received; what was is finished
+// and answered) > closing (nothing is sent; the kernel finishes what it has) > closed.
+//
+// Threads: everything on the connection's iothread, the ring's. The counters may be read anywhere.
+class Transmission {
+  public:
+    Transmission(IoThread& thread, int fd, Session session, std::string peer);
+    ~Transmission();
+
+    // Serves until the connection is over. Nothing is in the kernel any more afterwards.
+    [[nodiscard]] DisconnectReason run();
+
+    // From Request and ReplyQueue.
+    void disk_finished(Request& request, int error) noexcept;
+    void replied(Request& request) noexcept;
+
+  private:
+    enum class State { closed, closing, draining, active };
+    void step_down(State state, DisconnectReason reason) noexcept;
+    void advance();
+
+    // True when requests wait for a slot or a buffer that a completion will free.
+    [[nodiscard]] bool process_received();
+    enum class Parsed { request, incomplete, no_room };
+    [[nodiscard]] Parsed parse_request();
+    [[nodiscard]] Parsed accept_request(const wire::RequestHeader& header);
+    [[nodiscard]] bool take_payload();
+    void receive_more();
+    [[nodiscard]] static std::size_t memory_for(const wire::RequestHeader& header) noexcept;
+
+    void start(Request& request);
+    void start_read(Request& request);
+    void continue_read(Request& request);
+    void write(Request& request);
+    void start_waiting();
+    [[nodiscard]] bool enter_and_write(Request& request);
+    void write_alone(Request& request) noexcept;
+    [[nodiscard]] bool needs_disk_alone(const Request& request) const noexcept;
+    void answer_block_status(Request& request);
+    void read_ahead(Request& request);
+
+    void finish(Request& request, int error) noexcept;
+    void reply_error(Request& request, wire::Error error);
+    void reply_done(Request& request);
+    void reply_read(Request& request);
+    void log_failure(const Request& request, int error);
+    void release(Request& request) noexcept;
+
+    void drop_unanswered() noexcept;
+    void close();
+
+    // Fixed after construction.
+    IoThread& thread_;
+    const Session session_;
+    Export& export_;
+    const std::string peer_;
+    const RequestRules rules_;
+    const UniqueFd extents_fd_;
+
+    // In this order: the pool and the ring outlive the requests that use them.
+    BufferPool buffers_;
+    Ring ring_;
+    WakeOperation wake_;
+    Receiver receiver_;
+    ReplyQueue replies_;
+    std::unique_ptr<std::array<Request, kMaxRequests>> requests_;
+    std::vector<Request*> free_requests_;
+
+    WriteGate::Lane& lane_;
+    // Writes, received in full, that the gate keeps waiting, first come first served.
+    std::deque<Request*> waiting_;
+    std::size_t on_disk_ = 0;  // requests started and not finished
+
+    // A write whose payload is still coming, how much of it is, and why it will be refused, if it
+    // will: its payload is then dropped, so that the stream stays in step.
+    Request* incoming_ = nullptr;
+    std::uint64_t incoming_left_ = 0;
+    wire::Error incoming_refusal_ = wire::Error::none;
+
+    State state_ = State::active;
+    DisconnectReason reason_ = DisconnectReason::connection_lost;
+    int logged_failures_ = 0;
+};
+
+}  // namespace nbdm

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/write_gate.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cassert>
+#include <chrono>
+
+namespace nbdm {
+
+namespace {
+
+std::uint64_t now_ns() noexcept {
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                          std::chrono::steady_clock::now().time_since_epoch())
+                                          .count());
+}
+
+}  // namespace
+
+WriteGate::Lane& WriteGate::attach(IoThread& thread) {
+    const std::lock_guard lock(lanes_mutex_);
+    Lane& lane = lanes_.emplace_back();
+    lane.thread = &thread;
+    return lane;
+}
+
+void WriteGate::detach(Lane& lane) noexcept {
+    const std::lock_guard lock(lanes_mutex_);
+    assert(lane.in_flight.load() == 0);
+    lanes_.remove_if([&](const Lane& other) { return &other == &lane; });
+}
+
+WriteGate::Entry WriteGate::enter(Lane& lane) noexcept {
+    lane.in_flight.fetch_add(1, std::memory_order_seq_cst);
+    const std::uint32_t shut = shut_.load(std::memory_order_seq_cst);
+    if (shut == 0) {
+        return Entry::entered;
+    }
+    leave(lane);
+    return refuse(shut);
+}
+
+WriteGate::Entry WriteGate::refuse(std::uint32_t shut) noexcept {
+    if ((shut & kRetired) != 0) {
+        return Entry::retired;
+    }
+    if ((shut & kHeld) != 0) {
+        std::uint64_t none = 0;
+        first_parked_ns_.compare_exchange_strong(none, now_ns());
+    }
+    return Entry::shut;
+}
+
+void WriteGate::leave(Lane& lane) noexcept {
+    const std::uint32_t before = lane.in_flight.fetch_sub(1, std::memory_order_seq_cst);
+    assert(before > 0);
+    if (before == 1) {
+        const std::uint32_t shut = shut_.load(std::memory_order_seq_cst);
+        if (shut != 0) {
+            lane.in_flight.notify_all();
+        }
+        if ((shut & kHeld) != 0) {
+            const std::uint64_t one = 1;
+            [[maybe_unused]] const ssize_t written = ::write(drained_fd_, &one, sizeof(one));
+        }
+    }
+}
+
+WriteGate::Entry WriteGate::enter_alone(Lane& lane) noexcept {
+    assert(lane.in_flight.load() == 0);
+    alone_.lock();
+    // Counted in before the gate is looked at, as in enter(): a hold either is seen here or waits
+    // for this write.
+    lane.in_flight.fetch_add(1, std::memory_order_seq_cst);
+    const std::uint32_t shut = shut_.fetch_or(kAlone, std::memory_order_seq_cst);
+    if (shut != 0) {
+        shut_.fetch_and(~kAlone, std::memory_order_seq_cst);
+        leave(lane);
+        alone_.unlock();
+        wake_all();
+        return refuse(shut);
+    }
+    // A lane that comes now finds the gate shut.
+    const std::lock_guard lock(lanes_mutex_);
+    for (Lane& other : lanes_) {
+        if (&other == &lane) {
+            continue;
+        }
+        std::uint32_t count = other.in_flight.load(std::memory_order_seq_cst);
+        while (count != 0) {
+            other.in_flight.wait(count);
+            count = other.in_flight.load(std::memory_order_seq_cst);
+        }
+    }
+    return Entry::entered;
+}
+
+void WriteGate::leave_alone(Lane& lane) noexcept {
+    shut_.fetch_and(~kAlone, std::memory_order_seq_cst);
+    leave(lane);
+    alone_.unlock();
+    wake_all();
+}
+
+void WriteGate::hold() noexcept {
+    first_parked_ns_.store(0);
+    shut_.fetch_or(kHeld, std::memory_order_seq_cst);
+}
+
+bool WriteGate::drained() const noexcept {
+    const std::lock_guard lock(lanes_mutex_);
+    return std::all_of(lanes_.begin(), lanes_.end(), [](const Lane& lane) {
+        return lane.in_flight.load(std::memory_order_seq_cst) == 0;
+    });
+}
+
+std::uint64_t WriteGate::release(bool retire) noexcept {
+    const std::uint64_t first_parked_ns = first_parked_ns_.exchange(0);
+    if (retire) {
+        shut_.fetch_or(kRetired, std::memory_order_seq_cst);
+    }
+    shut_.fetch_and(~kHeld, std::memory_order_seq_cst);
+    wake_all();
+    return first_parked_ns == 0 ? 0 : now_ns() - first_parked_ns;
+}
+
+void WriteGate::wake_all() noexcept {
+    const std::lock_guard lock(lanes_mutex_);
+    for (Lane& lane : lanes_) {
+        lane.thread->wake();
+    }
+}
+
+}  // namespace nbdm
