@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -20,12 +21,29 @@ class PrometheusText {
 
     void counter(std::string_view name, std::string_view help) { family(name, help, "counter"); }
     void gauge(std::string_view name, std::string_view help) { family(name, help, "gauge"); }
+    void histogram(std::string_view name, std::string_view help) {
+        family(name, help, "histogram");
+    }
     void sample(Labels labels, std::uint64_t value);
+
+    // How many observations lie at or below `upper`, and above the bucket before.
+    struct Bucket {
+        double upper;
+        std::uint64_t count;
+    };
+    struct Rest {
+        std::uint64_t above;  // observations above the last bucket
+        double sum;           // of all observations, in the family's unit
+    };
+    // `buckets` ascend; each counts for itself, the sums are made here.
+    void histogram_sample(Labels labels, std::span<const Bucket> buckets, Rest rest);
 
     [[nodiscard]] const std::string& text() const noexcept { return text_; }
 
   private:
     void family(std::string_view name, std::string_view help, std::string_view type);
+    void append_sample(std::string_view suffix, Labels labels, std::string_view upper,
+                       std::string_view value);
 
     std::string text_;
     std::string name_;

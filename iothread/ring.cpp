@@ -15,8 +15,10 @@ Operation::~Operation() { assert(!pending_); }
 Ring::Ring(unsigned entries) {
     // Kernel 6.1 and later. SINGLE_ISSUER|DEFER_TASKRUN: completion work never interrupts this
     // thread; it is done in batches inside run_once (design, section 3).
-    const int result = io_uring_queue_init(entries, &ring_,
-                                           IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
+    // TASKRUN_FLAG: a look at the queue without waiting can tell whether there is such work.
+    const int result = io_uring_queue_init(
+        entries, &ring_,
+        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG);
     if (result < 0) {
         throw errno_error(-result,
                           "cannot make an io_uring (kernel 6.1 or later is needed; "

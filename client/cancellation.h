@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <stdexcept>
+#include <string>
+
+namespace nbdm {
+
+// Somebody wants the job to end early. Everything that waits looks at it several times a second.
+//
+// Threads: any.
+class Cancellation {
+  public:
+    void request() noexcept { requested_.store(true, std::memory_order_release); }
+    [[nodiscard]] bool requested() const noexcept {
+        return requested_.load(std::memory_order_acquire);
+    }
+
+  private:
+    std::atomic<bool> requested_{false};
+};
+
+// Thrown by what was waiting when the cancellation came.
+class Cancelled : public std::runtime_error {
+  public:
+    Cancelled() : std::runtime_error("cancelled") {}
+};
+
+// A job cannot go on; the sentence says what failed, on what, and why.
+class JobError : public std::runtime_error {
+  public:
+    using std::runtime_error::runtime_error;
+};
+
+}  // namespace nbdm

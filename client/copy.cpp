@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/copy.h"
+
+#include <utility>
+
+#include "control/log.h"
+#include "control/size.h"
+
+namespace nbdm {
+
+TargetZeroes known_zeroes(const Side& target, const Cancellation& cancellation) {
+    if (target.is_zero()) {
+        return TargetZeroes(true);
+    }
+    return TargetZeroes(target.open_scout("", cancellation), target.traits().size_bytes);
+}
+
+std::string copy_disk(const CopyOptions& options, JobStatus& status,
+                      const Cancellation& cancellation) {
+    const Side source = Side::open_source(options.source, cancellation);
+    const std::uint64_t size = source.traits().size_bytes;
+    if (size == 0) {
+        throw JobError("source " + source.name() + " is empty: there is nothing to copy");
+    }
+    Side::TargetOptions target_options{.create_bytes = {}, .is_zero = options.target_is_zero};
+    if (options.create) {
+        target_options.create_bytes = size;
+    }
+    const Side target = Side::open_target(options.target, target_options, cancellation);
+    check_sides(source, target);
+    if (target.traits().size_bytes > size) {
+        log_info("target " + target.name() + " is larger than the source; what lies beyond " +
+                 std::to_string(size) + " bytes is left as it is");
+    }
+    if (!target.traits().can_flush) {
+        log_warning("target " + target.name() + " cannot flush: the copy is as durable as its "
+                                                "server makes it");
+    }
+    status.set_size(size);
+    status.add_to_do(size);
+    Engine engine(source, target, options.engine, status, cancellation);
+    const auto scout = source.open_scout("", cancellation);
+    TargetZeroes zeroes = known_zeroes(target, cancellation);
+    status.set_phase(Phase::copying);
+    engine.copy(Engine::Sweep::everything, *scout, zeroes, {});
+    engine.flush({});
+    if (options.verify) {
+        status.add_to_do(size);
+        const std::vector<Range> differences = engine.compare();
+        if (!differences.empty()) {
+            throw JobError("the copy differs from the source:\n" +
+                           describe_differences(differences));
+        }
+    }
+    return "copied " + format_size(static_cast<double>(size)) + ", " +
+           format_size(static_cast<double>(status.counters.sent_bytes.load())) + " of it as data" +
+           (options.verify ? ", and verified it" : "");
+}
+
+std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status,
+                                 const Cancellation& cancellation) {
+    const Side source = Side::open_source(options.source, cancellation);
+    const Side target = Side::open_source(options.target, cancellation);
+    const std::uint64_t size = source.traits().size_bytes;
+    if (target.traits().size_bytes < size) {
+        throw JobError("target " + target.name() + " is shorter than the source: " +
+                       std::to_string(target.traits().size_bytes) + " bytes, not " +
+                       std::to_string(size));
+    }
+    if (target.traits().size_bytes > size) {
+        log_info("target " + target.name() + " is larger than the source; the first " +
+                 std::to_string(size) + " bytes are compared");
+    }
+    status.set_size(size);
+    status.add_to_do(size);
+    status.set_phase(Phase::copying);
+    Engine engine(source, target, options.engine, status, cancellation);
+    return engine.compare();
+}
+
+std::string describe_differences(const std::vector<Range>& differences) {
+    std::string text;
+    for (const Range& range : differences) {
+        text += (text.empty() ? "" : "\n") + std::string("bytes ") + std::to_string(range.offset) +
+                "-" + std::to_string(range.end() - 1) + " (" +
+                format_size(static_cast<double>(range.length)) + ") differ";
+    }
+    return text;
+}
+
+}  // namespace nbdm

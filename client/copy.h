@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "client/cancellation.h"
+#include "client/engine.h"
+#include "client/job_status.h"
+#include "client/location.h"
+#include "iothread/range.h"
+
+namespace nbdm {
+
+struct CopyOptions {
+    Location source;
+    Location target;
+    EngineOptions engine;
+    bool create = false;          // make the target file when it is missing
+    bool target_is_zero = false;  // the caller vouches for it
+    bool verify = false;          // compare afterwards
+};
+
+// A copy of something that is not being written; durable at the target when it returns.
+//
+// Threads: a thread of its own; `status` is read by others meanwhile. Throws JobError,
+// std::system_error or Cancelled. Returns a line to end with.
+[[nodiscard]] std::string copy_disk(const CopyOptions& options, JobStatus& status,
+                                    const Cancellation& cancellation);
+
+// Where two disks differ, over the source's size: ascending, the first ones. Empty: equal.
+[[nodiscard]] std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status,
+                                               const Cancellation& cancellation);
+// "bytes 4096-8191 (4.0 KiB) differ", a line for each.
+[[nodiscard]] std::string describe_differences(const std::vector<Range>& differences);
+
+// What is known of the target's zeroes before anything is written to it.
+[[nodiscard]] TargetZeroes known_zeroes(const Side& target, const Cancellation& cancellation);
+
+}  // namespace nbdm

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "iothread/disk_operation.h"
+#include "iothread/range.h"
+#include "iothread/ring.h"
+
+namespace nbdm {
+
+// What an end of a copy can do.
+struct EndpointTraits {
+    std::uint64_t size_bytes = 0;
+    bool read_only = false;
+    bool can_flush = true;
+    bool can_zero = true;        // zeroing without sending zeroes
+    bool can_multi_conn = true;  // a flush on one connection covers all
+    bool knows_extents = true;   // holes and zeroes can be asked for
+    std::uint64_t alignment = 1;             // of offsets and lengths, but for the end of the disk
+    std::uint64_t max_payload_bytes = 32 << 20;
+};
+
+// One read, write, zeroing or flush at an endpoint. Pinned, one request at a time; its memory
+// stays valid until done().
+class EndpointRequest : public DiskOperation {
+  public:
+    // 0 or a positive errno. Called on the endpoint's thread, perhaps before the call that began
+    // the request returns: new work is therefore queued, not begun, here.
+    virtual void done(int error) noexcept = 0;
+
+  protected:
+    ~EndpointRequest() = default;
+
+  private:
+    void finished(int error) noexcept final { done(error); }
+};
+
+// One end of a copy, as one worker uses it: a connection to an NBD server, or a local file.
+//
+// Threads: the ring's, all methods. It is closed before it is destroyed.
+class Endpoint {
+  public:
+    Endpoint() = default;
+    Endpoint(const Endpoint&) = delete;
+    Endpoint& operator=(const Endpoint&) = delete;
+    virtual ~Endpoint() = default;
+
+    // Ranges are not empty, lie inside the disk and fit the traits. Zeroing may punch holes.
+    virtual void read(EndpointRequest& request, Range range, std::byte* into) = 0;
+    virtual void write(EndpointRequest& request, Range range, const std::byte* from) = 0;
+    virtual void zero(EndpointRequest& request, Range range) = 0;
+    virtual void flush(EndpointRequest& request) = 0;
+
+    // Nothing is asked for any more; what is under way ends with an error. The ring is then run
+    // until it has nothing pending.
+    virtual void close() = 0;
+};
+
+}  // namespace nbdm

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/engine.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "control/size.h"
+
+namespace nbdm {
+
+namespace {
+
+bool same_file(const Side& source, const Side& target) {
+    struct stat a {};
+    struct stat b {};
+    if (source.file() == nullptr || target.file() == nullptr ||
+        ::fstat(source.file()->fd(), &a) != 0 || ::fstat(target.file()->fd(), &b) != 0) {
+        return false;
+    }
+    return S_ISBLK(a.st_mode) && S_ISBLK(b.st_mode) ? a.st_rdev == b.st_rdev
+                                                    : a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+}  // namespace
+
+void check_sides(const Side& source, const Side& target) {
+    const std::uint64_t from = source.traits().size_bytes;
+    const std::uint64_t to = target.traits().size_bytes;
+    if (same_file(source, target)) {
+        throw JobError("'" + source.name() + "' is both the source and the target");
+    }
+    if (from == 0) {
+        throw JobError("source " + source.name() + " is empty: there is nothing to copy");
+    }
+    if (target.traits().read_only) {
+        throw JobError("target " + target.name() + " is read-only");
+    }
+    if (to < from) {
+        throw JobError("target " + target.name() + " is too small: it has " + std::to_string(to) +
+                       " bytes (" + format_size(static_cast<double>(to)) + "), the source has " +
+                       std::to_string(from) + " (" + format_size(static_cast<double>(from)) + ")");
+    }
+}
+
+Engine::Engine(const Side& source, const Side& target, EngineOptions options, JobStatus& status,
+               const Cancellation& cancellation)
+    : source_(source),
+      target_(target),
+      options_([&] {
+          EngineOptions fitting = options;
+          // Without multi-conn a flush on one connection says nothing of the others' writes.
+          if (!source.traits().can_multi_conn || !target.traits().can_multi_conn) {
+              fitting.connections = 1;
+          }
+          fitting.request_bytes = std::min({options.request_bytes,
+                                            source.traits().max_payload_bytes,
+                                            target.traits().max_payload_bytes});
+          return fitting;
+      }()),
+      status_(status),
+      cancellation_(cancellation) {
+    status_.set_connections(options_.connections);
+    for (unsigned number = 0; number < options_.connections; ++number) {
+        workers_.emplace_back(
+            number,
+            Worker::Parts{.source = source_,
+                          .target = target_,
+                          .queue = queue_,
+                          .counters = status_.counters,
+                          .cancellation = cancellation_,
+                          .differs = [this](Range range) { note_difference(range); }},
+            WorkerOptions{.requests = options_.requests,
+                          .request_bytes = options_.request_bytes,
+                          .detect_zeroes = !options_.zeroes_as_data});
+    }
+    for (Worker& worker : workers_) {
+        worker.wait_until_open();
+    }
+}
+
+Pass Engine::make_pass(Pass::Options options, const std::function<void()>& tick) {
+    options.request_bytes = options_.request_bytes;
+    options.zeroes_as_data = options_.zeroes_as_data;
+    return Pass({.source = source_,
+                 .target = target_,
+                 .queue = queue_,
+                 .counters = status_.counters,
+                 .cancellation = cancellation_,
+                 .tick = tick},
+                options);
+}
+
+void Engine::copy(Sweep sweep, Scout& source, TargetZeroes& target_zeroes,
+                  const std::function<void()>& tick) {
+    status_.begin_pass();
+    make_pass({.only_dirty = sweep == Sweep::dirty}, tick).run(source, target_zeroes);
+}
+
+void Engine::flush(const std::function<void()>& tick) { make_pass({}, tick).flush(); }
+
+std::vector<Range> Engine::compare() {
+    const auto source_scout = source_.open_scout("", cancellation_);
+    TargetZeroes target_zeroes(target_.open_scout("", cancellation_), target_.traits().size_bytes);
+    make_pass({.compare = true}, {}).run(*source_scout, target_zeroes);
+    const std::lock_guard lock(differences_mutex_);
+    std::sort(differences_.begin(), differences_.end(),
+              [](const Range& a, const Range& b) { return a.offset < b.offset; });
+    std::vector<Range> merged;
+    for (const Range& range : differences_) {
+        if (!merged.empty() && merged.back().end() == range.offset) {
+            merged.back().length += range.length;
+        } else if (merged.size() < kMaxDifferences) {
+            merged.push_back(range);
+        } else {
+            break;
+        }
+    }
+    return merged;
+}
+
+void Engine::note_difference(Range range) {
+    const std::lock_guard lock(differences_mutex_);
+    // The workers go through the disk side by side; of what they meet, more than enough of the
+    // first is kept, and memory is bounded.
+    constexpr std::size_t kMaxKept = std::size_t{1} << 20;
+    if (differences_.size() < kMaxKept) {
+        differences_.push_back(range);
+    }
+}
+
+}  // namespace nbdm

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <mutex>
+#include <vector>
+
+#include "client/cancellation.h"
+#include "client/job_status.h"
+#include "client/pass.h"
+#include "client/side.h"
+#include "client/work_queue.h"
+#include "client/worker.h"
+
+namespace nbdm {
+
+struct EngineOptions {
+    unsigned connections = 4;
+    unsigned requests = 16;             // per connection
+    std::uint64_t request_bytes = 256 << 10;
+    bool zeroes_as_data = false;
+};
+
+// Throws JobError when `target` cannot hold `source`, or the two cannot be copied at all; nothing
+// has been changed by then.
+void check_sides(const Side& source, const Side& target);
+
+// What copies between two sides: the workers with their connections, and the queue before them.
+// Several passes may be made with it.
+//
+// Threads: the job's. The sides, the status and the cancellation outlive it.
+class Engine {
+  public:
+    // Opens all connections. Throws what goes wrong with them.
+    Engine(const Side& source, const Side& target, EngineOptions options, JobStatus& status,
+           const Cancellation& cancellation);
+    Engine(const Engine&) = delete;
+    Engine& operator=(const Engine&) = delete;
+
+    enum class Sweep { everything, dirty };
+    // One pass. `tick` is called now and then meanwhile (may be empty). Fails as Pass::run does.
+    void copy(Sweep sweep, Scout& source, TargetZeroes& target_zeroes,
+              const std::function<void()>& tick);
+    // What was copied is durable at the target when it returns. Fails as Pass::flush does.
+    void flush(const std::function<void()>& tick);
+    // Where the two differ, ascending and merged, the first kMaxDifferences.
+    [[nodiscard]] std::vector<Range> compare();
+
+  private:
+    static constexpr std::size_t kMaxDifferences = 16;
+    void note_difference(Range range);
+    [[nodiscard]] Pass make_pass(Pass::Options options, const std::function<void()>& tick);
+
+    const Side& source_;
+    const Side& target_;
+    const EngineOptions options_;
+    JobStatus& status_;
+    const Cancellation& cancellation_;
+    WorkQueue queue_;
+    std::mutex differences_mutex_;  // guards differences_
+    std::vector<Range> differences_;
+    std::list<Worker> workers_;  // last: ends before what it uses
+};
+
+}  // namespace nbdm

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/job_commands.h"
+
+#include <dirent.h>
+
+#include <chrono>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+
+#include "client/cancellation.h"
+#include "client/job_control.h"
+#include "control/durable_file.h"
+#include "control/http_client.h"
+#include "control/runtime_paths.h"
+#include "control/size.h"
+#include "control/unix_socket.h"
+
+namespace nbdm {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr std::chrono::milliseconds kAnswerLimit{5'000};
+// A cutover waits until the job is ready, which may take as long as the copy does.
+constexpr std::chrono::hours kCutoverLimit{24 * 7};
+
+std::set<std::string> names_in(const std::string& directory, const std::string& suffix) {
+    std::set<std::string> names;
+    const std::unique_ptr<DIR, int (*)(DIR*)> opened(::opendir(directory.c_str()), &::closedir);
+    while (const dirent* entry = opened ? ::readdir(opened.get()) : nullptr) {
+        const std::string name = entry->d_name;
+        if (name.size() > suffix.size() && name.ends_with(suffix)) {
+            names.insert(name.substr(0, name.size() - suffix.size()));
+        }
+    }
+    return names;
+}
+
+bool runs(const std::string& job) { return unix_socket_answers(job_socket(job)); }
+
+// The last state on disk; of a job whose process died without saying so, with that said.
+std::optional<json> recorded(const std::string& job) {
+    const std::optional<std::string> text = read_file(job_state_path(job));
+    if (!text) {
+        return std::nullopt;
+    }
+    json state = json::parse(*text, nullptr, false);
+    if (!state.is_object()) {
+        throw JobError("the state of job '" + job + "' in '" + job_state_path(job) + "' is damaged");
+    }
+    const std::string phase = state.value("phase", "");
+    if (phase != "done" && phase != "failed" && phase != "cancelled") {
+        state["phase"] = "failed";
+        state["error"] = "the mirror process ended while " + phase + "; the source was in service";
+    }
+    return state;
+}
+
+std::optional<json> find(const std::string& job) {
+    if (runs(job)) {
+        HttpClient client(job_socket(job));
+        try {
+            return client.request("GET", "/v1/job", nullptr, kAnswerLimit).body;
+        } catch (const HttpError&) {
+            // It may have ended between the two looks.
+            if (runs(job)) {
+                throw;
+            }
+        }
+    }
+    return recorded(job);
+}
+
+HttpClient client_of(const std::string& job) {
+    if (!runs(job)) {
+        const auto state = recorded(job);
+        throw JobError(state ? "job '" + job + "' has ended: " + state->value("phase", "")
+                             : "there is no job '" + job + "'");
+    }
+    return HttpClient(job_socket(job));
+}
+
+void print_for_people(const json& state) {
+    const json& disk = state.at("disks").at(0);
+    const auto bytes = [&](const char* field) {
+        return format_size(disk.at(field).get<double>());
+    };
+    std::cout << state.at("job").get<std::string>() << ": " << state.at("phase").get<std::string>()
+              << ", " << bytes("moved_bytes") << " of " << bytes("total_bytes") << " moved, "
+              << bytes("dirty_bytes") << " dirty, " << disk.at("passes") << " passes\n"
+              << "  " << disk.at("source").get<std::string>() << " -> "
+              << disk.at("target").get<std::string>() << '\n';
+    if (state.at("downtime_ms").is_number()) {
+        std::cout << "  downtime " << state.at("downtime_ms").get<double>() << " ms\n";
+    }
+    if (state.at("error").is_string()) {
+        std::cout << "  " << state.at("error").get<std::string>() << '\n';
+    }
+}
+
+}  // namespace
+
+int show_status(const std::string& job, bool as_json) {
+    std::set<std::string> names = {job};
+    if (job.empty()) {
+        names = names_in(job_state_directory(), ".json");
+        names.merge(names_in(jobs_runtime_directory(), ".sock"));
+    }
+    json all = json::array();
+    for (const std::string& name : names) {
+        const std::optional<json> state = find(name);
+        if (state) {
+            all.push_back(*state);
+        } else if (!job.empty()) {
+            throw JobError("there is no job '" + job + "'");
+        }
+    }
+    if (as_json) {
+        std::cout << (job.empty() ? all : all.at(0)).dump(2) << '\n';
+        return 0;
+    }
+    for (const json& state : all) {
+        print_for_people(state);
+    }
+    return 0;
+}
+
+int cut_over_job(const std::string& job) {
+    HttpClient client = client_of(job);
+    const HttpResponse response =
+        client.request("POST", "/v1/job/cutover", json::object(), kCutoverLimit);
+    if (!response.ok()) {
+        throw JobError(response.error());
+    }
+    std::cout << response.body.at("result").get<std::string>() << '\n';
+    return 0;
+}
+
+int cancel_job(const std::string& job) {
+    HttpClient client = client_of(job);
+    const HttpResponse response =
+        client.request("POST", "/v1/job/cancel", json::object(), kAnswerLimit);
+    if (!response.ok()) {
+        throw JobError(response.error());
+    }
+    std::cout << "job '" << job << "' is being cancelled; its source stays in service\n";
+    return 0;
+}
+
+}  // namespace nbdm

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/job_control.h"
+
+#include <unistd.h>
+
+#include <utility>
+
+#include "control/durable_file.h"
+#include "control/log.h"
+#include "control/prometheus.h"
+#include "control/runtime_paths.h"
+
+namespace nbdm {
+
+std::string job_state_directory() { return state_directory() + "/jobs"; }
+
+std::string job_state_path(const std::string& job) {
+    return job_state_directory() + "/" + job + ".json";
+}
+
+namespace {
+
+std::string prepared_socket(const std::string& job) {
+    ensure_directory(jobs_runtime_directory(), 0755);
+    ensure_directory(job_state_directory(), 0700);
+    return job_socket(job);
+}
+
+}  // namespace
+
+JobControl::JobControl(JobRunner& runner, Mirror& mirror, std::string job, int outcome_fd)
+    : runner_(runner),
+      mirror_(mirror),
+      state_path_(job_state_path(job)),
+      outcome_fd_(outcome_fd),
+      server_(runner.base(), prepared_socket(job),
+              [this](HttpRequest request) { handle(std::move(request)); }),
+      outcome_event_(event_new(
+          runner.base(), outcome_fd, EV_READ | EV_PERSIST,
+          [](evutil_socket_t, short, void* self) {
+              static_cast<JobControl*>(self)->answer_cutovers();
+          },
+          this)) {
+    event_add(outcome_event_.get(), nullptr);
+    runner_.on_phase_change([this](const JobSnapshot& snapshot) { save(snapshot); });
+    save(runner_.status().snapshot());
+}
+
+void JobControl::handle(HttpRequest request) {
+    const auto& path = request.path;
+    const std::string action = path.size() == 3 && path[0] == "v1" && path[1] == "job" ? path[2] : "";
+    if (request.method == "GET" && path.size() == 2 && path[0] == "v1" && path[1] == "job") {
+        request.reply(200, to_json(runner_.status().snapshot()));
+    } else if (request.method == "GET" && path.size() == 1 && path[0] == "metrics") {
+        request.reply_text(200, PrometheusText::kContentType, metrics());
+    } else if (request.method == "POST" && action == "cutover") {
+        cutovers_.push_back(std::move(request));
+        mirror_.request_cutover();
+    } else if (request.method == "POST" && action == "cancel") {
+        runner_.cancellation().request();
+        request.reply(202, nlohmann::json::object());
+    } else {
+        request.reply_error(404, "there is nothing at this path that takes " + request.method);
+    }
+}
+
+void JobControl::answer_cutovers() {
+    std::uint64_t count = 0;
+    [[maybe_unused]] const ssize_t got = ::read(outcome_fd_, &count, sizeof(count));
+    const std::optional<CutoverOutcome> outcome = mirror_.take_outcome();
+    if (!outcome) {
+        return;
+    }
+    for (HttpRequest& request : std::exchange(cutovers_, {})) {
+        if (outcome->done) {
+            request.reply(200, {{"result", outcome->line}});
+        } else {
+            request.reply_error(409, outcome->line);
+        }
+    }
+}
+
+void JobControl::finish() {
+    answer_cutovers();
+    save(runner_.status().snapshot());
+    // What was answered is still on its way: two rounds of the loop hand it to the socket.
+    event_base_loop(runner_.base(), EVLOOP_NONBLOCK);
+    event_base_loop(runner_.base(), EVLOOP_NONBLOCK);
+}
+
+void JobControl::save(const JobSnapshot& snapshot) const {
+    try {
+        write_file_durably(state_path_, to_json(snapshot).dump(2) + "\n");
+    } catch (const std::system_error& error) {
+        // It is a report; the job itself does not depend on it.
+        log_warning(error.what());
+    }
+}
+
+std::string JobControl::metrics() {
+    const JobSnapshot now = runner_.status().snapshot();
+    PrometheusText text;
+    text.counter("nbd_mirror_job_moved_bytes_total", "Bytes that are at the target.");
+    text.sample({{"job", now.job}}, now.moved_bytes);
+    text.counter("nbd_mirror_job_sent_bytes_total", "Bytes sent as data.");
+    text.sample({{"job", now.job}}, now.sent_bytes);
+    text.counter("nbd_mirror_job_zeroed_bytes_total", "Bytes zeroed at the target.");
+    text.sample({{"job", now.job}}, now.zeroed_bytes);
+    text.gauge("nbd_mirror_job_total_bytes", "Bytes to be moved, as far as known.");
+    text.sample({{"job", now.job}}, now.total_bytes);
+    text.gauge("nbd_mirror_job_dirty_bytes", "Bytes written at the source and not copied.");
+    text.sample({{"job", now.job}}, now.dirty_bytes);
+    text.gauge("nbd_mirror_job_phase", "1 for the phase the job is in.");
+    for (const Phase phase : {Phase::preparing, Phase::copying, Phase::catching_up, Phase::ready,
+                              Phase::cutting_over, Phase::done, Phase::failed, Phase::cancelled}) {
+        text.sample({{"job", now.job}, {"phase", to_string(phase)}}, phase == now.phase ? 1 : 0);
+    }
+    return text.text();
+}
+
+}  // namespace nbdm

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "client/job_runner.h"
+#include "client/mirror.h"
+#include "control/http_server.h"
+#include "iothread/unique_fd.h"
+
+namespace nbdm {
+
+// A mirror job's control socket and its state file: the one owner of the job's name.
+//
+// Threads: the loop's. Fails: the constructor throws when another process runs a job of this name.
+class JobControl {
+  public:
+    JobControl(JobRunner& runner, Mirror& mirror, std::string job, int outcome_fd);
+
+    // After the job has ended: the last answers, and the last state on disk.
+    void finish();
+
+  private:
+    void handle(HttpRequest request);
+    void answer_cutovers();
+    void save(const JobSnapshot& snapshot) const;
+    [[nodiscard]] std::string metrics();
+
+    JobRunner& runner_;
+    Mirror& mirror_;
+    const std::string state_path_;
+    const int outcome_fd_;
+    std::vector<HttpRequest> cutovers_;  // waiting for their outcome
+    HttpServer server_;
+    struct EventFree {
+        void operator()(event* freed) const noexcept { event_free(freed); }
+    };
+    std::unique_ptr<event, EventFree> outcome_event_;
+};
+
+// Where a job's last state is kept.
+[[nodiscard]] std::string job_state_directory();
+[[nodiscard]] std::string job_state_path(const std::string& job);
+
+}  // namespace nbdm

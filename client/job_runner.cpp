@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/job_runner.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <thread>
+#include <utility>
+
+#include "iothread/check.h"
+
+namespace nbdm {
+
+namespace {
+
+constexpr timeval kShowInterval{0, 500'000};
+
+}  // namespace
+
+JobRunner::JobRunner(std::string job, std::string source, std::string target, ProgressStyle style)
+    : base_(event_base_new()),
+      changed_fd_(
+          check_errno(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "cannot make an eventfd")),
+      status_(std::move(job), std::move(source), std::move(target), changed_fd_.get()),
+      printer_(style) {
+    const auto signal = [](evutil_socket_t, short, void* self) {
+        static_cast<JobRunner*>(self)->signalled();
+    };
+    const auto changed = [](evutil_socket_t, short, void* self) {
+        auto* runner = static_cast<JobRunner*>(self);
+        std::uint64_t count = 0;
+        [[maybe_unused]] const ssize_t got =
+            ::read(runner->changed_fd_.get(), &count, sizeof(count));
+        runner->show();
+        if (runner->ended_.load(std::memory_order_acquire)) {
+            event_base_loopbreak(runner->base_.get());
+        }
+    };
+    const auto tick = [](evutil_socket_t, short, void* self) {
+        auto* runner = static_cast<JobRunner*>(self);
+        runner->show();
+        runner->printer_.show(runner->status_.snapshot());
+    };
+    watch(SIGINT, EV_SIGNAL | EV_PERSIST, signal);
+    watch(SIGTERM, EV_SIGNAL | EV_PERSIST, signal);
+    watch(changed_fd_.get(), EV_READ | EV_PERSIST, changed);
+    events_.emplace_back(event_new(base_.get(), -1, EV_PERSIST, tick, this));
+    event_add(events_.back().get(), &kShowInterval);
+}
+
+void JobRunner::watch(int fd, short events, event_callback_fn call) {
+    events_.emplace_back(event_new(base_.get(), fd, events, call, this));
+    event_add(events_.back().get(), nullptr);
+}
+
+void JobRunner::signalled() {
+    if (cancellation_.requested()) {
+        constexpr int kCancelled = 4;
+        std::_Exit(kCancelled);
+    }
+    cancellation_.request();
+}
+
+void JobRunner::show() {
+    for (const JobSnapshot& snapshot : status_.take_phase_changes()) {
+        printer_.show_phase_change(snapshot);
+        if (phase_changed_) {
+            phase_changed_(snapshot);
+        }
+    }
+}
+
+JobRunner::Result JobRunner::run(const std::function<std::string()>& work) {
+    Result result;
+    std::jthread thread([&] {
+        try {
+            result.line = work();
+            result.phase = Phase::done;
+        } catch (const Cancelled&) {
+            result = {.phase = Phase::cancelled, .line = "cancelled"};
+        } catch (const std::exception& error) {
+            result = {.phase = Phase::failed, .line = error.what()};
+        }
+        if (result.phase == Phase::failed) {
+            status_.set_error(result.line);
+        }
+        ended_.store(true, std::memory_order_release);
+        status_.set_phase(result.phase);
+    });
+    event_base_dispatch(base_.get());
+    thread.join();
+    printer_.finish_line();
+    return result;
+}
+
+}  // namespace nbdm

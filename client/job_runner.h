@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <event2/event.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "client/cancellation.h"
+#include "client/job_status.h"
+#include "client/progress_printer.h"
+#include "iothread/unique_fd.h"
+
+namespace nbdm {
+
+// Runs one job: the work on a thread of its own, and in the calling thread a loop with signals
+// (the first SIGINT or SIGTERM cancels, the second ends the program at once), progress, and
+// whatever else is put on the loop.
+//
+// Threads: one at a time.
+class JobRunner {
+  public:
+    JobRunner(std::string job, std::string source, std::string target, ProgressStyle style);
+
+    [[nodiscard]] event_base* base() const noexcept { return base_.get(); }
+    [[nodiscard]] JobStatus& status() noexcept { return status_; }
+    [[nodiscard]] Cancellation& cancellation() noexcept { return cancellation_; }
+
+    // Called in the loop at each change of phase; may be empty.
+    void on_phase_change(std::function<void(const JobSnapshot&)> call) {
+        phase_changed_ = std::move(call);
+    }
+
+    struct Result {
+        Phase phase = Phase::failed;  // done, failed or cancelled
+        std::string line;             // what `work` returned, or what went wrong
+    };
+    // Returns when `work` has returned or thrown, and everything was shown.
+    [[nodiscard]] Result run(const std::function<std::string()>& work);
+
+  private:
+    struct BaseFree {
+        void operator()(event_base* base) const noexcept { event_base_free(base); }
+    };
+    struct EventFree {
+        void operator()(event* freed) const noexcept { event_free(freed); }
+    };
+
+    void signalled();
+    void show();
+    void watch(int fd, short events, event_callback_fn call);
+
+    const std::unique_ptr<event_base, BaseFree> base_;
+    const UniqueFd changed_fd_;  // the phase has changed, or the work has ended
+    Cancellation cancellation_;
+    JobStatus status_;
+    ProgressPrinter printer_;
+    std::function<void(const JobSnapshot&)> phase_changed_;
+    std::vector<std::unique_ptr<event, EventFree>> events_;
+    std::atomic<bool> ended_{false};
+};
+
+}  // namespace nbdm

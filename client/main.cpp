@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// nbd-mirror: moves virtual disks between NBD servers while they are in use.
+#include <sys/eventfd.h>
+
+#include <csignal>
+#include <exception>
+#include <iostream>
+#include <stdexcept>
+
+#include "client/copy.h"
+#include "client/job_commands.h"
+#include "client/job_control.h"
+#include "client/job_runner.h"
+#include "client/mirror.h"
+#include "client/options.h"
+#include "iothread/check.h"
+
+namespace {
+
+using namespace nbdm;
+
+// The exit statuses of the interface.
+constexpr int kDone = 0;
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+constexpr int kDifferent = 3;
+constexpr int kCancelled = 4;
+
+int say(int status, const std::string& line) {
+    std::cerr << "nbd-mirror: " << line << '\n';
+    return status;
+}
+
+int end(const JobRunner::Result& result) {
+    switch (result.phase) {
+        case Phase::done:
+            return kDone;
+        case Phase::cancelled:
+            return say(kCancelled, "cancelled");
+        default:
+            return say(kFailed, result.line);
+    }
+}
+
+int run(const CopyCommand& command) {
+    JobRunner runner("copy", command.options.source.text, command.options.target.text,
+                     command.progress);
+    const JobRunner::Result result = runner.run(
+        [&] { return copy_disk(command.options, runner.status(), runner.cancellation()); });
+    if (result.phase == Phase::done && command.progress == ProgressStyle::bar) {
+        std::cout << result.line << '\n';
+    }
+    return end(result);
+}
+
+int run(const VerifyCommand& command) {
+    JobRunner runner("verify", command.options.source.text, command.options.target.text,
+                     command.progress);
+    bool equal = true;
+    const JobRunner::Result result = runner.run([&] {
+        const auto differences =
+            compare_disks(command.options, runner.status(), runner.cancellation());
+        equal = differences.empty();
+        return equal ? std::string("equal") : describe_differences(differences);
+    });
+    if (result.phase != Phase::done) {
+        return end(result);
+    }
+    std::cout << result.line << '\n';
+    return equal ? kDone : kDifferent;
+}
+
+int run(const MirrorCommand& command) {
+    const MirrorOptions& options = command.options;
+    JobRunner runner(options.job, options.copy.source.text, options.copy.target.text,
+                     command.progress);
+    const UniqueFd outcome_fd(
+        check_errno(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "cannot make an eventfd"));
+    Mirror mirror(options, runner.status(), runner.cancellation(), outcome_fd.get());
+    JobControl control(runner, mirror, options.job, outcome_fd.get());
+    const JobRunner::Result result = runner.run([&] { return mirror.run(); });
+    control.finish();
+    if (result.phase == Phase::done) {
+        std::cout << result.line << '\n';
+    }
+    return end(result);
+}
+
+int run(const StatusCommand& command) { return show_status(command.job, command.json); }
+
+int run(const CutoverCommand& command) { return cut_over_job(command.job); }
+
+int run(const CancelCommand& command) { return cancel_job(command.job); }
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::signal(SIGPIPE, SIG_IGN);
+    try {
+        const std::optional<Command> command = parse_command_line(argc, argv);
+        return command ? std::visit([](const auto& chosen) { return run(chosen); }, *command)
+                       : kDone;
+    } catch (const std::invalid_argument& error) {
+        return say(kUsage, error.what());
+    } catch (const std::exception& error) {
+        return say(kFailed, error.what());
+    }
+}

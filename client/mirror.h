@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "client/cancellation.h"
+#include "client/copy.h"
+#include "client/engine.h"
+#include "client/job_status.h"
+#include "client/source_server.h"
+
+namespace nbdm {
+
+enum class Handover { retire, release };
+
+struct MirrorOptions {
+    CopyOptions copy;  // the source is a server's export
+    std::string job;
+    std::uint32_t granularity_bytes = 64 << 10;
+    bool cut_over_when_ready = false;
+    Handover handover = Handover::retire;
+    std::chrono::milliseconds max_downtime{500};
+};
+
+// What became of a cutover that was asked for.
+struct CutoverOutcome {
+    bool done = false;
+    std::string line;  // "cut over: downtime 12 ms", or why it was given up
+};
+
+// One live mirror, top to bottom: prepare, copy everything, catch up with the writers, be ready,
+// cut over. Until the hand-over a failure of anything leaves the source as it was.
+//
+// Threads: run() on a thread of its own; request_cutover() and take_outcome() by any other.
+class Mirror {
+  public:
+    // `outcome_fd` (an eventfd) is written when take_outcome() has something new.
+    Mirror(MirrorOptions options, JobStatus& status, const Cancellation& cancellation,
+           int outcome_fd);
+
+    // Returns the line to end with once the disk is handed over. Throws JobError, Cancelled or
+    // std::system_error; writers go on and the tracker is gone.
+    [[nodiscard]] std::string run();
+
+    // As soon as it is ready.
+    void request_cutover();
+    [[nodiscard]] std::optional<CutoverOutcome> take_outcome();
+
+  private:
+    using Clock = std::chrono::steady_clock;
+    struct Setup;
+    class LeaseKeeper;
+
+    void prepare(Setup& setup);
+    void copy_everything(Setup& setup);
+    // Freeze, copy, flush, acknowledge. Returns the bytes that the freeze found.
+    std::uint64_t catch_up(Setup& setup, const std::function<void()>& tick);
+    [[nodiscard]] bool would_be_ready(std::uint64_t dirty_bytes) const;
+    void wait_for_events(std::chrono::milliseconds limit);
+    // True: handed over.
+    [[nodiscard]] bool cut_over(Setup& setup);
+    void copy_under_hold(Setup& setup, Clock::time_point deadline);
+    [[nodiscard]] double hand_over(Setup& setup, const std::string& hold);
+    void show_dirtiness(Setup& setup);
+    void report(CutoverOutcome outcome);
+
+    const MirrorOptions options_;
+    JobStatus& status_;
+    const Cancellation& cancellation_;
+    const int outcome_fd_;
+
+    // Of run().
+    double copy_rate_bytes_per_s_ = 0;  // 0: not known yet
+    Clock::duration flush_time_{};
+    Clock::time_point last_freeze_;
+    Clock::time_point last_shown_;
+
+    std::mutex mutex_;  // guards all below
+    std::condition_variable changed_;
+    bool cutover_requested_ = false;
+    std::optional<CutoverOutcome> outcome_;
+};
+
+}  // namespace nbdm

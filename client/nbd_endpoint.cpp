@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/nbd_endpoint.h"
+
+#include <poll.h>
+
+#include <cerrno>
+
+namespace nbdm {
+
+namespace {
+
+// libnbd tells the result of a command in *error; 1 means that the command needs no further call.
+int command_done(void* request, int* error) {
+    static_cast<EndpointRequest*>(request)->done(*error);
+    return 1;
+}
+
+nbd_completion_callback completion_of(EndpointRequest& request) {
+    return {.callback = &command_done, .user_data = &request, .free = nullptr};
+}
+
+}  // namespace
+
+void NbdEndpoint::read(EndpointRequest& request, Range range, std::byte* into) {
+    begun(request, nbd_aio_pread(handle_.get(), into, range.length, range.offset,
+                                 completion_of(request), 0));
+}
+
+void NbdEndpoint::write(EndpointRequest& request, Range range, const std::byte* from) {
+    begun(request, nbd_aio_pwrite(handle_.get(), from, range.length, range.offset,
+                                  completion_of(request), 0));
+}
+
+void NbdEndpoint::zero(EndpointRequest& request, Range range) {
+    begun(request, nbd_aio_zero(handle_.get(), range.length, range.offset, completion_of(request),
+                                0));
+}
+
+void NbdEndpoint::flush(EndpointRequest& request) {
+    begun(request, nbd_aio_flush(handle_.get(), completion_of(request), 0));
+}
+
+void NbdEndpoint::begun(EndpointRequest& request, std::int64_t cookie) {
+    if (cookie < 0) {
+        // Refused before it was sent: the connection is gone, or libnbd knows that the server
+        // would not take it. The callback has not been and will not be called.
+        const int error = nbd_get_errno();
+        request.done(error != 0 ? error : EIO);
+    }
+    watch();
+}
+
+void NbdEndpoint::watch() {
+    const int fd = nbd_aio_get_fd(handle_.get());
+    if (closed_ || fd < 0) {
+        return;
+    }
+    const unsigned direction = nbd_aio_get_direction(handle_.get());
+    const unsigned wanted = ((direction & LIBNBD_AIO_DIRECTION_READ) != 0 ? POLLIN : 0U) |
+                            ((direction & LIBNBD_AIO_DIRECTION_WRITE) != 0 ? POLLOUT : 0U);
+    if (!pending()) {
+        if (wanted != 0) {
+            watched_ = wanted;
+            ring_.poll(*this, fd, wanted);
+        }
+    } else if ((wanted & ~watched_) != 0) {
+        ring_.cancel(*this);  // its completion watches anew
+    }
+}
+
+void NbdEndpoint::completed(int result) noexcept {
+    if (closed_) {
+        return;
+    }
+    const unsigned direction = nbd_aio_get_direction(handle_.get());
+    const bool readable = result > 0 && (result & (POLLIN | POLLHUP | POLLERR)) != 0;
+    const bool writable = result > 0 && (result & POLLOUT) != 0;
+    // An error here ends every command with an error of its own; nothing is lost by not looking.
+    if (readable && (direction & LIBNBD_AIO_DIRECTION_READ) != 0) {
+        nbd_aio_notify_read(handle_.get());
+    } else if ((writable || readable) && (direction & LIBNBD_AIO_DIRECTION_WRITE) != 0) {
+        nbd_aio_notify_write(handle_.get());
+    }
+    watch();
+}
+
+void NbdEndpoint::close() {
+    closed_ = true;
+    ring_.cancel(*this);
+}
+
+}  // namespace nbdm

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/nbd_handle.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+namespace nbdm {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A server that is there answers a negotiation in a fraction of this.
+constexpr std::chrono::milliseconds kConnectLimit{10'000};
+// How often a wait looks at the cancellation.
+constexpr int kPollMs = 100;
+// A bulk request and its reply fit into the socket: on Unix sockets the default buffer makes
+// every request several turns of sender and receiver.
+constexpr int kSocketBufferBytes = 1 << 20;
+
+}  // namespace
+
+std::string NbdHandle::last_error() {
+    const char* text = nbd_get_error();
+    std::string result = text != nullptr ? text : "unknown error";
+    // "nbd_aio_connect_uri: connect: No such file or directory"
+    if (result.starts_with("nbd_")) {
+        const std::size_t colon = result.find(": ");
+        if (colon != std::string::npos) {
+            result.erase(0, colon + 2);
+        }
+    }
+    return result;
+}
+
+NbdHandle::NbdHandle(std::string uri, const std::vector<std::string>& meta_contexts,
+                     const Cancellation& cancellation)
+    : uri_(std::move(uri)), handle_(nbd_create()) {
+    if (handle_ == nullptr) {
+        throw JobError("cannot make an NBD client: " + last_error());
+    }
+    try {
+        for (const std::string& context : meta_contexts) {
+            nbd_add_meta_context(handle_, context.c_str());
+        }
+        if (nbd_aio_connect_uri(handle_, uri_.c_str()) < 0) {
+            throw JobError("cannot connect to " + uri_ + ": " + last_error());
+        }
+        run_until([this] { return nbd_aio_is_connecting(handle_) == 0; }, kConnectLimit,
+                  cancellation);
+        if (nbd_aio_is_ready(handle_) != 1) {
+            throw JobError("cannot connect to " + uri_ + ": " + last_error());
+        }
+        const int fd = nbd_aio_get_fd(handle_);
+        ::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &kSocketBufferBytes, sizeof(kSocketBufferBytes));
+    } catch (...) {  // NOLINT: the handle has no owner yet; passed on
+        nbd_close(handle_);
+        throw;
+    }
+}
+
+NbdHandle::~NbdHandle() {
+    if (nbd_aio_is_ready(handle_) == 1) {
+        nbd_aio_disconnect(handle_, 0);
+    }
+    nbd_close(handle_);
+}
+
+EndpointTraits NbdHandle::traits() const {
+    EndpointTraits traits;
+    const std::int64_t size = nbd_get_size(handle_);
+    if (size < 0) {
+        throw JobError("cannot learn the size of " + uri_ + ": " + last_error());
+    }
+    traits.size_bytes = static_cast<std::uint64_t>(size);
+    traits.read_only = nbd_is_read_only(handle_) == 1;
+    traits.can_flush = nbd_can_flush(handle_) == 1;
+    traits.can_zero = nbd_can_zero(handle_) == 1;
+    traits.can_multi_conn = nbd_can_multi_conn(handle_) == 1;
+    traits.knows_extents = nbd_can_meta_context(handle_, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1;
+    const std::int64_t minimum = nbd_get_block_size(handle_, LIBNBD_SIZE_MINIMUM);
+    const std::int64_t maximum = nbd_get_block_size(handle_, LIBNBD_SIZE_MAXIMUM);
+    traits.alignment = static_cast<std::uint64_t>(std::max<std::int64_t>(minimum, 1));
+    if (maximum > 0) {
+        traits.max_payload_bytes = std::min<std::uint64_t>(static_cast<std::uint64_t>(maximum),
+                                                           traits.max_payload_bytes);
+    }
+    return traits;
+}
+
+void NbdHandle::run_until(const std::function<bool()>& done, std::chrono::milliseconds limit,
+                          const Cancellation& cancellation) {
+    const Clock::time_point deadline = Clock::now() + limit;
+    while (!done()) {
+        if (cancellation.requested()) {
+            throw Cancelled();
+        }
+        if (Clock::now() >= deadline) {
+            throw JobError("no answer from " + uri_ + " for " +
+                           std::to_string(limit.count() / 1000) + " s");
+        }
+        const unsigned direction = nbd_aio_get_direction(handle_);
+        pollfd fd{nbd_aio_get_fd(handle_), 0, 0};
+        if (fd.fd < 0) {
+            throw JobError("the connection to " + uri_ + " was lost: " + last_error());
+        }
+        fd.events = static_cast<short>(
+            ((direction & LIBNBD_AIO_DIRECTION_READ) != 0 ? POLLIN : 0) |
+            ((direction & LIBNBD_AIO_DIRECTION_WRITE) != 0 ? POLLOUT : 0));
+        if (::poll(&fd, 1, kPollMs) <= 0) {
+            continue;
+        }
+        int result = 0;
+        if ((fd.revents & (POLLIN | POLLHUP | POLLERR)) != 0 &&
+            (direction & LIBNBD_AIO_DIRECTION_READ) != 0) {
+            result = nbd_aio_notify_read(handle_);
+        } else if ((direction & LIBNBD_AIO_DIRECTION_WRITE) != 0) {
+            result = nbd_aio_notify_write(handle_);
+        }
+        if (result < 0 || nbd_aio_is_dead(handle_) == 1) {
+            if (done()) {
+                return;
+            }
+            throw JobError("cannot talk to " + uri_ + ": " + last_error());
+        }
+    }
+}
+
+}  // namespace nbdm

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <libnbd.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "client/cancellation.h"
+#include "client/endpoint.h"
+#include "iothread/range.h"
+
+namespace nbdm {
+
+// One libnbd handle, connected. libnbd's own calls are made through get().
+//
+// Threads: one at a time.
+class NbdHandle {
+  public:
+    // Connects and negotiates. Throws JobError that names the URI (also when nothing that speaks
+    // NBD answers in time), or Cancelled.
+    NbdHandle(std::string uri, const std::vector<std::string>& meta_contexts,
+              const Cancellation& cancellation);
+    NbdHandle(const NbdHandle&) = delete;
+    NbdHandle& operator=(const NbdHandle&) = delete;
+    ~NbdHandle();  // says goodbye without waiting for an answer
+
+    [[nodiscard]] nbd_handle* get() const noexcept { return handle_; }
+    [[nodiscard]] const std::string& uri() const noexcept { return uri_; }
+    // What the server said of the export.
+    [[nodiscard]] EndpointTraits traits() const;
+
+    // Runs the connection until `done` says so. Throws JobError when it is lost or `limit` has
+    // passed, or Cancelled.
+    void run_until(const std::function<bool()>& done, std::chrono::milliseconds limit,
+                   const Cancellation& cancellation);
+
+    // The text of libnbd's last error on this thread, without its function's name.
+    [[nodiscard]] static std::string last_error();
+
+  private:
+    const std::string uri_;
+    nbd_handle* handle_ = nullptr;
+};
+
+}  // namespace nbdm

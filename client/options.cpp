@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/options.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <bit>
+#include <cctype>
+#include <iostream>
+#include <stdexcept>
+
+#include "control/size.h"
+#include "nbd_mirror_version.h"
+
+namespace nbdm {
+
+namespace {
+
+constexpr std::size_t kMaxJobNameBytes = 64;
+
+struct RawOptions {
+    std::string source;
+    std::string target;
+    unsigned connections = 4;
+    unsigned requests = 16;
+    std::string request_size = "256K";
+    bool create = false;
+    bool target_is_zero = false;
+    bool allocated = false;
+    bool verify = false;
+    std::string progress = "auto";
+    std::string job;
+    std::string granularity = "64K";
+    std::string cutover = "manual";
+    std::string handover = "retire";
+    std::int64_t max_downtime_ms = 500;
+    bool json = false;
+};
+
+void declare_sides(CLI::App& command, RawOptions& raw, const char* source_help) {
+    command.add_option("SOURCE", raw.source, source_help)->required();
+    command.add_option("TARGET", raw.target, "PATH or NBD URI")->required();
+    command
+        .add_option("-c,--connections", raw.connections,
+                    "connections to each side, each with a thread of its own (4)")
+        ->check(CLI::Range(1, 64));
+    command.add_option("--requests", raw.requests, "requests in flight per connection (16)")
+        ->check(CLI::Range(1, 256));
+    command.add_option("--request-size", raw.request_size,
+                       "bytes of one read or write, a power of two from 4K to 32M (256K)");
+    command.add_option("--progress", raw.progress, "auto, bar, json or none (auto)")
+        ->check(CLI::IsMember({"auto", "bar", "json", "none"}));
+}
+
+void declare_writing(CLI::App& command, RawOptions& raw) {
+    command.add_flag("--create", raw.create, "make the target file, sparse, when it is missing");
+    command.add_flag("--target-is-zero", raw.target_is_zero,
+                     "trust that the whole target reads as zero");
+    command.add_flag("--allocated", raw.allocated, "write zeroes as data, leave no holes");
+}
+
+void declare_mirror(CLI::App& command, RawOptions& raw) {
+    declare_sides(command, raw, "server:NAME or server:NAME@CONTROL_SOCKET");
+    declare_writing(command, raw);
+    command.add_option("--job", raw.job, "the job's name (the export's)");
+    command.add_option("--granularity", raw.granularity,
+                       "bytes of one block of the dirty map, a power of two from 4K to 64M (64K)");
+    command.add_option("--cutover", raw.cutover,
+                       "manual: when told to; auto: as soon as it is ready (manual)")
+        ->check(CLI::IsMember({"manual", "auto"}));
+    command.add_option("--handover", raw.handover,
+                       "retire: the source refuses writes for good; release: its writers go on "
+                       "(retire)")
+        ->check(CLI::IsMember({"retire", "release"}));
+    command.add_option("--max-downtime", raw.max_downtime_ms,
+                       "milliseconds that writers may be held at the cutover (500)")
+        ->check(CLI::Range(1, 60'000));
+}
+
+std::uint64_t power_of_two(const std::string& text, const std::string& option, std::uint64_t least,
+                           std::uint64_t most) {
+    const std::optional<std::uint64_t> value = parse_size(text);
+    if (!value || !std::has_single_bit(*value) || *value < least || *value > most) {
+        throw std::invalid_argument(option + " '" + text + "': a power of two from " +
+                                    std::to_string(least) + " to " + std::to_string(most) +
+                                    " is expected");
+    }
+    return *value;
+}
+
+ProgressStyle progress_style(const std::string& name) {
+    if (name == "auto") {
+        return ::isatty(STDERR_FILENO) == 1 ? ProgressStyle::bar : ProgressStyle::json;
+    }
+    return name == "bar" ? ProgressStyle::bar
+                         : (name == "json" ? ProgressStyle::json : ProgressStyle::none);
+}
+
+CopyOptions copy_options(const RawOptions& raw) {
+    CopyOptions options;
+    options.source = Location::parse(raw.source);
+    options.target = Location::parse(raw.target);
+    if (options.target.kind == Location::Kind::server_export) {
+        throw std::invalid_argument("target '" + raw.target + "': a path or an NBD URI is expected");
+    }
+    options.engine.connections = raw.connections;
+    options.engine.requests = raw.requests;
+    options.engine.request_bytes =
+        power_of_two(raw.request_size, "--request-size", 4096, 32 << 20);
+    options.engine.zeroes_as_data = raw.allocated;
+    options.create = raw.create;
+    options.target_is_zero = raw.target_is_zero;
+    options.verify = raw.verify;
+    return options;
+}
+
+// Copying and verifying read a path or a URI; an export's name says nothing of its address.
+CopyOptions without_server(CopyOptions options) {
+    if (options.source.kind == Location::Kind::server_export) {
+        throw std::invalid_argument("source '" + options.source.text +
+                                    "': 'mirror' follows an export that is being written; here a "
+                                    "path or an NBD URI is expected");
+    }
+    return options;
+}
+
+void check_job_name(const std::string& job) {
+    const bool fits = !job.empty() && job.size() <= kMaxJobNameBytes && job.front() != '.' &&
+                      job == default_job_name(job);
+    if (!fits) {
+        throw std::invalid_argument("job '" + job + "': a name of up to 64 letters, digits, '.', "
+                                    "'_' and '-' is expected that does not begin with '.'");
+    }
+}
+
+MirrorCommand mirror_command(const RawOptions& raw) {
+    MirrorCommand command;
+    MirrorOptions& options = command.options;
+    options.copy = copy_options(raw);
+    if (options.copy.source.kind != Location::Kind::server_export) {
+        throw std::invalid_argument("source '" + raw.source +
+                                    "' cannot report what is written to it, so it cannot be "
+                                    "mirrored; use server:NAME, or 'copy' if nothing writes to it");
+    }
+    options.job = raw.job.empty() ? default_job_name(options.copy.source.export_name) : raw.job;
+    check_job_name(options.job);
+    options.granularity_bytes = static_cast<std::uint32_t>(
+        power_of_two(raw.granularity, "--granularity", 4096, 64 << 20));
+    options.cut_over_when_ready = raw.cutover == "auto";
+    options.handover = raw.handover == "retire" ? Handover::retire : Handover::release;
+    options.max_downtime = std::chrono::milliseconds(raw.max_downtime_ms);
+    command.progress = progress_style(raw.progress);
+    return command;
+}
+
+CLI::App* declare_job_command(CLI::App& app, RawOptions& raw, const char* name, const char* help) {
+    CLI::App* command = app.add_subcommand(name, help);
+    command->add_option("JOB", raw.job, "the job's name")->required();
+    return command;
+}
+
+}  // namespace
+
+std::string default_job_name(const std::string& export_name) {
+    std::string name = export_name.substr(0, kMaxJobNameBytes);
+    std::replace_if(
+        name.begin(), name.end(),
+        [](char c) {
+            const auto byte = static_cast<unsigned char>(c);
+            return byte >= 128 || (std::isalnum(byte) == 0 && c != '.' && c != '_' && c != '-');
+        },
+        '_');
+    return name.empty() ? "default" : name;
+}
+
+std::optional<Command> parse_command_line(int argc, char** argv) {
+    CLI::App app{"Moves virtual disks between NBD servers while they are in use."};
+    app.name("nbd-mirror");
+    app.set_version_flag("--version", std::string("nbd-mirror ") + kVersion);
+    app.require_subcommand(1);
+    RawOptions raw;
+    CLI::App* copy =
+        app.add_subcommand("copy", "copy a disk that is not being written");
+    declare_sides(*copy, raw, "PATH or NBD URI");
+    declare_writing(*copy, raw);
+    copy->add_flag("--verify", raw.verify, "compare source and target afterwards");
+    CLI::App* mirror = app.add_subcommand(
+        "mirror", "copy a disk while it is being written, stay in step, and cut over");
+    declare_mirror(*mirror, raw);
+    CLI::App* verify = app.add_subcommand("verify", "compare two disks");
+    declare_sides(*verify, raw, "PATH or NBD URI");
+    CLI::App* status = app.add_subcommand("status", "show running and ended mirror jobs");
+    status->add_option("JOB", raw.job, "the job's name (all jobs)");
+    status->add_flag("--json", raw.json, "as JSON");
+    CLI::App* cutover = declare_job_command(
+        app, raw, "cutover", "hand the disk over to the target, once the job is ready");
+    declare_job_command(app, raw, "cancel", "end a job; its source stays in service");
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::Success& asked) {
+        app.exit(asked, std::cout, std::cerr);
+        return std::nullopt;
+    } catch (const CLI::ParseError& error) {
+        throw std::invalid_argument(error.what());
+    }
+    if (copy->parsed()) {
+        return CopyCommand{without_server(copy_options(raw)), progress_style(raw.progress)};
+    }
+    if (verify->parsed()) {
+        return VerifyCommand{without_server(copy_options(raw)), progress_style(raw.progress)};
+    }
+    if (mirror->parsed()) {
+        return mirror_command(raw);
+    }
+    if (!raw.job.empty() || !status->parsed()) {
+        check_job_name(raw.job);
+    }
+    if (status->parsed()) {
+        return StatusCommand{raw.job, raw.json};
+    }
+    if (cutover->parsed()) {
+        return CutoverCommand{raw.job};
+    }
+    return CancelCommand{raw.job};
+}
+
+}  // namespace nbdm

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/progress_printer.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <iostream>
+
+#include "control/size.h"
+
+namespace nbdm {
+
+namespace {
+
+constexpr std::size_t kDefaultWidth = 80;
+constexpr std::size_t kMaxBarWidth = 30;
+
+std::size_t terminal_width() {
+    winsize size{};
+    return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col
+                                                                            : kDefaultWidth;
+}
+
+std::string format_time(double seconds) {
+    const long long whole = std::llround(seconds);
+    if (whole < 60) {
+        return std::to_string(whole) + " s";
+    }
+    if (whole < 3600) {
+        return std::to_string(whole / 60) + " min " + std::to_string(whole % 60) + " s";
+    }
+    return std::to_string(whole / 3600) + " h " + std::to_string(whole % 3600 / 60) + " min";
+}
+
+}  // namespace
+
+std::string format_bar(const JobSnapshot& snapshot, std::size_t width) {
+    const double share = snapshot.total_bytes == 0 ? 0
+                                                   : static_cast<double>(snapshot.moved_bytes) /
+                                                         static_cast<double>(snapshot.total_bytes);
+    const std::string head = to_string(snapshot.phase);
+    std::string tail =
+        " " + std::to_string(static_cast<int>(std::floor(100 * share))) + " %  " +
+        format_size(static_cast<double>(snapshot.moved_bytes)) + " of " +
+        format_size(static_cast<double>(snapshot.total_bytes));
+    if (snapshot.copy_rate && !is_over(snapshot.phase)) {
+        tail += "  " + format_size(*snapshot.copy_rate) + "/s";
+    }
+    if (snapshot.dirty_bytes > 0) {
+        tail += "  dirty " + format_size(static_cast<double>(snapshot.dirty_bytes));
+    }
+    if (snapshot.eta_s) {
+        tail += "  " + format_time(*snapshot.eta_s) + " left";
+    }
+    std::string line = head;
+    // "catching_up" and "cutting_over" are the longest.
+    line.append(line.size() < 12 ? 12 - line.size() : 0, ' ');
+    if (width > line.size() + tail.size() + 8) {
+        const std::size_t bar = std::min(width - line.size() - tail.size() - 4, kMaxBarWidth);
+        const auto filled = static_cast<std::size_t>(share * static_cast<double>(bar));
+        line += " [" + std::string(filled, '#') + std::string(bar - filled, '.') + "]";
+    }
+    line += tail;
+    return line.substr(0, width > 0 ? width - 1 : 0);
+}
+
+ProgressPrinter::ProgressPrinter(ProgressStyle style)
+    : style_(style), terminal_(::isatty(STDERR_FILENO) == 1) {}
+
+ProgressPrinter::~ProgressPrinter() { finish_line(); }
+
+void ProgressPrinter::finish_line() {
+    if (line_open_) {
+        std::cerr << '\n' << std::flush;
+        line_open_ = false;
+    }
+}
+
+void ProgressPrinter::show(const JobSnapshot& snapshot) {
+    if (style_ == ProgressStyle::json) {
+        std::cout << to_json(snapshot).dump() << '\n' << std::flush;
+    } else if (style_ == ProgressStyle::bar && terminal_) {
+        // Back to the first column, the new line, and the rest of the old one erased.
+        std::cerr << '\r' << format_bar(snapshot, terminal_width()) << "\x1b[K" << std::flush;
+        line_open_ = true;
+    }
+}
+
+void ProgressPrinter::show_phase_change(const JobSnapshot& snapshot) {
+    if (style_ == ProgressStyle::bar && !terminal_) {
+        std::cerr << format_bar(snapshot, kDefaultWidth) << '\n' << std::flush;
+    } else {
+        show(snapshot);
+    }
+}
+
+}  // namespace nbdm

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/scout.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+namespace nbdm {
+
+namespace {
+
+// The longest range of one question: lengths are 32 bits on the wire, and servers want them
+// aligned to something.
+constexpr std::uint64_t kMaxQuestionBytes = (std::uint64_t{1} << 32) - (std::uint64_t{64} << 20);
+// A server may have to walk the metadata of a huge file.
+constexpr std::chrono::milliseconds kAnswerLimit{120'000};
+
+std::vector<std::string> contexts(const std::string& dirty_context) {
+    std::vector<std::string> result = {LIBNBD_CONTEXT_BASE_ALLOCATION};
+    if (!dirty_context.empty()) {
+        result.push_back(dirty_context);
+    }
+    return result;
+}
+
+// The answer to one block status question; filled by libnbd's callbacks.
+struct Answer {
+    struct Status {
+        Range range;
+        std::uint32_t flags = 0;
+    };
+    Range within;
+    std::string dirty_context;
+    std::vector<Status> allocation;
+    std::vector<Status> dirtiness;
+    bool done = false;
+    int error = 0;
+
+    void take(const char* context, std::uint64_t offset, const std::uint32_t* entries,
+              std::size_t count) {
+        auto& into = context == dirty_context ? dirtiness : allocation;
+        for (std::size_t i = 0; i + 1 < count; i += 2) {
+            const std::uint64_t end = std::min(offset + entries[i], within.end());
+            if (end > offset) {
+                into.push_back({Range::from_to(offset, end), entries[i + 1]});
+            }
+            offset = end;
+        }
+    }
+};
+
+// Both maps, cut to where both are known and to stretches that are alike in both.
+std::vector<Extent> combine(const Answer& answer, bool with_dirtiness) {
+    const Answer::Status all_data{answer.within, 0};
+    const Answer::Status all_dirty{answer.within, 1};
+    const std::vector<Answer::Status> allocation =
+        answer.allocation.empty() ? std::vector{all_data} : answer.allocation;
+    const std::vector<Answer::Status> dirtiness =
+        with_dirtiness ? answer.dirtiness : std::vector{all_dirty};
+    std::vector<Extent> result;
+    std::uint64_t at = answer.within.offset;
+    std::size_t a = 0;
+    std::size_t d = 0;
+    while (a < allocation.size() && d < dirtiness.size()) {
+        const std::uint64_t end = std::min(allocation[a].range.end(), dirtiness[d].range.end());
+        result.push_back({.range = Range::from_to(at, end),
+                          .zero = (allocation[a].flags & LIBNBD_STATE_ZERO) != 0,
+                          .dirty = (dirtiness[d].flags & 1) != 0});
+        at = end;
+        a += allocation[a].range.end() == end ? 1 : 0;
+        d += dirtiness[d].range.end() == end ? 1 : 0;
+    }
+    return result;
+}
+
+}  // namespace
+
+NbdScout::NbdScout(const std::string& uri, const std::string& tracker,
+                   const Cancellation& cancellation)
+    : cancellation_(cancellation),
+      dirty_context_(tracker.empty() ? "" : "nbd-mirror:dirty-bitmap:" + tracker),
+      handle_(uri, contexts(dirty_context_), cancellation),
+      knows_allocation_(
+          nbd_can_meta_context(handle_.get(), LIBNBD_CONTEXT_BASE_ALLOCATION) == 1) {
+    if (!dirty_context_.empty() &&
+        nbd_can_meta_context(handle_.get(), dirty_context_.c_str()) != 1) {
+        throw JobError("the dirty map of tracker '" + tracker + "' is not to be had from " + uri);
+    }
+}
+
+std::vector<Extent> NbdScout::extents(Range within) {
+    if (!knows_allocation_ && dirty_context_.empty()) {
+        return {{.range = within}};
+    }
+    Answer answer;
+    answer.within = within.first(kMaxQuestionBytes);
+    answer.dirty_context = dirty_context_;
+    const nbd_extent_callback extent = {
+        .callback = [](void* data, const char* context, std::uint64_t offset,
+                       std::uint32_t* entries, std::size_t count, int*) {
+            static_cast<Answer*>(data)->take(context, offset, entries, count);
+            return 0;
+        },
+        .user_data = &answer,
+        .free = nullptr};
+    const nbd_completion_callback completion = {.callback =
+                                                    [](void* data, int* error) {
+                                                        auto* to = static_cast<Answer*>(data);
+                                                        to->error = *error;
+                                                        to->done = true;
+                                                        return 1;
+                                                    },
+                                                .user_data = &answer,
+                                                .free = nullptr};
+    if (nbd_aio_block_status(handle_.get(), answer.within.length, answer.within.offset, extent,
+                             completion, 0) < 0) {
+        throw JobError("cannot ask " + handle_.uri() + " for its extents: " +
+                       NbdHandle::last_error());
+    }
+    handle_.run_until([&answer] { return answer.done; }, kAnswerLimit, cancellation_);
+    if (answer.error != 0) {
+        throw JobError("cannot learn the extents at offset " + std::to_string(within.offset) +
+                       " of " + handle_.uri() + ": " + std::strerror(answer.error));
+    }
+    std::vector<Extent> result = combine(answer, !dirty_context_.empty());
+    if (result.empty()) {
+        throw JobError(handle_.uri() + " gave no extents at offset " +
+                       std::to_string(within.offset));
+    }
+    return result;
+}
+
+std::vector<Extent> FileScout::extents(Range within) {
+    const FileExtent extent = file_.next_extent(fd_.get(), within);
+    return {{.range = extent.range, .zero = extent.hole}};
+}
+
+}  // namespace nbdm

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "client/cancellation.h"
+#include "client/nbd_handle.h"
+#include "iothread/disk_file.h"
+#include "iothread/range.h"
+#include "iothread/unique_fd.h"
+
+namespace nbdm {
+
+// What is known of a stretch of a disk without reading it.
+struct Extent {
+    Range range;
+    bool zero = false;  // reads as zero
+    bool dirty = true;  // in the frozen map of the tracker that was asked for, if one was
+};
+
+// Looks ahead for the extents of one end of a copy: in large ranges, on a connection or descriptor
+// of its own, so that it waits for no data.
+//
+// Threads: the job's. Two implementations: NbdScout, FileScout.
+class Scout {
+  public:
+    Scout() = default;
+    Scout(const Scout&) = delete;
+    Scout& operator=(const Scout&) = delete;
+    virtual ~Scout() = default;
+
+    // Extents from the start of `within` (not empty) on, at least one, none past its end; they may
+    // stop short of it. Throws JobError or Cancelled.
+    [[nodiscard]] virtual std::vector<Extent> extents(Range within) = 0;
+};
+
+class NbdScout final : public Scout {
+  public:
+    // With `tracker` not empty its frozen map is asked for too; throws JobError when the server
+    // does not have it.
+    NbdScout(const std::string& uri, const std::string& tracker, const Cancellation& cancellation);
+
+    [[nodiscard]] std::vector<Extent> extents(Range within) override;
+    [[nodiscard]] const NbdHandle& handle() const noexcept { return handle_; }
+
+  private:
+    const Cancellation& cancellation_;
+    const std::string dirty_context_;  // empty: none
+    NbdHandle handle_;
+    const bool knows_allocation_;
+};
+
+class FileScout final : public Scout {
+  public:
+    explicit FileScout(const DiskFile& file) : file_(file), fd_(file.open_for_extents()) {}
+
+    [[nodiscard]] std::vector<Extent> extents(Range within) override;
+
+  private:
+    const DiskFile& file_;
+    const UniqueFd fd_;
+};
+
+}  // namespace nbdm

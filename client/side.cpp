@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/side.h"
+
+#include <sys/stat.h>
+
+#include <utility>
+
+#include "client/file_endpoint.h"
+#include "client/nbd_endpoint.h"
+
+namespace nbdm {
+
+namespace {
+
+EndpointTraits traits_of(const std::string& uri, const Cancellation& cancellation) {
+    return NbdHandle(uri, {LIBNBD_CONTEXT_BASE_ALLOCATION}, cancellation).traits();
+}
+
+}  // namespace
+
+Side Side::open_source(const Location& location, const Cancellation& cancellation) {
+    Side side;
+    side.name_ = location.text;
+    if (location.kind == Location::Kind::path) {
+        side.use_file(std::make_unique<DiskFile>(location.path_or_uri, DiskFile::Options{}));
+    } else {
+        side.uri_ = location.path_or_uri;
+        side.traits_ = traits_of(side.uri_, cancellation);
+    }
+    return side;
+}
+
+Side Side::open_target(const Location& location, const TargetOptions& options,
+                       const Cancellation& cancellation) {
+    Side side;
+    side.name_ = location.text;
+    side.is_zero_ = options.is_zero;
+    if (location.kind == Location::Kind::path) {
+        struct stat status {};
+        const bool missing = ::stat(location.path_or_uri.c_str(), &status) != 0;
+        side.use_file(std::make_unique<DiskFile>(
+            location.path_or_uri,
+            DiskFile::Options{.writable = true,
+                              .cache = CacheMode::writeback,
+                              .create_bytes = options.create_bytes}));
+        side.is_zero_ = side.is_zero_ || missing;
+    } else {
+        side.uri_ = location.path_or_uri;
+        side.traits_ = traits_of(side.uri_, cancellation);
+    }
+    return side;
+}
+
+void Side::use_file(std::unique_ptr<DiskFile> file) {
+    file_ = std::move(file);
+    traits_.size_bytes = file_->size_bytes();
+    traits_.read_only = !file_->writable();
+    traits_.alignment = file_->request_alignment();
+    traits_.knows_extents = !file_->is_block_device();
+}
+
+std::unique_ptr<Scout> Side::open_scout(const std::string& tracker,
+                                        const Cancellation& cancellation) const {
+    if (file_) {
+        return std::make_unique<FileScout>(*file_);
+    }
+    return std::make_unique<NbdScout>(uri_, tracker, cancellation);
+}
+
+OpenedEndpoint Side::open_endpoint(Ring& ring, const Cancellation& cancellation) const {
+    OpenedEndpoint opened;
+    if (file_) {
+        opened.endpoint = std::make_unique<FileEndpoint>(ring, *file_);
+    } else {
+        opened.handle =
+            std::make_unique<NbdHandle>(uri_, std::vector<std::string>{}, cancellation);
+        opened.endpoint = std::make_unique<NbdEndpoint>(ring, *opened.handle);
+    }
+    return opened;
+}
+
+}  // namespace nbdm

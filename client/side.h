@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "client/cancellation.h"
+#include "client/endpoint.h"
+#include "client/location.h"
+#include "client/nbd_handle.h"
+#include "client/scout.h"
+#include "iothread/disk_file.h"
+
+namespace nbdm {
+
+// What a worker holds of one side of a copy; the handle outlives the endpoint on it.
+struct OpenedEndpoint {
+    std::unique_ptr<NbdHandle> handle;  // null for a file
+    std::unique_ptr<Endpoint> endpoint;
+};
+
+// One side of a copy, the source or the target: opened once, used by every worker.
+//
+// Threads: opened and scouted by the job's thread; open_endpoint() by workers.
+class Side {
+  public:
+    // A path or an NBD URI to read from. Throws JobError or std::system_error with the name.
+    [[nodiscard]] static Side open_source(const Location& location,
+                                          const Cancellation& cancellation);
+    struct TargetOptions {
+        std::optional<std::uint64_t> create_bytes;  // make a file that is missing
+        bool is_zero = false;                       // the caller vouches that it reads as zero
+    };
+    [[nodiscard]] static Side open_target(const Location& location, const TargetOptions& options,
+                                          const Cancellation& cancellation);
+
+    [[nodiscard]] const std::string& name() const noexcept { return name_; }
+    [[nodiscard]] const EndpointTraits& traits() const noexcept { return traits_; }
+    // Everything in it reads as zero, as far as anyone has said or it was just made.
+    [[nodiscard]] bool is_zero() const noexcept { return is_zero_; }
+    // Null for a server.
+    [[nodiscard]] const DiskFile* file() const noexcept { return file_.get(); }
+
+    // With a tracker: NBD only; extents say what is dirty in its frozen map.
+    [[nodiscard]] std::unique_ptr<Scout> open_scout(const std::string& tracker,
+                                                    const Cancellation& cancellation) const;
+    [[nodiscard]] OpenedEndpoint open_endpoint(Ring& ring, const Cancellation& cancellation) const;
+
+  private:
+    Side() = default;
+    void use_file(std::unique_ptr<DiskFile> file);
+
+    std::string name_;
+    std::string uri_;                 // empty for a file
+    std::unique_ptr<DiskFile> file_;  // null for a server
+    EndpointTraits traits_;
+    bool is_zero_ = false;
+};
+
+}  // namespace nbdm

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/work_queue.h"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+namespace nbdm {
+
+bool WorkQueue::push(const Piece& piece) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return failure_ || queued_.size() < kMaxQueued; });
+    if (failure_) {
+        return false;
+    }
+    queued_.push_back(piece);
+    ++unfinished_;
+    // One worker per piece: the others stay asleep.
+    if (!idle_.empty()) {
+        idle_.back()->wake();
+        idle_.pop_back();
+    }
+    return true;
+}
+
+std::optional<Piece> WorkQueue::try_pop(IoThread& idle) {
+    const std::lock_guard lock(mutex_);
+    if (queued_.empty()) {
+        if (std::find(idle_.begin(), idle_.end(), &idle) == idle_.end()) {
+            idle_.push_back(&idle);
+        }
+        return std::nullopt;
+    }
+    const Piece piece = queued_.front();
+    queued_.pop_front();
+    if (queued_.size() == kMaxQueued / 2) {
+        changed_.notify_all();
+    }
+    return piece;
+}
+
+void WorkQueue::finished() {
+    const std::lock_guard lock(mutex_);
+    assert(unfinished_ > 0);
+    if (--unfinished_ == 0) {
+        changed_.notify_all();
+    }
+}
+
+void WorkQueue::fail(const std::string& sentence) {
+    const std::lock_guard lock(mutex_);
+    if (!failure_) {
+        failure_ = sentence;
+    }
+    unfinished_ -= queued_.size();
+    queued_.clear();
+    changed_.notify_all();
+}
+
+bool WorkQueue::wait_until_idle(std::chrono::milliseconds step) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, step, [this] { return unfinished_ == 0; });
+}
+
+std::optional<std::string> WorkQueue::take_failure() {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(failure_, std::nullopt);
+}
+
+bool WorkQueue::failed() const {
+    const std::lock_guard lock(mutex_);
+    return failure_.has_value();
+}
+
+}  // namespace nbdm

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/worker.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "iothread/buffer_pool.h"
+#include "iothread/zero_scan.h"
+
+namespace nbdm {
+
+namespace {
+
+constexpr unsigned kRingEntries = 128;
+// Data is looked at in blocks of what file systems and guests allocate at least.
+constexpr std::size_t kZeroBlockBytes = 4096;
+// A shorter run of zeroes inside data costs more as a request of its own than as bytes.
+constexpr std::size_t kMinZeroRunBytes = 16 << 10;
+
+}  // namespace
+
+std::vector<ZeroRun> split_zeroes(std::span<const std::byte> data, std::uint64_t offset,
+                                  std::size_t min_run) {
+    std::vector<ZeroRun> runs;
+    for (std::size_t at = 0; at < data.size(); at += kZeroBlockBytes) {
+        const auto block = data.subspan(at, std::min(kZeroBlockBytes, data.size() - at));
+        const bool zero = is_all_zero(block);
+        if (!runs.empty() && runs.back().zero == zero) {
+            runs.back().range.length += block.size();
+        } else {
+            runs.push_back({{offset + at, block.size()}, zero});
+        }
+    }
+    if (runs.size() < 2) {
+        return runs;
+    }
+    std::vector<ZeroRun> merged;
+    for (ZeroRun run : runs) {
+        run.zero = run.zero && run.range.length >= min_run;
+        if (!merged.empty() && merged.back().zero == run.zero) {
+            merged.back().range.length += run.range.length;
+        } else {
+            merged.push_back(run);
+        }
+    }
+    return merged;
+}
+
+// A piece under way: its memory, and which of its requests the endpoint has now.
+class Worker::Slot final : public EndpointRequest {
+  public:
+    enum class Doing { reading, reading_target, writing, zeroing, flushing };
+
+    explicit Slot(Worker& worker) : worker_(worker) {}
+    void done(int result) noexcept override {
+        error = result;
+        worker_.ready_.push_back(this);
+    }
+
+    Piece piece;
+    Doing doing = Doing::reading;
+    int error = 0;
+    Buffer data;
+    Buffer target_data;  // when comparing
+    std::vector<ZeroRun> runs;
+    std::size_t next_run = 0;
+    Range current;  // of the request under way
+
+  private:
+    Worker& worker_;
+};
+
+Worker::Worker(unsigned number, Parts parts, WorkerOptions options)
+    : parts_(std::move(parts)),
+      options_(options),
+      thread_({.name = "worker-" + std::to_string(number)}, [this](IoThread&) { run(); }) {
+    thread_.start();
+}
+
+Worker::~Worker() {
+    thread_.request_stop();
+    thread_.join();
+}
+
+void Worker::run() {
+    try {
+        Ring ring(kRingEntries);
+        const OpenedEndpoint source = parts_.source.open_endpoint(ring, parts_.cancellation);
+        const OpenedEndpoint target = parts_.target.open_endpoint(ring, parts_.cancellation);
+        opened_.set_value();
+        serve(ring, *source.endpoint, *target.endpoint);
+    } catch (const std::exception&) {
+        opened_.set_exception(std::current_exception());
+    }
+}
+
+void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
+    source_ = &source;
+    target_ = &target;
+    BufferPool pool(2 * options_.requests * std::max<std::size_t>(options_.request_bytes, 4096) *
+                    2);
+    for (unsigned i = 0; i < options_.requests; ++i) {
+        Slot& slot = slots_.emplace_back(*this);
+        free_.push_back(&slot);
+    }
+    WakeOperation wake(ring, thread_);
+    while (!thread_.stop_requested()) {
+        while (!ready_.empty()) {
+            Slot& slot = *ready_.front();
+            ready_.pop_front();
+            step(slot);
+        }
+        bool took = false;
+        while (!free_.empty()) {
+            const std::optional<Piece> piece = parts_.queue.try_pop(thread_);
+            if (!piece) {
+                break;
+            }
+            Slot& slot = *free_.back();
+            free_.pop_back();
+            if (!slot.data && piece->kind != Piece::Kind::flush) {
+                slot.data = pool.lease(options_.request_bytes);
+            }
+            if (!slot.target_data && piece->kind == Piece::Kind::compare) {
+                slot.target_data = pool.lease(options_.request_bytes);
+            }
+            begin(slot, *piece);
+            took = true;
+            // What is complete at once goes on before more is begun: its data is still in the
+            // cache, and the other side gets work early.
+            if (!ready_.empty()) {
+                break;
+            }
+        }
+        ring.run_once(!took && ready_.empty());
+    }
+    source.close();
+    target.close();
+    wake.disarm();
+    while (ring.pending() > 0) {
+        ring.run_once(true);
+    }
+    slots_.clear();
+}
+
+void Worker::begin(Slot& slot, const Piece& piece) {
+    slot.piece = piece;
+    slot.current = piece.range;
+    slot.runs.clear();
+    slot.next_run = 0;
+    switch (piece.kind) {
+        case Piece::Kind::copy:
+        case Piece::Kind::compare:
+            slot.doing = Slot::Doing::reading;
+            source_->read(slot, piece.range, slot.data.data());
+            break;
+        case Piece::Kind::zero:
+            slot.runs = {{piece.range, true}};
+            next_run(slot);
+            break;
+        case Piece::Kind::flush:
+            slot.doing = Slot::Doing::flushing;
+            target_->flush(slot);
+            break;
+    }
+}
+
+// The request that `slot` had under way has completed.
+void Worker::step(Slot& slot) {
+    const std::string& target = parts_.target.name();
+    switch (slot.doing) {
+        case Slot::Doing::reading:
+            slot.error != 0 ? piece_failed(slot, "read", parts_.source.name()) : data_read(slot);
+            break;
+        case Slot::Doing::reading_target:
+            slot.error != 0 ? piece_failed(slot, "read", target) : compare(slot);
+            break;
+        case Slot::Doing::writing:
+            if (slot.error != 0) {
+                piece_failed(slot, "write", target);
+                break;
+            }
+            parts_.counters.sent_bytes.fetch_add(slot.current.length, std::memory_order_relaxed);
+            next_run(slot);
+            break;
+        case Slot::Doing::zeroing:
+            if (slot.error != 0) {
+                piece_failed(slot, "zero", target);
+                break;
+            }
+            parts_.counters.zeroed_bytes.fetch_add(slot.current.length, std::memory_order_relaxed);
+            next_run(slot);
+            break;
+        case Slot::Doing::flushing:
+            slot.error != 0 ? piece_failed(slot, "flush", target) : piece_done(slot);
+            break;
+    }
+}
+
+void Worker::data_read(Slot& slot) {
+    if (slot.piece.kind == Piece::Kind::compare) {
+        slot.doing = Slot::Doing::reading_target;
+        target_->read(slot, slot.piece.range, slot.target_data.data());
+        return;
+    }
+    if (options_.detect_zeroes) {
+        slot.runs = split_zeroes({slot.data.data(), slot.piece.range.length},
+                                 slot.piece.range.offset, kMinZeroRunBytes);
+    } else {
+        slot.runs = {{slot.piece.range, false}};
+    }
+    next_run(slot);
+}
+
+void Worker::next_run(Slot& slot) {
+    while (slot.next_run < slot.runs.size()) {
+        const ZeroRun& run = slot.runs[slot.next_run++];
+        slot.current = run.range;
+        if (run.zero && slot.piece.target_is_zero) {
+            continue;
+        }
+        const EndpointTraits& traits = parts_.target.traits();
+        const bool can_zero = traits.can_zero && is_aligned(run.range.offset, traits.alignment) &&
+                              is_aligned(run.range.length, traits.alignment);
+        if (run.zero && (can_zero || slot.piece.kind == Piece::Kind::zero)) {
+            slot.doing = Slot::Doing::zeroing;
+            target_->zero(slot, run.range);
+        } else {
+            slot.doing = Slot::Doing::writing;
+            target_->write(slot, run.range,
+                           slot.data.data() + (run.range.offset - slot.piece.range.offset));
+        }
+        return;
+    }
+    piece_done(slot);
+}
+
+void Worker::compare(Slot& slot) {
+    const std::size_t length = slot.piece.range.length;
+    const std::byte* left = slot.data.data();
+    const std::byte* right = slot.target_data.data();
+    if (std::memcmp(left, right, length) != 0) {
+        for (std::size_t at = 0; at < length; at += kZeroBlockBytes) {
+            const std::size_t part = std::min(kZeroBlockBytes, length - at);
+            if (std::memcmp(left + at, right + at, part) != 0) {
+                parts_.differs({slot.piece.range.offset + at, part});
+            }
+        }
+    }
+    piece_done(slot);
+}
+
+void Worker::piece_done(Slot& slot) {
+    parts_.counters.moved_bytes.fetch_add(slot.piece.range.length, std::memory_order_relaxed);
+    free_.push_back(&slot);
+    parts_.queue.finished();
+}
+
+void Worker::piece_failed(Slot& slot, const char* verb, const std::string& where) {
+    const Range range = slot.current;
+    std::string sentence = std::string("cannot ") + verb + " ";
+    if (slot.doing != Slot::Doing::flushing) {
+        sentence += std::to_string(range.length) + " bytes at offset " +
+                    std::to_string(range.offset) + " of ";
+    }
+    parts_.queue.fail(sentence + where + ": " + std::strerror(slot.error));
+    free_.push_back(&slot);
+    parts_.queue.finished();
+}
+
+}  // namespace nbdm

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <future>
+#include <list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "client/cancellation.h"
+#include "client/endpoint.h"
+#include "client/side.h"
+#include "client/work_counters.h"
+#include "client/work_queue.h"
+#include "iothread/io_thread.h"
+
+namespace nbdm {
+
+// How the workers of one job do their pieces.
+struct WorkerOptions {
+    unsigned requests = 16;             // pieces under way at a time
+    std::uint64_t request_bytes = 256 << 10;
+    bool detect_zeroes = true;          // data that is zero is not sent
+};
+
+// A stretch of data that is worth being told apart from its neighbours.
+struct ZeroRun {
+    Range range;
+    bool zero = false;
+};
+// Splits `data`, which stands at `offset` on the disk, where runs of zeroes begin and end. Runs
+// shorter than `min_run` (but for a piece that is all zero) count as data.
+[[nodiscard]] std::vector<ZeroRun> split_zeroes(std::span<const std::byte> data,
+                                                std::uint64_t offset, std::size_t min_run);
+
+// One connection to each side, on a thread and ring of its own; takes pieces from the queue for as
+// long as it lives. A failure of a piece fails the queue, with a sentence that says what could not
+// be done where; what is under way is always finished.
+//
+// Threads: constructed, asked and destroyed by the job's thread.
+class Worker {
+  public:
+    struct Parts {
+        const Side& source;
+        const Side& target;
+        WorkQueue& queue;
+        WorkCounters& counters;
+        const Cancellation& cancellation;
+        // A stretch in which the two differ; called on the worker's thread.
+        std::function<void(Range)> differs;
+    };
+
+    Worker(unsigned number, Parts parts, WorkerOptions options);
+    Worker(const Worker&) = delete;
+    Worker& operator=(const Worker&) = delete;
+    ~Worker();  // the queue is idle
+
+    // Returns when both connections stand; throws what went wrong with them.
+    void wait_until_open() { opened_.get_future().get(); }
+
+  private:
+    class Slot;
+    struct Step;
+
+    void run();
+    void serve(Ring& ring, Endpoint& source, Endpoint& target);
+    void begin(Slot& slot, const Piece& piece);
+    void step(Slot& slot);
+    void data_read(Slot& slot);
+    void next_run(Slot& slot);
+    void compare(Slot& slot);
+    void piece_done(Slot& slot);
+    void piece_failed(Slot& slot, const char* verb, const std::string& where);
+
+    const Parts parts_;
+    const WorkerOptions options_;
+    std::promise<void> opened_;
+
+    // Of the thread.
+    Endpoint* source_ = nullptr;
+    Endpoint* target_ = nullptr;
+    std::list<Slot> slots_;
+    std::vector<Slot*> free_;
+    std::deque<Slot*> ready_;  // whose request has completed
+
+    IoThread thread_;  // last: joined before what it uses is gone
+};
+
+}  // namespace nbdm
