@@ -3,6 +3,7 @@
 
 #include <curl/curl.h>
 
+#include <cstring>
 #include <mutex>
 
 namespace nbdm {
@@ -17,6 +18,23 @@ namespace {
 std::size_t append(char* data, std::size_t size, std::size_t count, void* text) {
     static_cast<std::string*>(text)->append(data, size * count);
     return size * count;
+}
+
+const char* cause_of(CURLcode result, CURL* handle) {
+    switch (result) {
+        case CURLE_COULDNT_CONNECT: {
+            long error = 0;
+            curl_easy_getinfo(handle, CURLINFO_OS_ERRNO, &error);
+            // NOLINTNEXTLINE(concurrency-mt-unsafe): glibc's texts for known numbers are constant
+            return error != 0 ? std::strerror(static_cast<int>(error)) : "nobody listens there";
+        }
+        case CURLE_OPERATION_TIMEDOUT:
+            return "no answer in time";
+        case CURLE_ABORTED_BY_CALLBACK:
+            return "cancelled";
+        default:
+            return curl_easy_strerror(result);
+    }
 }
 
 int ask_cancelled(void* cancelled, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
@@ -74,11 +92,7 @@ HttpResponse HttpClient::request(const std::string& method, const std::string& p
     curl_easy_setopt(handle, CURLOPT_XFERINFODATA, &cancelled);
     const CURLcode result = curl_easy_perform(handle);
     if (result != CURLE_OK) {
-        const char* why = result == CURLE_COULDNT_CONNECT       ? "nobody listens there"
-                          : result == CURLE_OPERATION_TIMEDOUT  ? "no answer in time"
-                          : result == CURLE_ABORTED_BY_CALLBACK ? "cancelled"
-                                                                : curl_easy_strerror(result);
-        throw HttpError("control socket '" + socket_path_ + "': " + why);
+        throw HttpError("control socket '" + socket_path_ + "': " + cause_of(result, handle));
     }
     long status = 0;
     curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &status);

@@ -46,6 +46,7 @@ class HttpRequest {
 //
 // Threads: the one that runs `base`'s loop. Fails: the constructor throws std::system_error that
 //          names the path; the socket's file is removed by the destructor.
+// Needs:   a program that ignores SIGPIPE: a client may leave before its answer.
 class HttpServer {
   public:
     using Handler = std::function<void(HttpRequest)>;
