@@ -52,14 +52,19 @@ int transfer(Call call, Range range) {
     return 0;
 }
 
-int read_fully(int fd, Range range, std::byte* into) {
-    const std::uint64_t begin = range.offset;
+// Reads whole blocks of a file that may end within the last one: `wanted` bytes of `blocks` are
+// there.
+int read_blocks(int fd, Range blocks, std::uint64_t wanted, std::byte* into) {
+    std::uint64_t done = 0;
     return transfer(
-        [&](Range left) {
-            return ::pread(fd, into + (left.offset - begin), left.length,
-                           static_cast<off_t>(left.offset));
+        [&](Range) -> ssize_t {
+            const Range left = blocks.after(done);
+            const ssize_t count =
+                ::pread(fd, into + done, left.length, static_cast<off_t>(left.offset));
+            done += static_cast<std::uint64_t>(std::max<ssize_t>(count, 0));
+            return count;
         },
-        range);
+        {blocks.offset, wanted});
 }
 
 int write_fully(int fd, Range range, const std::byte* from) {
@@ -184,9 +189,9 @@ int DiskFile::read_unaligned(Range range, std::byte* into) const {
     const Range blocks = Range::from_to(align_down(range.offset, request_alignment_),
                                         align_up(range.end(), request_alignment_));
     const AlignedMemory memory = allocate_aligned(blocks.length);
-    // The last block of a file may be cut short by its end.
-    const int error = read_fully(
-        fd_.get(), Range::from_to(blocks.offset, std::min(blocks.end(), size_bytes_)), memory.get());
+    const int error =
+        read_blocks(fd_.get(), blocks, std::min(blocks.end(), size_bytes_) - blocks.offset,
+                    memory.get());
     if (error == 0) {
         std::memcpy(into, memory.get() + (range.offset - blocks.offset), range.length);
     }
@@ -203,7 +208,7 @@ int DiskFile::write_unaligned(Range range, const std::byte* from) const {
         const Range blocks = Range::from_to(begin, align_up(end, request_alignment_));
         std::memset(memory.get(), 0, blocks.length);
         const Range stored = Range::from_to(begin, std::min(blocks.end(), size_bytes_));
-        if (int error = read_fully(fd_.get(), stored, memory.get()); error != 0) {
+        if (int error = read_blocks(fd_.get(), blocks, stored.length, memory.get()); error != 0) {
             return error;
         }
         std::byte* changed = memory.get() + (part.offset - begin);

@@ -58,6 +58,7 @@ void serve(CommandLine options) {
             &server));
         event_add(signals[i].get(), nullptr);
     }
+    server.announce();
     sd_notify(0, "READY=1");
     event_base_dispatch(base.get());
 }

@@ -27,6 +27,18 @@ std::string now_utc() {
     return text;
 }
 
+// When the file was made, so that a new file with the number of a deleted one is not taken for it;
+// 0 where the file system does not tell.
+std::int64_t born_at_ns(const DiskFile& file) {
+    struct statx status {};
+    if (file.is_block_device() ||
+        ::statx(file.fd(), "", AT_EMPTY_PATH, STATX_BTIME, &status) != 0 ||
+        (status.stx_mask & STATX_BTIME) == 0) {
+        return 0;
+    }
+    return status.stx_btime.tv_sec * 1'000'000'000 + status.stx_btime.tv_nsec;
+}
+
 }  // namespace
 
 std::string OwnershipRecords::record_path(const DiskFile& file) const {
@@ -46,7 +58,8 @@ void OwnershipRecords::record_move(const Export& moved, const std::string& moved
                                    {"path", moved.file().path()},
                                    {"moved_to", moved_to},
                                    {"job", job},
-                                   {"moved_at", now_utc()}};
+                                   {"moved_at", now_utc()},
+                                   {"born_at_ns", born_at_ns(moved.file())}};
     write_file_durably(record_path(moved.file()), record.dump(2) + "\n");
 }
 
@@ -59,6 +72,11 @@ std::optional<MoveRecord> OwnershipRecords::find(const DiskFile& file) const {
     const auto record = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
     MoveRecord result;
     if (record.is_object()) {
+        const std::int64_t born_at = born_at_ns(file);
+        if (born_at != 0 && record.value("born_at_ns", std::int64_t{0}) != 0 &&
+            record["born_at_ns"] != born_at) {
+            return std::nullopt;  // of a file that is gone
+        }
         const auto field = [&](const char* name) {
             return record.contains(name) && record[name].is_string()
                        ? record[name].get<std::string>()

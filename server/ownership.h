@@ -18,8 +18,8 @@ struct MoveRecord {
 };
 
 // Who owns a disk, recorded durably: one small JSON file per disk that has moved away, found by
-// the disk's identity (device and inode, or device number), so that another export name or path
-// does not lead around it.
+// the disk's identity (device, inode and time of birth, or device number), so that another export
+// name or path does not lead around it.
 //
 // Threads: one at a time. Fails: std::system_error that names the file.
 class OwnershipRecords {

@@ -51,7 +51,12 @@ Server::Server(event_base* base, ServerOptions options)
             base_, address, [this](UniqueFd socket, std::string peer) {
                 accepted(std::move(socket), std::move(peer));
             }));
-        for (const std::string& bound : listeners_.back()->addresses()) {
+    }
+}
+
+void Server::announce() const {
+    for (const auto& listener : listeners_) {
+        for (const std::string& bound : listener->addresses()) {
             log_info("listening on " + bound);
         }
     }

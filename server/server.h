@@ -44,6 +44,8 @@ class Server {
     Server& operator=(const Server&) = delete;
     ~Server();
 
+    // Logs where it listens: everything that could fail at the start has succeeded.
+    void announce() const;
     // Accepts no more clients; the ones there are finish what they asked for. The loop ends when
     // the last is gone, or kDrainTime later.
     void drain();
