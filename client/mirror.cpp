@@ -61,12 +61,16 @@ struct Mirror::Setup {
     bool tracking = false;
 };
 
-// Renews a hold's lease while the last copy runs. Threads: its own; failed() by the job's.
+// Renews a hold's lease while the last copy runs, but not past the end of the allowed downtime:
+// whatever becomes of the mirror then, the writers go on. Threads: its own; failed() by the job's.
 class Mirror::LeaseKeeper {
   public:
     LeaseKeeper(const Location& source, const Cancellation& cancellation, std::string hold,
-                milliseconds lease)
-        : server_(source, cancellation), hold_(std::move(hold)), lease_(lease) {
+                milliseconds lease, Clock::time_point deadline)
+        : server_(source, cancellation),
+          hold_(std::move(hold)),
+          lease_(lease),
+          deadline_(deadline) {
         thread_ = std::jthread([this](const std::stop_token& stop) { keep(stop); });
     }
     [[nodiscard]] bool failed() const noexcept { return failed_.load(); }
@@ -75,7 +79,7 @@ class Mirror::LeaseKeeper {
     void keep(const std::stop_token& stop) {
         std::unique_lock lock(mutex_);
         while (!changed_.wait_for(lock, stop, lease_ / 3, [&] { return stop.stop_requested(); })) {
-            if (stop.stop_requested()) {
+            if (stop.stop_requested() || Clock::now() >= deadline_) {
                 return;
             }
             try {
@@ -91,6 +95,7 @@ class Mirror::LeaseKeeper {
     SourceServer server_;
     const std::string hold_;
     const milliseconds lease_;
+    const Clock::time_point deadline_;
     std::atomic<bool> failed_{false};
     std::mutex mutex_;  // of the wait only
     std::condition_variable_any changed_;
@@ -271,8 +276,16 @@ bool Mirror::cut_over(Setup& setup) {
     try {
         hold = setup.server.hold(lease);
         {
-            const LeaseKeeper keeper(options_.copy.source, cancellation_, hold, lease);
-            copy_under_hold(setup, deadline);
+            const LeaseKeeper keeper(options_.copy.source, cancellation_, hold, lease, deadline);
+            // Looked at while requests are under way: the writers must not wait for those.
+            const auto check = [&] {
+                if (Clock::now() >= deadline) {
+                    release_writers(setup, hold);
+                    throw GivenUp("the downtime would have been longer than the allowed " +
+                                  std::to_string(options_.max_downtime.count()) + " ms");
+                }
+            };
+            copy_under_hold(setup, check);
             if (keeper.failed()) {
                 throw GivenUp("the hold on the writers was lost");
             }
@@ -283,14 +296,7 @@ bool Mirror::cut_over(Setup& setup) {
         report({.done = true, .line = downtime_line(downtime_ms)});
         return true;
     } catch (const std::exception& error) {
-        if (!hold.empty()) {
-            try {
-                setup.server.release(hold);
-            } catch (const JobError& lapsed) {
-                log_warning(std::string("cannot release the writers, their lease will: ") +
-                            lapsed.what());
-            }
-        }
+        release_writers(setup, hold);
         if (dynamic_cast<const GivenUp*>(&error) == nullptr) {
             throw;
         }
@@ -303,13 +309,19 @@ bool Mirror::cut_over(Setup& setup) {
     }
 }
 
-void Mirror::copy_under_hold(Setup& setup, Clock::time_point deadline) {
-    const auto check = [&] {
-        if (Clock::now() >= deadline) {
-            throw GivenUp("the downtime would have been longer than the allowed " +
-                          std::to_string(options_.max_downtime.count()) + " ms");
-        }
-    };
+// Does nothing when `hold` is empty; empties it.
+void Mirror::release_writers(Setup& setup, std::string& hold) {
+    if (hold.empty()) {
+        return;
+    }
+    try {
+        setup.server.release(std::exchange(hold, {}));
+    } catch (const JobError& lapsed) {
+        log_warning(std::string("cannot release the writers, their lease will: ") + lapsed.what());
+    }
+}
+
+void Mirror::copy_under_hold(Setup& setup, const std::function<void()>& check) {
     check();
     catch_up(setup, check);
     check();

@@ -64,7 +64,8 @@ class Mirror {
     void wait_for_events(std::chrono::milliseconds limit);
     // True: handed over.
     [[nodiscard]] bool cut_over(Setup& setup);
-    void copy_under_hold(Setup& setup, Clock::time_point deadline);
+    void copy_under_hold(Setup& setup, const std::function<void()>& check);
+    static void release_writers(Setup& setup, std::string& hold);
     [[nodiscard]] double hand_over(Setup& setup, const std::string& hold);
     void show_dirtiness(Setup& setup);
     void report(CutoverOutcome outcome);

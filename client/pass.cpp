@@ -57,10 +57,12 @@ void Pass::run(Scout& source, TargetZeroes& target_zeroes) {
 }
 
 void Pass::flush() {
-    if (parts_.target.traits().can_flush &&
-        parts_.queue.push({.kind = Piece::Kind::flush, .range = {}})) {
-        drain();
+    if (!parts_.target.traits().can_flush) {
+        return;
     }
+    // The queue is empty here: there is room.
+    push({.kind = Piece::Kind::flush, .range = {}});
+    drain();
 }
 
 // Waits for what is under way, and passes a failure on.
@@ -196,8 +198,16 @@ void Pass::handle_data(Range range, TargetZeroes& target_zeroes) {
 }
 
 void Pass::push(const Piece& piece) {
-    if (!parts_.queue.push(piece)) {
-        throw Stopped();
+    for (;;) {
+        switch (parts_.queue.push(piece, kTickInterval)) {
+            case WorkQueue::Pushed::taken:
+                return;
+            case WorkQueue::Pushed::full:
+                look_around();
+                break;
+            case WorkQueue::Pushed::failed:
+                throw Stopped();
+        }
     }
 }
 

@@ -7,11 +7,15 @@
 
 namespace nbdm {
 
-bool WorkQueue::push(const Piece& piece) {
+WorkQueue::Pushed WorkQueue::push(const Piece& piece, std::chrono::milliseconds step) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return failure_ || queued_.size() < kMaxQueued; });
+    const bool room = changed_.wait_for(
+        lock, step, [this] { return failure_ || queued_.size() < kMaxQueued; });
     if (failure_) {
-        return false;
+        return Pushed::failed;
+    }
+    if (!room) {
+        return Pushed::full;
     }
     queued_.push_back(piece);
     ++unfinished_;
@@ -20,7 +24,7 @@ bool WorkQueue::push(const Piece& piece) {
         idle_.back()->wake();
         idle_.pop_back();
     }
-    return true;
+    return Pushed::taken;
 }
 
 std::optional<Piece> WorkQueue::try_pop(IoThread& idle) {

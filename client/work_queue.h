@@ -40,8 +40,10 @@ class WorkQueue {
   public:
     using Clock = std::chrono::steady_clock;
 
-    // Blocks while the queue is full. False: something has failed, the piece was not taken.
-    [[nodiscard]] bool push(const Piece& piece);
+    enum class Pushed { taken, full, failed };
+    // Waits for at most `step` while the queue is full. `failed`: something has; the piece was not
+    // taken.
+    [[nodiscard]] Pushed push(const Piece& piece, std::chrono::milliseconds step);
 
     // Nothing: none is there now; `idle` is woken when one comes.
     [[nodiscard]] std::optional<Piece> try_pop(IoThread& idle);
