@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input: one clear line on standard error, the right exit status, nothing changed."""
+
+import os
+import re
+import socket
+import subprocess
+import threading
+
+import pytest
+
+from harness import CLIENT, MIB, SERVER, make_disk
+
+
+def one_line(result, status, *words):
+    assert result.returncode == status, result.stderr
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+@pytest.fixture
+def source(world):
+    return make_disk(world.path("source"), MIB, [(0, MIB)])
+
+
+def run_server(world, *arguments):
+    return subprocess.run([SERVER, *map(str, arguments)], env=world.env, capture_output=True,
+                          text=True, timeout=20, cwd=world.directory)
+
+
+def test_a_missing_source(world):
+    one_line(world.client("copy", "missing", "target", "--create"), 1, "'missing'", "No such file")
+    assert not world.path("target").exists()
+
+
+def test_an_empty_source(world):
+    world.path("empty").touch()
+    one_line(world.client("copy", "empty", "target", "--create"), 1, "empty")
+    assert not world.path("target").exists()
+
+
+def test_a_source_that_is_a_directory(world):
+    one_line(world.client("copy", ".", "target", "--create"), 1, "directory")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_source(world, source):
+    source.chmod(0)
+    one_line(world.client("copy", source, "target", "--create"), 1, "Permission denied")
+
+
+def test_a_missing_target_without_create(world, source):
+    one_line(world.client("copy", source, "target"), 1, "'target'", "No such file")
+
+
+def test_a_target_that_is_too_small_is_not_touched(world, source):
+    target = make_disk(world.path("target"), MIB - 1, [(0, 100)], seed=9)
+    before = target.read_bytes()
+    one_line(world.client("copy", source, target), 1, "too small", str(MIB))
+    with world.server(f"d={target}") as server:
+        one_line(world.client("copy", source, server.uri("d")), 1, "too small")
+    assert target.read_bytes() == before
+
+
+def test_a_target_that_is_a_directory(world, source):
+    one_line(world.client("copy", source, world.directory), 1, "directory")
+
+
+def test_a_read_only_target_is_not_touched(world, source):
+    target = make_disk(world.path("target"), MIB)
+    with world.server(f"d={target},ro") as server:
+        one_line(world.client("copy", source, server.uri("d")), 1, "read-only")
+
+
+def test_source_and_target_are_the_same_file(world, source):
+    one_line(world.client("copy", source, source), 1, "both the source and the target")
+
+
+def test_an_unknown_export(world, source):
+    target = make_disk(world.path("target"), MIB)
+    with world.server(f"d={target}") as server:
+        one_line(world.client("copy", source, server.uri("other")), 1, "other")
+
+
+def test_nobody_listens(world, source):
+    one_line(world.client("copy", source, "nbd+unix:///d?socket=nobody.sock"), 1, "nobody.sock")
+    one_line(world.client("copy", source, "nbd://127.0.0.1:1/d"), 1, "127.0.0.1:1", "refused")
+
+
+@pytest.mark.parametrize("greeting", [b"SSH-2.0-OpenSSH_9.2\r\n" + b" " * 200, b""])
+def test_a_server_that_is_something_else(world, source, greeting):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def serve():
+            client, _ = listener.accept()
+            client.sendall(greeting)
+            client.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        uri = f"nbd://127.0.0.1:{listener.getsockname()[1]}/d"
+        one_line(world.client("copy", source, uri), 1, uri)
+        thread.join()
+
+
+def test_a_server_that_says_nothing_is_given_up(world, source):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        uri = f"nbd://127.0.0.1:{listener.getsockname()[1]}/d"
+        one_line(world.client("copy", source, uri, limit=30), 1, uri)
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["fly"], ["copy", "one"], ["copy", "a", "b", "--wings"], ["copy", "a", "b", "-c", "0"],
+    ["copy", "a", "b", "--request-size", "5000"], ["copy", "a", "gopher://x"], ["copy", "a", "server:x"],
+    ["copy", "server:x", "b"], ["mirror", "a", "b"], ["mirror", "nbd://h/x", "b"],
+    ["mirror", "server:d", "b", "--granularity", "1K"], ["mirror", "server:d", "b", "--job", "a/b"],
+    ["cutover"], ["cutover", "../x"], ["status", "a b"],
+])
+def test_wrong_usage_is_status_2(world, arguments):
+    one_line(world.client(*arguments), 2)
+
+
+def test_a_source_that_cannot_track_is_sent_to_copy(world, source):
+    one_line(world.client("mirror", source, "target"), 2, "copy", "written")
+
+
+def test_a_mirror_of_an_unknown_export_or_server(world, source):
+    one_line(world.client("mirror", "server:d@/nowhere/x.sock", "t"), 1, "/nowhere/x.sock")
+    with world.server(f"d={source}") as server:
+        one_line(world.client("mirror", server.source("e"), "t"), 1, "'e'")
+
+
+def test_commands_on_a_job_that_is_not_there(world):
+    for command in ("cutover", "cancel", "status"):
+        one_line(world.client(command, "nobody"), 1, "nobody")
+    assert world.client("status").stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["--wings", "d=x"], ["d=a", "d=b"], ["d="], ["d=x,size=0"], ["d=x,size=many"],
+    ["d=x,cache=maybe"], ["d=x,what"], ["d=x", "--listen", "udp:x:1"], ["d=x", "--cpus", "a"],
+    ["d=x", "--take-ownership", "e"], ["d=x", "--max-connections", "0"],
+])
+def test_wrong_server_usage_is_status_2(world, arguments):
+    one_line(run_server(world, *arguments), 2)
+
+
+def test_a_server_without_its_disk(world):
+    listen = ["--listen", "unix:s.sock", "--control", "c.sock"]
+    one_line(run_server(world, "d=missing", *listen), 1, "'missing'")
+    one_line(run_server(world, "d=.", *listen), 1, "directory")
+
+
+def test_a_port_or_socket_in_use(world, source):
+    with world.server(f"d={source}") as server:
+        one_line(run_server(world, f"d={source}", "--listen", f"tcp:127.0.0.1:{server.port}",
+                            "--control", "c.sock"), 1, str(server.port), "in use")
+        one_line(run_server(world, f"d={source}", "--listen", f"unix:{server.socket}",
+                            "--control", "c.sock"), 1, str(server.socket), "in use")
+        one_line(run_server(world, f"d={source}", "--listen", "unix:other.sock", "--control",
+                            server.control), 1, str(server.control), "in use")
+        assert server.socket.exists() and server.control.exists()
+
+
+def test_a_socket_left_by_a_dead_server_is_replaced(world, source):
+    with world.server(f"d={source}", name="s", expect=None) as server:
+        server.kill()
+    with world.server(f"d={source}", name="s") as server:
+        assert world.client("verify", source, server.uri("d")).returncode == 0
+    assert not server.socket.exists() and not server.control.exists()
+
+
+def test_help_and_version_are_on_standard_output(world):
+    for program in (SERVER, CLIENT):
+        for option in ("--help", "--version"):
+            result = subprocess.run([program, option], capture_output=True, text=True, timeout=10)
+            assert result.returncode == 0 and result.stdout and not result.stderr
+        assert re.match(r"nbd-mirror(-server)? \d+\.\d+\.\d+", result.stdout)

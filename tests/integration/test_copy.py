@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nbd-mirror copy` and `verify`."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from harness import CLIENT, GIB, KIB, MIB, Process, allocated_bytes, make_disk, same_content, wait_for
+
+SIZES = [1, 511, 512, 4095, 4097, 65535, 65537, MIB + 1, 3 * MIB + 777, 8 * MIB]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("tcp", [False, True])
+def test_every_size_is_copied_exactly(world, size, tcp):
+    source = make_disk(world.path("source"), size, [(0, size)])
+    target = make_disk(world.path("target"), size)
+    with world.server(f"d={target}") as server:
+        result = world.client("copy", source, server.uri("d", tcp), "--verify")
+        assert result.returncode == 0, result.stderr
+    assert same_content(source, target)
+    assert os.path.getsize(target) == size
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_server_is_copied_to_a_file(world, size):
+    source = make_disk(world.path("source"), size, [(0, size)])
+    with world.server(f"d={source},ro") as server:
+        result = world.client("copy", server.uri("d"), world.path("target"), "--create")
+        assert result.returncode == 0, result.stderr
+    assert same_content(source, world.path("target"))
+
+
+def test_holes_arrive_as_holes(world):
+    source = make_disk(world.path("source"), 64 * MIB, [(3 * MIB, MIB), (40 * MIB + 5, 70 * KIB)])
+    target = make_disk(world.path("target"), 64 * MIB)
+    with world.server(f"d={target}") as server:
+        assert world.client("copy", source, server.uri("d")).returncode == 0
+    assert same_content(source, target)
+    assert allocated_bytes(target) <= allocated_bytes(source) * 1.01
+
+
+def test_zeroes_in_allocated_blocks_are_not_stored(world):
+    source = world.path("source")
+    source.write_bytes(b"\0" * (4 * MIB) + b"x" * MIB + b"\0" * (3 * MIB))
+    assert world.client("copy", source, world.path("target"), "--create").returncode == 0
+    assert same_content(source, world.path("target"))
+    assert allocated_bytes(world.path("target")) <= MIB + 64 * KIB
+
+
+def test_allocated_writes_zeroes_as_data(world):
+    source = make_disk(world.path("source"), 8 * MIB, [(0, KIB)])
+    result = world.client("copy", source, world.path("target"), "--create", "--allocated")
+    assert result.returncode == 0, result.stderr
+    assert same_content(source, world.path("target"))
+    assert allocated_bytes(world.path("target")) >= 8 * MIB
+
+
+def test_old_data_under_a_source_hole_is_cleaned(world):
+    source = make_disk(world.path("source"), 16 * MIB + 999, [(5 * MIB, 3 * MIB)])
+    target = make_disk(world.path("target"), 16 * MIB + 999, [(0, 16 * MIB + 999)], seed=2)
+    with world.server(f"d={target}") as server:
+        assert world.client("copy", source, server.uri("d")).returncode == 0
+    assert same_content(source, target)
+    assert allocated_bytes(target) <= 3 * MIB + 128 * KIB
+
+
+def test_a_larger_target_keeps_its_tail(world):
+    source = make_disk(world.path("source"), 2 * MIB + 100, [(0, 2 * MIB + 100)])
+    target = make_disk(world.path("target"), 4 * MIB, [(0, 4 * MIB)], seed=2)
+    before = target.read_bytes()
+    with world.server(f"d={target}") as server:
+        result = world.client("copy", source, server.uri("d"))
+        assert result.returncode == 0 and "larger" in result.stderr
+    assert same_content(source, target, 2 * MIB + 100)
+    assert target.read_bytes()[2 * MIB + 100:] == before[2 * MIB + 100:]
+
+
+def test_time_grows_with_data_and_not_with_size(world):
+    pieces = [(i * 4 * GIB, 4 * MIB) for i in range(20)]
+
+    def seconds(size):
+        source = make_disk(world.path(f"source{size}"), size, pieces)
+        best = []
+        for _ in range(3):
+            target = make_disk(world.path("target"), 0)
+            target.unlink()
+            make_disk(target, size)
+            with world.server(f"d={target}") as server:
+                begin = time.monotonic()
+                assert world.client("copy", source, server.uri("d")).returncode == 0
+                best.append(time.monotonic() - begin)
+            assert allocated_bytes(target) <= 1.01 * allocated_bytes(source)
+        return min(best)
+
+    # The issue's bound is 1.2 for 500 GiB; on a busy machine a test can only say "not five times".
+    assert seconds(500 * GIB) < 2 * seconds(100 * GIB) + 0.2
+
+
+def test_json_progress_is_one_object_a_line_and_moved_never_falls(world):
+    source = make_disk(world.path("source"), 32 * MIB, [(0, 16 * MIB)])
+    result = world.client("copy", source, world.path("target"), "--create", "--progress", "json")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [each["phase"] for each in lines][-1] == "done"
+    moved = [each["disks"][0]["moved_bytes"] for each in lines]
+    assert moved == sorted(moved)
+    assert all(m <= each["disks"][0]["total_bytes"] for m, each in zip(moved, lines))
+    assert moved[-1] == 32 * MIB
+
+
+def test_verify_names_the_differing_ranges(world):
+    source = make_disk(world.path("source"), 8 * MIB, [(0, 8 * MIB)])
+    target = world.path("target")
+    data = bytearray(source.read_bytes())
+    for offset in (5000, 3 * MIB, 8 * MIB - 1):
+        data[offset] ^= 1
+    target.write_bytes(data)
+    result = world.client("verify", source, target, "--progress", "none")
+    assert result.returncode == 3
+    assert result.stdout.splitlines() == ["bytes 4096-8191 (4.0 KiB) differ",
+                                          "bytes 3145728-3149823 (4.0 KiB) differ",
+                                          "bytes 8384512-8388607 (4.0 KiB) differ"]
+    target.write_bytes(source.read_bytes())
+    result = world.client("verify", source, target, "--progress", "none")
+    assert result.returncode == 0 and result.stdout == "equal\n"
+
+
+def test_data_where_the_other_side_has_a_hole_differs(world):
+    source = make_disk(world.path("source"), 8 * MIB)
+    target = make_disk(world.path("target"), 8 * MIB, [(MIB, 10)])
+    assert world.client("verify", source, target).returncode == 3
+    assert world.client("verify", target, source).returncode == 3
+
+
+def test_an_interrupt_cancels_with_status_4(world):
+    source = make_disk(world.path("source"), 64 * MIB, [(0, 64 * MIB)])
+    target = make_disk(world.path("target"), 64 * MIB)
+    # A stopped server answers nothing more: the copy cannot end by itself.
+    with world.server(f"d={target}") as server:
+        with Process([CLIENT, "copy", source, server.uri("d"), "--progress", "json"], world.env,
+                     world.path("copy.log"), expect=(4,)) as copy:
+            wait_for(lambda: len(server.export("d")) and server.export("d")["connections"] >= 4)
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                os.kill(copy.pid, signal.SIGINT)
+                wait_for(lambda: True)
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            copy.wait()
+            assert copy.process.returncode in (0, 4)
+
+
+def test_a_lost_target_is_one_clear_line_and_status_1(world):
+    source = make_disk(world.path("source"), 256 * MIB, [(0, 256 * MIB)])
+    target = make_disk(world.path("target"), 256 * MIB)
+    with world.server(f"d={target}", expect=None) as server:
+        with Process([CLIENT, "copy", source, server.uri("d"), "--progress", "none"], world.env,
+                     world.path("copy.log"), expect=(1,)) as copy:
+            wait_for(lambda: server.export("d")["written_bytes"] > MIB)
+            server.kill()
+            copy.wait()
+        lines = copy.messages().splitlines()
+        assert len(lines) == 1 and lines[0].startswith("nbd-mirror: cannot ")
+
+
+def test_a_full_target_is_one_clear_line(world):
+    small = world.path("small")
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small],
+                      capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        source = make_disk(world.path("source"), 16 * MIB, [(0, 16 * MIB)])
+        with world.server(f"d={small}/disk,size=16M") as server:
+            result = world.client("copy", source, server.uri("d"), "--progress", "none")
+        assert result.returncode == 1
+        assert "No space left on device" in result.stderr and len(result.stderr.splitlines()) == 1
+        result = world.client("copy", source, small / "other", "--create", "--progress", "none")
+        assert result.returncode == 1 and "No space left on device" in result.stderr
+    finally:
+        subprocess.run(["umount", small], check=True)

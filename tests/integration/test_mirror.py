@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nbd-mirror mirror`: the whole job, under a writer, with kills in each phase."""
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import threading
+import time
+
+import pytest
+
+from harness import (KIB, MIB, Process, fio_writer, make_disk, need, same_content,
+                     wait_for)
+
+nbd = pytest.importorskip("nbd")
+
+
+@pytest.fixture
+def pair(world):
+    """A source server with some data and an empty target server."""
+    size = 96 * MIB + 5 * KIB + 7
+    source = make_disk(world.path("source"), size, [(0, 30 * MIB), (50 * MIB, 20 * MIB)])
+    target = make_disk(world.path("target"), size)
+    with world.server(f"d={source}", name="source-server") as a:
+        with world.server(f"d={target}", name="target-server") as b:
+            yield a, b
+
+
+class Writer(threading.Thread):
+    """Writes, zeroes and trims at random until it is told to stop or meets an error; `shadow` is
+    what the disk must contain."""
+
+    def __init__(self, world, server, seed=1, area=None):
+        super().__init__(daemon=True)
+        self.random = random.Random(seed)
+        self.area = area  # only the first bytes of the disk are written
+        self.handle = nbd.NBD()
+        self.handle.connect_uri(server.uri("d"))
+        self.shadow = bytearray(world.path("source").read_bytes())
+        self.count = 0
+        self.longest = 0
+        self.error = None
+        self.stopped = threading.Event()
+
+    def run(self):
+        size = self.area or len(self.shadow)
+        while not self.stopped.is_set():
+            length = self.random.choice([1, 511, 4096, 65536, 100_000])
+            offset = self.random.randrange(size - length + 1)
+            begin = time.monotonic()
+            try:
+                if self.random.random() < 0.8:
+                    data = self.random.randbytes(length)
+                    self.handle.pwrite(data, offset)
+                else:
+                    data = bytes(length)
+                    self.handle.zero(length, offset)
+            except nbd.Error as error:
+                self.error = error
+                return
+            self.shadow[offset:offset + length] = data
+            self.longest = max(self.longest, time.monotonic() - begin)
+            self.count += 1
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopped.set()
+        self.join(20)
+
+
+@contextlib.contextmanager
+def slow_target(world):
+    """An nbdkit that takes its time for each write: a hold with something to copy lasts."""
+    path = world.path("slow.sock")
+    with Process([need("nbdkit"), "-f", "-U", path, "--filter=delay", "file", world.path("target"),
+                  "wdelay=100ms"], world.env, world.path("nbdkit.log")) as nbdkit:
+        wait_for(path.exists)
+        nbdkit.uri = f"nbd+unix:///?socket={path}"
+        yield nbdkit
+
+
+class background(threading.Thread):
+    """Calls a function while the `with` block runs; `.result` is there afterwards."""
+
+    def __init__(self, call):
+        super().__init__(daemon=True)
+        self.call = call
+        self.result = None
+
+    def run(self):
+        self.result = self.call()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.join(60)
+
+
+def test_a_disk_moves_while_it_is_written(world, pair):
+    source, target = pair
+    with Writer(world, source) as writer:
+        with world.mirror(source.source("d"), target.uri("d")) as mirror:
+            mirror.wait_for_phase("ready")
+            count = writer.count
+            wait_for(lambda: writer.count > count + 50)
+            assert mirror.phase() in ("ready", "catching_up")
+            assert writer.error is None
+            result = mirror.cutover()
+            assert result.returncode == 0, result.stderr
+            line = result.stdout.strip()
+            assert re.fullmatch(r"cut over: downtime \d+ ms", line)
+            assert mirror.wait() == 0
+            assert mirror.output.strip().splitlines()[-1] == line
+        writer.join(20)
+        assert writer.error.errnum == 108  # ESHUTDOWN
+    assert world.path("target").read_bytes() == bytes(writer.shadow)
+    assert same_content(world.path("source"), world.path("target"))
+    status = json.loads(world.client("status", "job", "--json").stdout)
+    assert status["phase"] == "done" and status["downtime_ms"] is not None
+    assert source.export("d")["state"] == "retired"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fio_sees_no_error_before_the_hand_over_and_shutdown_after_it(world, pair, seed):
+    source, target = pair
+    with fio_writer(world, source.uri("d"), size=96 * MIB, seed=seed) as fio:
+        wait_for(lambda: source.export("d")["written_bytes"] > 0)
+        with world.mirror(source.source("d"), target.uri("d")) as mirror:
+            mirror.wait_for_phase("ready")
+            assert fio.running()
+            assert mirror.cutover().returncode == 0
+            mirror.wait()
+        fio.wait()
+        errors = set(re.findall(r"io_u error on file \S+ ([^:]*)", fio.messages() + fio.output))
+        assert errors == {"Cannot send after transport endpoint shutdown"}
+    assert same_content(world.path("source"), world.path("target"))
+
+
+def test_cutover_auto_needs_nobody(world, pair):
+    source, target = pair
+    with Writer(world, source) as writer:
+        with world.mirror(source.source("d"), target.uri("d"), "--cutover", "auto") as mirror:
+            assert mirror.wait() == 0
+        writer.join(20)
+    assert world.path("target").read_bytes() == bytes(writer.shadow)
+
+
+def test_release_leaves_the_writers_where_they_are(world, pair):
+    source, target = pair
+    with Writer(world, source) as writer:
+        with world.mirror(source.source("d"), target.uri("d"), "--handover", "release",
+                          "--cutover", "auto") as mirror:
+            assert mirror.wait() == 0
+        count = writer.count
+        wait_for(lambda: writer.count > count + 20)
+    assert writer.error is None
+    assert source.export("d")["state"] == "serving"
+    assert source.export("d")["trackers"] == []
+
+
+def test_cancel_leaves_the_source_in_service(world, pair):
+    source, target = pair
+    with Writer(world, source) as writer:
+        with world.mirror(source.source("d"), target.uri("d"), expect=(4,)) as mirror:
+            mirror.wait_for_phase("ready")
+            assert world.client("cancel", "job").returncode == 0
+            assert mirror.wait() == 4
+        count = writer.count
+        wait_for(lambda: writer.count > count + 20)
+        assert writer.error is None
+    assert source.export("d")["trackers"] == []
+    assert json.loads(world.client("status", "job", "--json").stdout)["phase"] == "cancelled"
+
+
+@pytest.mark.parametrize("phase", ["preparing", "copying", "catching_up", "ready", "cutting_over"])
+def test_a_mirror_killed_in_any_phase_costs_the_writer_nothing(world, pair, phase):
+    source, target = pair
+    with Writer(world, source) as writer:
+        with world.mirror(source.source("d"), target.uri("d"), "--cutover", "auto") as mirror:
+            # The kill comes at the phase or right after it: the job does not wait to be looked at.
+            order = ["preparing", "copying", "catching_up", "ready", "cutting_over", "done"]
+            def there():
+                now = mirror.phase()
+                return not mirror.running() or (now and order.index(now) >= order.index(phase))
+
+            wait_for(there, 60)
+            mirror.kill()
+        if source.export("d")["state"] == "retired":
+            pytest.skip("the hand-over was faster than the kill")
+        count = writer.count
+        wait_for(lambda: writer.count > count + 20, 15)
+        assert writer.error is None
+        assert writer.longest < 6
+        answer = json.loads(world.client("status", "job", "--json").stdout)
+        assert answer["phase"] == "failed" and "ended" in answer["error"]
+        # The name and the tracker that it left are free for the next one.
+        with world.mirror(source.source("d"), target.uri("d"), "--cutover", "auto") as again:
+            assert again.wait() == 0
+        writer.join(20)
+    assert world.path("target").read_bytes() == bytes(writer.shadow)
+
+
+def test_a_mirror_killed_during_the_hold_lets_the_writer_go_on_within_the_lease(world, pair):
+    source, _ = pair
+    with slow_target(world) as target, Writer(world, source, area=2 * MIB) as writer:
+        with world.mirror(source.source("d"), target.uri) as mirror:
+            mirror.wait_for_phase("ready")
+            with background(mirror.cutover):
+                wait_for(lambda: source.export("d")["state"] == "held")
+                mirror.kill()
+        count = writer.count
+        wait_for(lambda: writer.count > count + 20, 10)
+        assert writer.error is None
+        assert writer.longest < 2.5  # the lease is two seconds
+        assert source.export("d")["state"] == "serving"
+
+
+def test_a_cutover_that_takes_too_long_is_given_up_and_works_later(world, pair):
+    source, _ = pair
+    with slow_target(world) as target, Writer(world, source, area=2 * MIB) as writer:
+        with world.mirror(source.source("d"), target.uri, "--max-downtime", "800") as mirror:
+            mirror.wait_for_phase("ready")
+            with background(mirror.cutover) as asked:
+                # From the hold on the target stands still for longer than the writers may wait.
+                wait_for(lambda: source.export("d")["state"] == "held")
+                os.kill(target.pid, signal.SIGSTOP)
+                try:
+                    wait_for(lambda: source.export("d")["state"] != "held", 20)
+                    count = writer.count
+                    wait_for(lambda: writer.count > count + 20)
+                finally:
+                    os.kill(target.pid, signal.SIGCONT)
+            assert asked.result.returncode == 1
+            assert "not cut over" in asked.result.stderr and "800 ms" in asked.result.stderr
+            assert writer.error is None and writer.longest < 1.5
+            mirror.wait_for_phase("ready")
+            assert mirror.cutover().returncode == 0
+            mirror.wait()
+        writer.join(20)
+    assert world.path("target").read_bytes() == bytes(writer.shadow)
+
+
+def test_a_lost_target_fails_the_job_and_not_the_writer(world, pair):
+    source, target = pair
+    with Writer(world, source) as writer:
+        with world.mirror(source.source("d"), target.uri("d"), expect=(1,)) as mirror:
+            mirror.wait_for_phase("ready")
+            target.kill()
+            assert mirror.wait() == 1
+        assert len(mirror.messages().splitlines()) == 1
+        count = writer.count
+        wait_for(lambda: writer.count > count + 20)
+    assert writer.error is None
+    assert source.export("d")["trackers"] == []
+
+
+def test_two_mirrors_of_one_name_are_refused(world, pair):
+    source, target = pair
+    with world.mirror(source.source("d"), target.uri("d"), expect=(4,)) as mirror:
+        mirror.wait_for_phase("ready")
+        result = world.client("mirror", source.source("d"), target.uri("d"), "--job", "job")
+        assert result.returncode == 1 and "in use" in result.stderr
+        assert mirror.running()
+        world.client("cancel", "job")
+        mirror.wait()
+
+
+def test_a_target_that_cannot_take_the_disk_is_refused_before_it_is_touched(world, pair):
+    source, _ = pair
+    small = make_disk(world.path("small"), MIB, [(0, 512)], seed=5)
+    before = small.read_bytes()
+    with world.server(f"d={small}") as server:
+        result = world.client("mirror", source.source("d"), server.uri("d"))
+        assert result.returncode == 1 and "too small" in result.stderr
+    result = world.client("mirror", source.source("d"), source.uri("d"))
+    assert result.returncode == 1 and "source itself" in result.stderr
+    result = world.client("mirror", source.source("d"), world.path("source"))
+    assert result.returncode == 1 and "source itself" in result.stderr
+    assert small.read_bytes() == before
+    assert source.export("d")["trackers"] == []
+
+
+def test_old_data_at_the_target_is_gone_and_new_holes_arrive(world, pair):
+    source, target = pair
+    with open(world.path("target"), "r+b") as disk:
+        disk.write(random.Random(3).randbytes(90 * MIB))
+    handle = nbd.NBD()
+    handle.connect_uri(source.uri("d"))
+    with world.mirror(source.source("d"), target.uri("d")) as mirror:
+        mirror.wait_for_phase("ready")
+        handle.trim(8 * MIB, 51 * MIB)
+        handle.zero(100_000, 3 * MIB + 1)
+        assert mirror.cutover().returncode == 0
+        mirror.wait()
+    assert same_content(world.path("source"), world.path("target"))
+
+
+def test_progress_is_json_lines_with_every_phase(world, pair):
+    source, target = pair
+    result = world.client("mirror", source.source("d"), target.uri("d"), "--cutover", "auto",
+                          "--progress", "json")
+    assert result.returncode == 0
+    *lines, last = result.stdout.splitlines()
+    assert last.startswith("cut over: downtime ")
+    states = [json.loads(line) for line in lines]
+    phases = list(dict.fromkeys(each["phase"] for each in states))
+    assert phases == ["copying", "catching_up", "ready", "cutting_over", "done"]
+    moved = [each["disks"][0]["moved_bytes"] for each in states]
+    assert moved == sorted(moved)
+    assert states[-1]["disks"][0]["moved_bytes"] <= states[-1]["disks"][0]["total_bytes"]

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exactly one side may write to a disk: retire, its record, and taking ownership back."""
+
+import errno
+import subprocess
+
+import pytest
+
+from harness import MIB, SERVER, make_disk, wait_for
+
+nbd = pytest.importorskip("nbd")
+
+
+def retire(server):
+    held = server.ask("POST", "/v1/exports/d/hold", {"lease_ms": 5000})[1]["hold"]
+    return server.ask("POST", "/v1/exports/d/retire",
+                      {"hold": held, "moved_to": "nbd://elsewhere/d", "job": "j"})
+
+
+def connect(server):
+    handle = nbd.NBD()
+    handle.connect_uri(server.uri("d"))
+    return handle
+
+
+def start(world, *arguments):
+    return subprocess.run([SERVER, *map(str, arguments), "--listen", "unix:x.sock", "--control",
+                           "x.control"], env=world.env, capture_output=True, text=True, timeout=20,
+                          cwd=world.directory)
+
+
+def test_a_retired_disk_refuses_writes_and_says_shutdown(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        idle, busy = connect(server), connect(server)
+        busy.pwrite(b"x" * 512, 0)
+        assert retire(server)[0] == 200
+        for handle in (busy, idle):
+            with pytest.raises(nbd.Error) as refused:
+                handle.pwrite(b"y" * 512, 0)
+            assert refused.value.errnum == errno.ESHUTDOWN
+        late = connect(server)
+        assert late.is_read_only()
+        assert late.pread(512, 0) == b"x" * 512
+        # The old clients are disconnected, the reader stays.
+        wait_for(lambda: server.export("d")["connections"] == 1)
+        assert server.export("d")["state"] == "retired"
+        assert server.ask("POST", "/v1/exports/d/hold", {})[0] == 409
+        assert server.ask("PUT", "/v1/exports/d/trackers/t", {})[0] == 409
+
+
+def test_a_disk_that_moved_away_is_not_served_for_writing_again(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        assert retire(server)[0] == 200
+    for export in (f"d={disk}", f"other={disk}"):
+        result = start(world, export)
+        assert result.returncode == 1
+        assert len(result.stderr.splitlines()) == 1
+        assert "nbd://elsewhere/d" in result.stderr and "--take-ownership" in result.stderr
+    link = world.path("link")
+    link.symlink_to(disk)
+    assert start(world, f"d={link}").returncode == 1
+    with world.server(f"d={disk},ro") as server:
+        assert connect(server).is_read_only()
+
+
+def test_ownership_is_taken_back_once_and_for_all(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        assert retire(server)[0] == 200
+    with world.server(f"d={disk}", options=["--take-ownership", "d"]) as server:
+        connect(server).pwrite(b"x", 0)
+    with world.server(f"d={disk}") as server:
+        connect(server).pwrite(b"x", 0)
+
+
+def test_a_new_disk_at_an_old_place_is_nobody_elses(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        assert retire(server)[0] == 200
+    disk.unlink()
+    make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        assert not connect(server).is_read_only()
+
+
+def test_a_move_that_cannot_be_recorded_does_not_happen(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        world.path("state").mkdir()
+        world.path("state/moved").write_text("in the way")
+        handle = connect(server)
+        status, answer = retire(server)
+        assert status == 500 and "moved" in answer["error"]
+        assert server.export("d")["state"] == "held"
+        handle.pwrite(b"x", 0)  # once the lease has lapsed
+        assert server.export("d")["state"] == "serving"

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trackers, freeze, acknowledge, hold and release over the control socket."""
+
+import os
+import stat
+import threading
+import time
+
+import pytest
+
+from harness import GIB, KIB, MIB, make_disk, wait_for
+
+nbd = pytest.importorskip("nbd")
+
+BLOCK = 64 * KIB
+
+
+@pytest.fixture
+def server(world):
+    disk = make_disk(world.path("disk"), 16 * MIB)
+    with world.server(f"d={disk}") as running:
+        yield running
+
+
+def connect(server, *contexts):
+    handle = nbd.NBD()
+    for context in contexts:
+        handle.add_meta_context(context)
+    handle.connect_uri(server.uri("d"))
+    return handle
+
+
+def tracker(server, path, method="POST", body=None):
+    return server.ask(method, f"/v1/exports/d/trackers/{path}", body)
+
+
+def dirty_ranges(server, name, prefix="nbd-mirror"):
+    context = f"{prefix}:dirty-bitmap:{name}"
+    handle = connect(server, context)
+    assert handle.can_meta_context(context)
+    ranges = []
+
+    def extent(metacontext, offset, entries, error):
+        assert metacontext == context
+        for length, flags in zip(entries[::2], entries[1::2]):
+            if flags & 1:
+                ranges.append((offset, length))
+            offset += length
+
+    handle.block_status(handle.get_size(), 0, extent)
+    handle.shutdown()
+    return ranges
+
+
+def test_every_kind_of_write_is_marked(server):
+    assert tracker(server, "t", "PUT", {"granularity": BLOCK})[0] == 201
+    handle = connect(server)
+    handle.pwrite(b"x" * 10, BLOCK - 5)          # two blocks
+    handle.zero(100, 4 * BLOCK)
+    handle.trim(BLOCK, 8 * BLOCK)
+    handle.pwrite(b"x", 16 * MIB - 1, nbd.CMD_FLAG_FUA)
+    status, frozen = tracker(server, "t/freeze")
+    assert status == 200 and frozen["dirty_bytes"] == 5 * BLOCK
+    expected = [(0, 2 * BLOCK), (4 * BLOCK, BLOCK), (8 * BLOCK, BLOCK), (16 * MIB - BLOCK, BLOCK)]
+    assert dirty_ranges(server, "t") == expected
+    assert dirty_ranges(server, "t", "qemu") == expected
+
+
+def test_a_refused_write_is_not_marked(server):
+    tracker(server, "t", "PUT", {})
+    handle = connect(server)
+    handle.set_strict_mode(0)
+    with pytest.raises(nbd.Error):
+        handle.pwrite(b"x" * 512, 16 * MIB)
+    assert tracker(server, "t/freeze")[1]["dirty_bytes"] == 0
+
+
+def test_generations_are_acknowledged_in_step(server):
+    tracker(server, "t", "PUT", {"granularity": BLOCK})
+    handle = connect(server)
+    handle.pwrite(b"x", 0)
+    first = tracker(server, "t/freeze")[1]["generation"]
+    handle.pwrite(b"x", BLOCK)
+    assert tracker(server, "t/acknowledge", body={"generation": first + 1})[0] == 409
+    assert tracker(server, "t/acknowledge", body={"generation": first})[0] == 200
+    assert dirty_ranges(server, "t") == []
+    assert tracker(server, "t/freeze")[1]["dirty_bytes"] == BLOCK
+    assert tracker(server, "t/freeze")[1]["dirty_bytes"] == BLOCK  # not acknowledged: merged
+
+
+def test_trackers_are_created_once_and_refused_with_reason(server):
+    assert tracker(server, "t", "PUT", {"granularity": BLOCK})[0] == 201
+    assert tracker(server, "t", "PUT", {"granularity": BLOCK})[0] == 200
+    assert tracker(server, "t", "PUT", {"granularity": 4096})[0] == 409
+    for granularity in (0, 1000, 2048, -4096, GIB, "x"):
+        status, answer = tracker(server, "u", "PUT", {"granularity": granularity})
+        assert status == 400 and answer["error"]
+    assert tracker(server, "nobody/freeze")[0] == 404
+    assert tracker(server, "t", "DELETE")[0] == 200
+    assert tracker(server, "t", "DELETE")[0] == 404
+    assert server.ask("PUT", "/v1/exports/e/trackers/t", {})[0] == 404
+
+
+def test_a_removed_tracker_is_not_read_on(server):
+    tracker(server, "t", "PUT", {})
+    handle = connect(server, "nbd-mirror:dirty-bitmap:t")
+    tracker(server, "t", "DELETE")
+    with pytest.raises(nbd.Error):
+        handle.block_status(MIB, 0, lambda *_: 0)
+
+
+def test_the_control_socket_is_the_owners(server):
+    assert stat.S_IMODE(os.stat(server.control).st_mode) == 0o600
+
+
+def hold(server, lease_ms=5000, **body):
+    return server.ask("POST", "/v1/exports/d/hold", {"lease_ms": lease_ms, **body})
+
+
+class Writer(threading.Thread):
+    """Writes one block after the other; remembers the longest wait and the error it met."""
+
+    def __init__(self, server):
+        super().__init__(daemon=True)
+        self.handle = connect(server)
+        self.count = 0
+        self.longest = 0
+        self.error = None
+        self.stop = False
+
+    def run(self):
+        while not self.stop:
+            begin = time.monotonic()
+            try:
+                self.handle.pwrite(b"x" * 512, (self.count % 1000) * 4096)
+            except nbd.Error as error:
+                self.error = error
+                return
+            self.longest = max(self.longest, time.monotonic() - begin)
+            self.count += 1
+
+
+@pytest.fixture
+def writer(server):
+    thread = Writer(server)
+    thread.start()
+    wait_for(lambda: thread.count > 10)
+    yield thread
+    thread.stop = True
+    thread.join(20)
+
+
+def test_held_writers_wait_and_go_on_after_the_release(server, writer):
+    status, answer = hold(server)
+    assert status == 200
+    before = writer.count
+    reader = connect(server)
+    reader.pread(4096, 0)  # reads go on
+    assert server.export("d")["state"] == "held"
+    tracker(server, "t", "PUT", {})
+    assert tracker(server, "t/freeze")[1]["dirty_bytes"] == 0
+    assert writer.count <= before + 1  # its answer may have been on the way
+    status, times = server.ask("POST", "/v1/exports/d/release", {"hold": answer["hold"]})
+    assert status == 200 and times["longest_wait_ms"] > 0
+    wait_for(lambda: writer.count > before + 10)
+    assert writer.error is None
+
+
+def test_a_lapsed_lease_lets_the_writers_go_on_and_refuses_its_holder(server, writer):
+    status, answer = hold(server, lease_ms=200)
+    assert status == 200
+    before = writer.count
+    wait_for(lambda: writer.count > before + 10, 10)
+    for action in ("release", "retire"):
+        status, _ = server.ask("POST", f"/v1/exports/d/{action}", {"hold": answer["hold"]})
+        assert status == 409
+    assert hold(server, hold=answer["hold"])[0] == 409
+    assert writer.error is None
+    assert 0.1 < writer.longest < 5
+
+
+def test_a_renewed_lease_lasts(server, writer):
+    answer = hold(server, lease_ms=500)[1]
+    before = writer.count
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        assert hold(server, lease_ms=500, hold=answer["hold"])[0] == 200
+    assert writer.count <= before + 1
+    assert server.ask("POST", "/v1/exports/d/release", {"hold": answer["hold"]})[0] == 200
+
+
+def test_a_second_hold_and_a_wrong_id_are_refused(server):
+    answer = hold(server)[1]
+    assert hold(server)[0] == 409
+    assert server.ask("POST", "/v1/exports/d/release", {"hold": "0000"})[0] == 409
+    assert hold(server, lease_ms=0)[0] == 400
+    assert server.ask("POST", "/v1/exports/d/release", {})[0] == 400
+    assert server.ask("POST", "/v1/exports/d/release", {"hold": answer["hold"]})[0] == 200
+
+
+def test_a_new_connection_is_held_too(server):
+    answer = hold(server)[1]
+    late = Writer(server)
+    late.start()
+    reader = connect(server)
+    assert reader.pread(512, 0) == b"\0" * 512
+    assert late.count == 0
+    server.ask("POST", "/v1/exports/d/release", {"hold": answer["hold"]})
+    wait_for(lambda: late.count > 0)
+    late.stop = True
+    late.join(20)
+
+
+def test_a_write_before_goodbye_is_done_when_the_hold_ends(server):
+    answer = hold(server)[1]
+    handle = connect(server)
+    cookie = handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b"y" * 512)), 4096)
+    handle.aio_disconnect()
+    assert cookie > 0
+    server.ask("POST", "/v1/exports/d/release", {"hold": answer["hold"]})
+    wait_for(lambda: connect(server).pread(512, 4096) == b"y" * 512)
+
+
+def test_metrics_and_connections_tell_what_is_there(server):
+    handle = connect(server)
+    handle.pwrite(b"x" * 4096, 0)
+    status, text = server.ask("GET", "/metrics")
+    assert status == 200
+    assert 'nbd_mirror_export_written_bytes_total{export="d"} 4096' in text
+    connections = server.ask("GET", "/v1/connections")[1]["connections"]
+    assert [each["export"] for each in connections] == ["d"]
+    assert f"nbd-{connections[0]['id']}" in server.cpu_threads()
+    for path in ("/", "/v1", "/v1/nothing", "/v1/exports/d/x/y"):
+        assert server.ask("GET", path)[0] == 404

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the Python suites share: our two programs as objects that end with the test, raw disks with
+known content, and waiting for a condition with a deadline."""
+
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("NBD_MIRROR_BUILD", ROOT / "build"))
+SERVER = BUILD / "server" / "nbd-mirror-server"
+CLIENT = BUILD / "client" / "nbd-mirror"
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+def need(program):
+    """Skips the test where another project's program is missing."""
+    path = shutil.which(program)
+    if path is None:
+        pytest.skip(f"{program} is not installed")
+    return path
+
+
+def wait_for(condition, limit=20.0, what="the condition"):
+    """Asks until `condition` answers with something true, and returns that."""
+    deadline = time.monotonic() + limit
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"{what}: not within {limit} s"
+        time.sleep(0.01)
+
+
+def make_disk(path, size, pieces=(), seed=1):
+    """A sparse file with random data at each (offset, length) of `pieces`."""
+    content = random.Random(seed)
+    with open(path, "wb") as disk:
+        disk.truncate(size)
+        for offset, length in pieces:
+            disk.seek(offset)
+            while length > 0:
+                part = min(length, 16 * MIB)
+                disk.write(content.randbytes(part))
+                length -= part
+    return path
+
+
+def same_content(a, b, size=None):
+    """Whether two files agree, over the first `size` bytes if it is given."""
+    with open(a, "rb") as left, open(b, "rb") as right:
+        done = 0
+        while size is None or done < size:
+            step = MIB if size is None else min(MIB, size - done)
+            x, y = left.read(step), right.read(step)
+            if x != y:
+                return False
+            if not x:
+                return True
+            done += len(x)
+    return True
+
+
+def allocated_bytes(path):
+    return os.stat(path).st_blocks * 512
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout=30):
+        super().__init__("localhost", timeout=timeout)
+        self.path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def ask(control, method, path, body=None, timeout=30):
+    """One HTTP request over a control socket: (status, JSON or text)."""
+    connection = UnixConnection(control, timeout)
+    try:
+        connection.request(method, path, None if body is None else json.dumps(body))
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        is_json = answer.getheader("Content-Type") == "application/json"
+        return answer.status, json.loads(text) if is_json else text
+    finally:
+        connection.close()
+
+
+class Process:
+    """A program that is ended, and must end well, when its `with` block is left."""
+
+    def __init__(self, arguments, env, log, expect=(0,)):
+        self.log = pathlib.Path(log)
+        self.expect = expect
+        with open(self.log, "wb") as stderr:
+            self.process = subprocess.Popen(
+                [str(each) for each in arguments], env=env, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def messages(self):
+        return self.log.read_text()
+
+    def running(self):
+        return self.process.poll() is None
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.expect = None
+
+    def stop(self, limit=30):
+        if self.running():
+            self.process.send_signal(signal.SIGTERM)
+        return self.wait(limit)
+
+    def wait(self, limit=60):
+        self.output, _ = self.process.communicate(timeout=limit)
+        return self.process.returncode
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if self.expect is None:
+            return
+        try:
+            status = self.stop()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        if kind is None:
+            assert status in self.expect, f"exit {status}\n{self.messages()}"
+
+
+class World:
+    """One test's directory, with the runtime and state directories of our programs in it."""
+
+    def __init__(self, directory):
+        self.directory = pathlib.Path(directory)
+        self.env = dict(os.environ,
+                        NBD_MIRROR_RUNTIME_DIR=str(self.directory / "run"),
+                        NBD_MIRROR_STATE_DIR=str(self.directory / "state"))
+        self.count = 0
+
+    def path(self, name):
+        return self.directory / name
+
+    def server(self, *exports, options=(), listen=None, expect=(0,), name=None):
+        self.count += 1
+        name = name or f"server{self.count}"
+        return Server(self, name, exports, options, listen, expect)
+
+    def client(self, *arguments, limit=120):
+        """Runs `nbd-mirror` to its end."""
+        return subprocess.run([str(CLIENT), *map(str, arguments)], env=self.env,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=limit, cwd=self.directory)
+
+    def mirror(self, source, target, *options, job="job", expect=(0,)):
+        return Mirror(self, source, target, options, job, expect)
+
+
+class Server(Process):
+    """An nbd-mirror-server that listens on a Unix socket and on a TCP port of its own."""
+
+    def __init__(self, world, name, exports, options, listen, expect):
+        self.socket = world.path(f"{name}.sock")
+        self.control = world.path(f"{name}.control")
+        listen = listen or [f"unix:{self.socket}", "tcp:127.0.0.1:0"]
+        arguments = [SERVER, *exports, "--control", self.control, *options]
+        for address in listen:
+            arguments += ["--listen", address]
+        super().__init__(arguments, world.env, world.path(f"{name}.log"), expect)
+        wait_for(lambda: self.control.exists() or not self.running(), what="the server's start")
+        assert self.running(), self.messages()
+
+    @property
+    def port(self):
+        return int(re.search(r"listening on tcp:127\.0\.0\.1:(\d+)", self.messages()).group(1))
+
+    def uri(self, export="", tcp=False):
+        if tcp:
+            return f"nbd://127.0.0.1:{self.port}/{export}"
+        return f"nbd+unix:///{export}?socket={self.socket}"
+
+    def source(self, export):
+        return f"server:{export}@{self.control}"
+
+    def ask(self, method, path, body=None, timeout=30):
+        return ask(self.control, method, path, body, timeout)
+
+    def export(self, name):
+        status, answer = self.ask("GET", f"/v1/exports/{name}")
+        assert status == 200
+        return answer
+
+    def cpu_threads(self):
+        """Names of the threads, as `top -H` shows them."""
+        tasks = pathlib.Path(f"/proc/{self.pid}/task")
+        return sorted((task / "comm").read_text().strip() for task in tasks.iterdir())
+
+
+class Mirror(Process):
+    """A running `nbd-mirror mirror`."""
+
+    def __init__(self, world, source, target, options, job, expect):
+        self.world = world
+        self.job = job
+        super().__init__([CLIENT, "mirror", source, target, "--job", job, "--progress", "none",
+                          *options], world.env, world.path(f"mirror-{job}.log"), expect)
+
+    @property
+    def control(self):
+        return self.world.path("run") / "jobs" / f"{self.job}.sock"
+
+    def status(self):
+        """The job's status, or nothing while it cannot be asked."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return ask(self.control, "GET", "/v1/job")[1]
+        return None
+
+    def phase(self):
+        status = self.status()
+        return status and status["phase"]
+
+    def wait_for_phase(self, *phases, limit=60):
+        def there():
+            phase = self.phase()
+            if phase in phases:
+                return phase
+            assert self.running(), f"ended instead of {phases}: {self.messages()}"
+            return None
+        return wait_for(there, limit, f"phase {phases}")
+
+    def cutover(self):
+        return self.world.client("cutover", self.job)
+
+
+@contextlib.contextmanager
+def fio_writer(world, uri, seconds=60, size=64 * MIB, rate="100m", seed=1, block="16k", depth=16):
+    """fio's NBD engine, writing at random; `.stop()` and look at `.output` afterwards."""
+    need("fio")
+    with Process(["fio", "--name=writer", "--ioengine=nbd", f"--uri={uri}", "--rw=randwrite",
+                  f"--bs={block}", f"--iodepth={depth}", f"--rate={rate}", "--time_based",
+                  f"--runtime={seconds}", f"--randseed={seed}", f"--size={size}",
+                  "--buffer_compress_percentage=0", "--refill_buffers"],
+                 world.env, world.path("fio.log"), expect=(0, 1, 128)) as writer:
+        yield writer

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/dirty_map.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <random>
+#include <thread>
+#include <vector>
+
+namespace nbdm {
+
+namespace {
+
+constexpr std::uint32_t kBlock = 4096;
+
+std::vector<bool> blocks_of(const DirtyMap& map, std::uint64_t disk_bytes) {
+    std::vector<bool> result((disk_bytes + kBlock - 1) / kBlock);
+    for (std::uint64_t at = 0; at < disk_bytes;) {
+        const DirtyExtent extent = map.next_extent(Range::from_to(at, disk_bytes));
+        for (std::uint64_t block = at / kBlock; block * kBlock < extent.range.end(); ++block) {
+            result[block] = extent.dirty;
+        }
+        at = extent.range.end();
+    }
+    return result;
+}
+
+}  // namespace
+
+TEST(DirtyMap, AWriteOfOneByteMarksItsWholeBlock) {
+    DirtyMap map(1 << 20, kBlock);
+    map.mark({4095, 2});
+    EXPECT_EQ(map.count_bytes(), 2u * kBlock);
+    EXPECT_EQ(map.next_extent({0, 1 << 20}).range, (Range{0, 8192}));
+}
+
+TEST(DirtyMap, TheLastBlockIsAsShortAsTheDisk) {
+    const std::uint64_t disk = 5 * kBlock + 7;
+    DirtyMap map(disk, kBlock);
+    map.mark({disk - 1, 1});
+    EXPECT_EQ(map.count_bytes(), 7u);
+    const DirtyExtent clean = map.next_extent({0, disk});
+    EXPECT_FALSE(clean.dirty);
+    const DirtyExtent dirty = map.next_extent(Range::from_to(clean.range.end(), disk));
+    EXPECT_TRUE(dirty.dirty);
+    EXPECT_EQ(dirty.range.end(), disk);
+}
+
+TEST(DirtyMap, ADiskSmallerThanABlockHasOneBlock) {
+    DirtyMap map(100, 65536);
+    map.mark({0, 100});
+    EXPECT_EQ(map.count_bytes(), 100u);
+    EXPECT_EQ(map.next_extent({10, 50}).range, (Range{10, 50}));
+}
+
+TEST(DirtyMap, AgreesWithAPlainListOfBlocks) {
+    std::mt19937 random(1);
+    for (int round = 0; round < 200; ++round) {
+        const std::uint64_t disk = 1 + random() % (300 * kBlock);
+        DirtyMap map(disk, kBlock);
+        std::vector<bool> expected((disk + kBlock - 1) / kBlock);
+        for (int i = 0; i < 5; ++i) {
+            const std::uint64_t offset = random() % disk;
+            const Range range = Range{offset, 1 + random() % (disk - offset)};
+            map.mark(range);
+            for (std::uint64_t block = range.offset / kBlock; block * kBlock < range.end();
+                 ++block) {
+                expected[block] = true;
+            }
+        }
+        ASSERT_EQ(blocks_of(map, disk), expected) << "round " << round;
+    }
+}
+
+TEST(DirtyMap, MovingAddsToWhatWasNotAcknowledged) {
+    DirtyMap active(1 << 20, kBlock);
+    DirtyMap frozen(1 << 20, kBlock);
+    active.mark({0, 1});
+    active.move_into(frozen);
+    active.mark({kBlock, 1});
+    active.move_into(frozen);
+    EXPECT_EQ(frozen.count_bytes(), 2u * kBlock);
+    EXPECT_EQ(active.count_bytes(), 0u);
+}
+
+TEST(DirtyMap, AMarkThatRacesWithAMoveIsNeverLost) {
+    constexpr std::uint64_t kDisk = 64 * kBlock;
+    constexpr int kMarks = 20000;
+    DirtyMap active(kDisk, kBlock);
+    DirtyMap frozen(kDisk, kBlock);
+    // The writer raises the block's count, then marks it; the mover reads the counts of the blocks
+    // that it took. At the end every count has been seen.
+    std::vector<std::atomic<int>> written(64);
+    std::vector<int> seen(64);
+    std::atomic<bool> done{false};
+    std::jthread writer([&] {
+        std::mt19937 random(2);
+        for (int i = 0; i < kMarks; ++i) {
+            const std::size_t block = random() % 64;
+            written[block].fetch_add(1, std::memory_order_relaxed);
+            active.mark({block * kBlock, kBlock});
+        }
+        done.store(true);
+    });
+    bool last = false;
+    while (!last) {
+        last = done.load();
+        active.move_into(frozen);
+        const auto blocks = blocks_of(frozen, kDisk);
+        for (std::size_t block = 0; block < 64; ++block) {
+            if (blocks[block]) {
+                seen[block] = written[block].load(std::memory_order_relaxed);
+            }
+        }
+        frozen.clear();
+    }
+    for (std::size_t block = 0; block < 64; ++block) {
+        EXPECT_EQ(seen[block], written[block].load()) << "block " << block;
+    }
+}
+
+}  // namespace nbdm

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/durable_file.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <iterator>
+#include <system_error>
+
+#include "tests/unit/test_support.h"
+
+namespace nbdm {
+namespace {
+
+std::size_t files_in(const std::string& directory) {
+    const std::filesystem::directory_iterator files(directory);
+    return static_cast<std::size_t>(std::distance(begin(files), end(files)));
+}
+
+TEST(DurableFile, WhatWasWrittenIsRead) {
+    const TemporaryDirectory directory;
+    const std::string text = std::string("a\0b\n", 4) + std::string(100'000, 'x');
+    write_file_durably(directory.file("state"), text);
+    EXPECT_EQ(read_file(directory.file("state")), text);
+}
+
+TEST(DurableFile, ShorterTextReplacesLongerAndNothingElseIsLeft) {
+    const TemporaryDirectory directory;
+    write_file_durably(directory.file("state"), "a long first text");
+    write_file_durably(directory.file("state"), "short");
+    EXPECT_EQ(read_file(directory.file("state")), "short");
+    EXPECT_EQ(files_in(directory.path()), 1U);
+}
+
+TEST(DurableFile, ReaderWithTheOldFileOpenKeepsTheOldText) {
+    const TemporaryDirectory directory;
+    write_file_durably(directory.file("state"), "old");
+    std::filesystem::create_hard_link(directory.file("state"), directory.file("as opened"));
+    write_file_durably(directory.file("state"), "new");
+    EXPECT_EQ(read_file(directory.file("as opened")), "old");
+}
+
+TEST(DurableFile, OnlyItsOwnerMayReadIt) {
+    const TemporaryDirectory directory;
+    write_file_durably(directory.file("state"), "x");
+    struct stat status {};
+    ASSERT_EQ(::stat(directory.file("state").c_str(), &status), 0);
+    EXPECT_EQ(status.st_mode & 0777U, 0600U);
+}
+
+TEST(DurableFile, MissingFileIsNothingAndNotAnError) {
+    const TemporaryDirectory directory;
+    EXPECT_EQ(read_file(directory.file("missing")), std::nullopt);
+}
+
+TEST(DurableFile, FailedReplacementNamesThePathAndLeavesNoTemporaryFile) {
+    const TemporaryDirectory directory;
+    const std::string in_the_way = directory.file("a directory");
+    std::filesystem::create_directory(in_the_way);
+    try {
+        write_file_durably(in_the_way, "x");
+        ADD_FAILURE() << "a directory was replaced by a file";
+    } catch (const std::system_error& error) {
+        EXPECT_NE(std::string(error.what()).find(in_the_way), std::string::npos);
+    }
+    EXPECT_EQ(files_in(directory.path()), 1U);
+}
+
+TEST(DurableFile, UnreadableFileIsAnErrorThatNamesThePath) {
+    const TemporaryDirectory directory;
+    try {
+        const auto text = read_file(directory.path());
+        ADD_FAILURE() << "a directory was read as a file";
+    } catch (const std::system_error& error) {
+        EXPECT_EQ(error.code().value(), EISDIR);
+        EXPECT_NE(std::string(error.what()).find(directory.path()), std::string::npos);
+    }
+}
+
+}  // namespace
+}  // namespace nbdm

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/log.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace nbdm {
+namespace {
+
+// What `work` wrote to standard error.
+template <typename Work>
+std::string logged(LogLevel least_important, Work work) {
+    testing::internal::CaptureStderr();
+    set_log_level(least_important);
+    work();
+    set_log_level(LogLevel::info);
+    return testing::internal::GetCapturedStderr();
+}
+
+TEST(Log, LessImportantThanTheMinimumIsLeftOut) {
+    const auto all_levels = [] {
+        log_error("e");
+        log_warning("w");
+        log_info("i");
+        log_debug("d");
+    };
+    EXPECT_EQ(logged(LogLevel::error, all_levels), "error: e\n");
+    EXPECT_EQ(logged(LogLevel::info, all_levels), "error: e\nwarning: w\ni\n");
+    EXPECT_EQ(logged(LogLevel::debug, all_levels), "error: e\nwarning: w\ni\nd\n");
+}
+
+TEST(Log, AnEventStaysOneLineWhateverAPeerPutIntoAName) {
+    EXPECT_EQ(logged(LogLevel::info, [] { log_info("name 'a\nb\x1b[31m\r'"); }),
+              "name 'a b [31m '\n");
+}
+
+TEST(Log, LinesOfSeveralThreadsDoNotMix) {
+    const std::string text = logged(LogLevel::info, [] {
+        std::vector<std::jthread> threads;
+        for (char name = 'a'; name < 'e'; ++name) {
+            threads.emplace_back([name] {
+                for (int i = 0; i < 200; ++i) {
+                    log_info(std::string(100, name));
+                }
+            });
+        }
+    });
+    std::istringstream lines(text);
+    int count = 0;
+    for (std::string line; std::getline(lines, line); ++count) {
+        EXPECT_EQ(line, std::string(100, line[0]));
+    }
+    EXPECT_EQ(count, 800);
+}
+
+// The journal is looked for once in a process, so this needs one of its own.
+TEST(LogDeathTest, LinesCarryAPriorityWhenTheJournalReadsThem) {
+    testing::GTEST_FLAG(death_test_style) = "threadsafe";
+    EXPECT_EXIT(
+        {
+            ::setenv("JOURNAL_STREAM", "8:1", 1);
+            set_log_level(LogLevel::debug);
+            log_error("e");
+            log_warning("w");
+            log_info("i");
+            log_debug("d");
+            ::_exit(0);
+        },
+        testing::ExitedWithCode(0), "^<3>e\n<4>w\n<6>i\n<7>d\n$");
+}
+
+}  // namespace
+}  // namespace nbdm

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/meta_contexts.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+namespace nbdm {
+
+namespace {
+
+class MetaContexts : public testing::Test {
+  protected:
+    MetaContexts() {
+        EXPECT_EQ(served_.trackers().add("t", 65536), TrackerSet::Added::created);
+    }
+    ~MetaContexts() override { ::unlink(path_.c_str()); }
+
+    static std::vector<std::string> names(const std::vector<MetaContext>& contexts) {
+        std::vector<std::string> result;
+        for (const MetaContext& context : contexts) {
+            result.push_back(context.name);
+        }
+        return result;
+    }
+
+    std::string path_ = testing::TempDir() + "nbd-mirror-meta-" + std::to_string(::getpid());
+    Export served_{{.name = "d", .path = path_, .description = {}, .create_bytes = 1 << 20}, -1};
+};
+
+using Names = std::vector<std::string>;
+
+}  // namespace
+
+TEST_F(MetaContexts, NoQueryListsAllAndSetsNone) {
+    EXPECT_EQ(names(match_meta_contexts(served_, {}, MetaQueryKind::list)),
+              (Names{"base:allocation", "nbd-mirror:dirty-bitmap:t", "qemu:dirty-bitmap:t"}));
+    EXPECT_TRUE(match_meta_contexts(served_, {}, MetaQueryKind::set).empty());
+}
+
+TEST_F(MetaContexts, ANamespaceListsItsLeavesButSelectsNothing) {
+    EXPECT_EQ(names(match_meta_contexts(served_, {"qemu:"}, MetaQueryKind::list)),
+              (Names{"qemu:dirty-bitmap:t"}));
+    EXPECT_TRUE(match_meta_contexts(served_, {"base:"}, MetaQueryKind::set).empty());
+}
+
+TEST_F(MetaContexts, AContextIsSelectedOnceWithAnIdOfItsOwn) {
+    const auto set = match_meta_contexts(
+        served_, {"base:allocation", "base:allocation", "nbd-mirror:dirty-bitmap:t", "x:y"},
+        MetaQueryKind::set);
+    ASSERT_EQ(names(set), (Names{"base:allocation", "nbd-mirror:dirty-bitmap:t"}));
+    EXPECT_NE(set[0].id, set[1].id);
+    EXPECT_TRUE(set[0].is_allocation());
+    EXPECT_FALSE(set[1].is_allocation());
+}
+
+}  // namespace nbdm

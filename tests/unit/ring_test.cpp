@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "iothread/ring.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <memory>
+#include <vector>
+
+#include "iothread/io_thread.h"
+#include "iothread/unique_fd.h"
+
+namespace nbdm {
+
+namespace {
+
+class Recorder final : public Operation {
+  public:
+    std::vector<int> results;
+
+  private:
+    void completed(int result) noexcept override { results.push_back(result); }
+};
+
+}  // namespace
+
+TEST(Ring, TakesMoreOperationsThanItHasEntries) {
+    Ring ring(4);
+    const UniqueFd zero(::open("/dev/zero", O_RDONLY));
+    std::vector<std::unique_ptr<Recorder>> all;
+    std::array<std::byte, 8> memory{};
+    for (int i = 0; i < 50; ++i) {
+        all.push_back(std::make_unique<Recorder>());
+        ring.read(*all.back(), zero.get(), memory, 0);
+    }
+    while (ring.pending() > 0) {
+        ring.run_once(true);
+    }
+    for (const auto& each : all) {
+        EXPECT_EQ(each->results, std::vector<int>{8});
+    }
+}
+
+TEST(Ring, AFailureArrivesAsACompletion) {
+    Ring ring(4);
+    Recorder bad;
+    std::array<std::byte, 8> memory{};
+    ring.read(bad, -1, memory, 0);
+    ring.run_once(true);
+    EXPECT_EQ(bad.results, std::vector<int>{-EBADF});
+}
+
+TEST(Ring, ACancelledOperationAnswersForItself) {
+    Ring ring(4);
+    const UniqueFd never(::eventfd(0, EFD_NONBLOCK));
+    Recorder poll;
+    ring.poll(poll, never.get(), POLLIN);
+    ring.run_once(false);
+    EXPECT_TRUE(poll.pending());
+    ring.cancel(poll);
+    while (poll.pending()) {
+        ring.run_once(true);
+    }
+    EXPECT_EQ(poll.results, std::vector<int>{-ECANCELED});
+}
+
+TEST(Ring, ALookWithoutWaitingSeesWhatHasCompleted) {
+    Ring ring(4);
+    const UniqueFd event(::eventfd(0, EFD_NONBLOCK));
+    Recorder poll;
+    ring.poll(poll, event.get(), POLLIN);
+    ring.run_once(false);
+    const std::uint64_t one = 1;
+    ASSERT_EQ(::write(event.get(), &one, sizeof(one)), 8);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (poll.pending() && std::chrono::steady_clock::now() < deadline) {
+        ring.run_once(false);
+    }
+    EXPECT_EQ(poll.results.size(), 1u);
+}
+
+TEST(IoThread, AWakeUpIsNotLostWhenItComesBeforeTheWait) {
+    std::atomic<int> rounds{0};
+    IoThread thread({.name = "wake-test"}, [&](IoThread& self) {
+        Ring ring(8);
+        WakeOperation wake(ring, self);
+        while (!self.stop_requested()) {
+            ring.run_once(true);
+            rounds.fetch_add(1);
+            rounds.notify_all();
+        }
+        wake.disarm();
+        while (ring.pending() > 0) {
+            ring.run_once(true);
+        }
+    });
+    thread.wake();
+    thread.start();
+    rounds.wait(0);
+    EXPECT_GE(rounds.load(), 1);
+}
+
+}  // namespace nbdm

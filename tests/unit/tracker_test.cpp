@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/tracker.h"
+
+#include <gtest/gtest.h>
+
+namespace nbdm {
+
+namespace {
+
+constexpr std::uint64_t kDisk = 1 << 20;
+constexpr std::uint32_t kBlock = 65536;
+
+}  // namespace
+
+TEST(TrackerSet, AWriteAfterTheFreezeIsInTheNextGeneration) {
+    TrackerSet trackers(kDisk);
+    ASSERT_EQ(trackers.add("t", kBlock), TrackerSet::Added::created);
+    trackers.mark({0, 1});
+    const auto first = trackers.freeze("t");
+    trackers.mark({kBlock, 1});
+    EXPECT_EQ(first->dirty_bytes, kBlock);
+    EXPECT_EQ(trackers.acknowledge("t", first->generation), TrackerSet::Acknowledged::yes);
+    const auto second = trackers.freeze("t");
+    EXPECT_EQ(second->dirty_bytes, kBlock);
+    EXPECT_GT(second->generation, first->generation);
+}
+
+TEST(TrackerSet, AGenerationThatWasNotAcknowledgedComesAgain) {
+    TrackerSet trackers(kDisk);
+    ASSERT_EQ(trackers.add("t", kBlock), TrackerSet::Added::created);
+    trackers.mark({0, 1});
+    const auto lost = trackers.freeze("t");
+    trackers.mark({kBlock, 1});
+    EXPECT_EQ(trackers.freeze("t")->dirty_bytes, 2 * kBlock);
+    EXPECT_EQ(trackers.acknowledge("t", lost->generation),
+              TrackerSet::Acknowledged::other_generation);
+    EXPECT_EQ(trackers.status().at(0).frozen_bytes, 2 * kBlock);
+}
+
+TEST(TrackerSet, AnAcknowledgementSaidTwiceLosesNothing) {
+    TrackerSet trackers(kDisk);
+    ASSERT_EQ(trackers.add("t", kBlock), TrackerSet::Added::created);
+    const auto frozen = trackers.freeze("t");
+    EXPECT_EQ(trackers.acknowledge("t", frozen->generation), TrackerSet::Acknowledged::yes);
+    trackers.mark({0, 1});
+    EXPECT_EQ(trackers.acknowledge("t", frozen->generation), TrackerSet::Acknowledged::yes);
+    EXPECT_EQ(trackers.freeze("t")->dirty_bytes, kBlock);
+}
+
+TEST(TrackerSet, TrackersDoNotTakeEachOthersMarks) {
+    TrackerSet trackers(kDisk);
+    ASSERT_EQ(trackers.add("a", kBlock), TrackerSet::Added::created);
+    ASSERT_EQ(trackers.add("b", 4096), TrackerSet::Added::created);
+    trackers.mark({0, 1});
+    EXPECT_EQ(trackers.freeze("a")->dirty_bytes, kBlock);
+    EXPECT_EQ(trackers.freeze("b")->dirty_bytes, 4096u);
+}
+
+TEST(TrackerSet, ARemovedTrackerStartsCleanAndItsOldReferenceDoesNotStand) {
+    TrackerSet trackers(kDisk);
+    ASSERT_EQ(trackers.add("t", kBlock), TrackerSet::Added::created);
+    trackers.mark({0, kDisk});
+    const auto old = trackers.find("t");
+    EXPECT_TRUE(trackers.remove("t"));
+    EXPECT_FALSE(old->stands());
+    EXPECT_EQ(trackers.add("t", kBlock), TrackerSet::Added::created);
+    EXPECT_EQ(trackers.freeze("t")->dirty_bytes, 0u);
+    EXPECT_TRUE(trackers.find("t")->stands());
+}
+
+TEST(TrackerSet, RefusesOtherGranularityUnknownNamesAndTooMany) {
+    TrackerSet trackers(kDisk);
+    ASSERT_EQ(trackers.add("t", kBlock), TrackerSet::Added::created);
+    EXPECT_EQ(trackers.add("t", kBlock), TrackerSet::Added::exists);
+    EXPECT_EQ(trackers.add("t", 4096), TrackerSet::Added::other_granularity);
+    EXPECT_FALSE(trackers.freeze("other"));
+    EXPECT_FALSE(trackers.remove("other"));
+    for (std::size_t i = 1; i < TrackerSet::kMaxTrackers; ++i) {
+        EXPECT_EQ(trackers.add("t" + std::to_string(i), kBlock), TrackerSet::Added::created);
+    }
+    EXPECT_EQ(trackers.add("one more", kBlock), TrackerSet::Added::too_many);
+}
+
+}  // namespace nbdm

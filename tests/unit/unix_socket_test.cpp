@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/unix_socket.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <fstream>
+#include <system_error>
+
+#include "control/durable_file.h"
+#include "tests/unit/test_support.h"
+
+namespace nbdm {
+namespace {
+
+int error_of_binding(const std::string& path) {
+    try {
+        const UniqueFd socket = bind_unix_socket(path, 0600);
+        return 0;
+    } catch (const std::system_error& error) {
+        EXPECT_NE(std::string(error.what()).find(path), std::string::npos) << error.what();
+        return error.code().value();
+    }
+}
+
+TEST(UnixSocket, HasItsModeWhateverTheUmask) {
+    const TemporaryDirectory directory;
+    const mode_t before = ::umask(0);
+    const UniqueFd narrow = bind_unix_socket(directory.file("narrow"), 0600);
+    ::umask(0777);
+    const UniqueFd wide = bind_unix_socket(directory.file("wide"), 0666);
+    const mode_t left = ::umask(before);
+    EXPECT_EQ(left, 0777U) << "the umask was not put back";
+    struct stat status {};
+    ASSERT_EQ(::stat(directory.file("narrow").c_str(), &status), 0);
+    EXPECT_EQ(status.st_mode & 0777U, 0600U);
+    ASSERT_EQ(::stat(directory.file("wide").c_str(), &status), 0);
+    EXPECT_EQ(status.st_mode & 0777U, 0666U);
+}
+
+TEST(UnixSocket, LiveOneIsRefusedAndGoesOnListening) {
+    const TemporaryDirectory directory;
+    const std::string path = directory.file("s");
+    const UniqueFd first = bind_unix_socket(path, 0600);
+    EXPECT_EQ(error_of_binding(path), EADDRINUSE);
+    EXPECT_TRUE(unix_socket_answers(path));
+}
+
+TEST(UnixSocket, OneThatNobodyListensOnIsReplaced) {
+    const TemporaryDirectory directory;
+    const std::string path = directory.file("s");
+    { const UniqueFd dead = bind_unix_socket(path, 0600); }
+    EXPECT_FALSE(unix_socket_answers(path));
+    const UniqueFd second = bind_unix_socket(path, 0600);
+    EXPECT_TRUE(unix_socket_answers(path));
+}
+
+TEST(UnixSocket, FileOfAnotherKindIsRefusedAndStays) {
+    const TemporaryDirectory directory;
+    const std::string path = directory.file("precious");
+    std::ofstream(path) << "data";
+    EXPECT_EQ(error_of_binding(path), EADDRINUSE);
+    EXPECT_EQ(read_file(path), "data");
+}
+
+TEST(UnixSocket, PathThatDoesNotFitIsRefused) {
+    const TemporaryDirectory directory;
+    EXPECT_EQ(error_of_binding(directory.file(std::string(120, 'x'))), ENAMETOOLONG);
+}
+
+TEST(UnixSocket, MissingDirectoryIsNamed) {
+    const TemporaryDirectory directory;
+    EXPECT_EQ(error_of_binding(directory.file("missing/s")), ENOENT);
+}
+
+}  // namespace
+}  // namespace nbdm
