@@ -33,8 +33,8 @@ Location Location::parse(const std::string& text) {
     }
     if (text.starts_with(kServerPrefix)) {
         const std::string rest = text.substr(kServerPrefix.size());
-        // The last @ that begins a path: an export's name may contain one too.
-        const std::size_t at = rest.rfind("@/");
+        // The last @: a name that contains one is given with its control socket.
+        const std::size_t at = rest.rfind('@');
         return {.kind = Kind::server_export,
                 .text = text,
                 .path_or_uri = {},
