@@ -220,14 +220,15 @@ std::uint64_t Mirror::catch_up(Setup& setup, const std::function<void()>& tick) 
         // Nothing is known of the target's zeroes here: old data may lie under a new hole.
         TargetZeroes unknown(false);
         setup.engine->copy(Engine::Sweep::dirty, *setup.dirty_scout, unknown, tick);
-        const Clock::time_point copied = Clock::now();
         if (frozen.dirty_bytes >= kMinBytesForRate) {
-            const std::chrono::duration<double> time = copied - begin;
+            const std::chrono::duration<double> time = Clock::now() - begin;
             copy_rate_bytes_per_s_ = static_cast<double>(frozen.dirty_bytes) / time.count();
         }
-        setup.engine->flush(tick);
-        flush_time_ = Clock::now() - copied;
     }
+    // Also when nothing was copied: a disk is not handed over to a target that has gone meanwhile.
+    const Clock::time_point copied = Clock::now();
+    setup.engine->flush(tick);
+    flush_time_ = Clock::now() - copied;
     // Only now: what was acknowledged is never looked at again.
     setup.server.acknowledge(options_.job, frozen.generation);
     status_.set_dirty(0);

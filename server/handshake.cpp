@@ -196,11 +196,12 @@ Handshake::Next Handshake::list(Data data) {
         return refuse(OptionReply::error_invalid, "NBD_OPT_LIST carries no data");
     }
     for (const auto& served : exports_.all()) {
-        const std::string& name = served->name();
-        std::vector<std::byte> entry(sizeof(Big32) + name.size());
-        const Big32 length = static_cast<std::uint32_t>(name.size());
+        // Behind the name, a text for people.
+        const std::string text = served->name() + served->options().description;
+        const Big32 length = static_cast<std::uint32_t>(served->name().size());
+        std::vector<std::byte> entry(sizeof(length) + text.size());
         std::memcpy(entry.data(), &length, sizeof(length));
-        std::memcpy(entry.data() + sizeof(length), name.data(), name.size());
+        std::memcpy(entry.data() + sizeof(length), text.data(), text.size());
         if (reply(OptionReply::server, entry) == Next::disconnect) {
             return Next::disconnect;
         }

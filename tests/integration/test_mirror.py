@@ -262,6 +262,17 @@ def test_a_lost_target_fails_the_job_and_not_the_writer(world, pair):
     assert source.export("d")["trackers"] == []
 
 
+def test_a_target_that_died_is_noticed_though_nothing_is_written(world, pair):
+    source, target = pair
+    with world.mirror(source.source("d"), target.uri("d"), expect=(1,)) as mirror:
+        mirror.wait_for_phase("ready")
+        target.kill()
+        result = mirror.cutover()
+        assert result.returncode == 1
+        assert mirror.wait() == 1
+    assert source.export("d")["state"] == "serving"
+
+
 def test_two_mirrors_of_one_name_are_refused(world, pair):
     source, target = pair
     with world.mirror(source.source("d"), target.uri("d"), expect=(4,)) as mirror:

@@ -196,7 +196,9 @@ class Server(Process):
 
     @property
     def port(self):
-        return int(re.search(r"listening on tcp:127\.0\.0\.1:(\d+)", self.messages()).group(1))
+        # Announced once everything else stands.
+        line = wait_for(lambda: re.search(r"listening on tcp:127\.0\.0\.1:(\d+)", self.messages()))
+        return int(line.group(1))
 
     def uri(self, export="", tcp=False):
         if tcp:
