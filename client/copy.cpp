@@ -17,7 +17,7 @@ TargetZeroes known_zeroes(const Side& target, const Cancellation& cancellation) 
 
 std::string copy_disk(const CopyOptions& options, JobStatus& status,
                       const Cancellation& cancellation) {
-    const Side source = Side::open_source(options.source, cancellation);
+    Side source = Side::open_source(options.source, cancellation);
     const std::uint64_t size = source.traits().size_bytes;
     if (size == 0) {
         throw JobError("source " + source.name() + " is empty: there is nothing to copy");
@@ -26,7 +26,7 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status,
     if (options.create) {
         target_options.create_bytes = size;
     }
-    const Side target = Side::open_target(options.target, target_options, cancellation);
+    Side target = Side::open_target(options.target, target_options, cancellation);
     check_sides(source, target);
     if (target.traits().size_bytes > size) {
         log_info("target " + target.name() + " is larger than the source; what lies beyond " +
@@ -38,15 +38,17 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status,
     }
     status.set_size(size);
     status.add_to_do(size);
-    Engine engine(source, target, options.engine, status, cancellation);
     const auto scout = source.open_scout("", cancellation);
     TargetZeroes zeroes = known_zeroes(target, cancellation);
+    Engine engine(source, target, options.engine, status, cancellation);
     status.set_phase(Phase::copying);
     engine.copy(Engine::Sweep::everything, *scout, zeroes, {});
     engine.flush({});
     if (options.verify) {
         status.add_to_do(size);
-        const std::vector<Range> differences = engine.compare();
+        TargetZeroes written(target.open_scout("", cancellation), target.traits().size_bytes);
+        const std::vector<Range> differences =
+            engine.compare(*source.open_scout("", cancellation), written);
         if (!differences.empty()) {
             throw JobError("the copy differs from the source:\n" +
                            describe_differences(differences));
@@ -59,9 +61,12 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status,
 
 std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status,
                                  const Cancellation& cancellation) {
-    const Side source = Side::open_source(options.source, cancellation);
-    const Side target = Side::open_source(options.target, cancellation);
+    Side source = Side::open_source(options.source, cancellation);
+    Side target = Side::open_source(options.target, cancellation);
     const std::uint64_t size = source.traits().size_bytes;
+    if (size == 0) {
+        throw JobError("source " + source.name() + " is empty: there is nothing to compare");
+    }
     if (target.traits().size_bytes < size) {
         throw JobError("target " + target.name() + " is shorter than the source: " +
                        std::to_string(target.traits().size_bytes) + " bytes, not " +
@@ -73,9 +78,11 @@ std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status,
     }
     status.set_size(size);
     status.add_to_do(size);
-    status.set_phase(Phase::copying);
+    const auto scout = source.open_scout("", cancellation);
+    TargetZeroes zeroes(target.open_scout("", cancellation), target.traits().size_bytes);
     Engine engine(source, target, options.engine, status, cancellation);
-    return engine.compare();
+    status.set_phase(Phase::copying);
+    return engine.compare(*scout, zeroes);
 }
 
 std::string describe_differences(const std::vector<Range>& differences) {

@@ -55,6 +55,8 @@ class Endpoint {
     virtual void zero(EndpointRequest& request, Range range) = 0;
     virtual void flush(EndpointRequest& request) = 0;
 
+    // What is under way need not succeed any more, but must end soon.
+    virtual void abandon() = 0;
     // Nothing is asked for any more; what is under way ends with an error. The ring is then run
     // until it has nothing pending.
     virtual void close() = 0;

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "control/size.h"
 
@@ -36,6 +37,12 @@ void check_sides(const Side& source, const Side& target) {
     if (target.traits().read_only) {
         throw JobError("target " + target.name() + " is read-only");
     }
+    if (to > from && !is_aligned(from, target.traits().alignment)) {
+        throw JobError("target " + target.name() + " takes blocks of " +
+                       std::to_string(target.traits().alignment) +
+                       " bytes, and is larger than the source, whose " + std::to_string(from) +
+                       " bytes are no multiple of that");
+    }
     if (to < from) {
         throw JobError("target " + target.name() + " is too small: it has " + std::to_string(to) +
                        " bytes (" + format_size(static_cast<double>(to)) + "), the source has " +
@@ -43,21 +50,24 @@ void check_sides(const Side& source, const Side& target) {
     }
 }
 
-Engine::Engine(const Side& source, const Side& target, EngineOptions options, JobStatus& status,
+EngineOptions fitting_options(EngineOptions options, const EndpointTraits& source,
+                              const EndpointTraits& target) {
+    // Without multi-conn a flush on one connection says nothing of the others' writes.
+    if (!source.can_multi_conn || !target.can_multi_conn) {
+        options.connections = 1;
+    }
+    const std::uint64_t most = std::min(source.max_payload_bytes, target.max_payload_bytes);
+    const std::uint64_t least = std::max(source.alignment, target.alignment);
+    options.request_bytes =
+        std::max(std::bit_floor(std::min(options.request_bytes, most)), std::bit_ceil(least));
+    return options;
+}
+
+Engine::Engine(Side& source, Side& target, EngineOptions options, JobStatus& status,
                const Cancellation& cancellation)
     : source_(source),
       target_(target),
-      options_([&] {
-          EngineOptions fitting = options;
-          // Without multi-conn a flush on one connection says nothing of the others' writes.
-          if (!source.traits().can_multi_conn || !target.traits().can_multi_conn) {
-              fitting.connections = 1;
-          }
-          fitting.request_bytes = std::min({options.request_bytes,
-                                            source.traits().max_payload_bytes,
-                                            target.traits().max_payload_bytes});
-          return fitting;
-      }()),
+      options_(fitting_options(options, source.traits(), target.traits())),
       status_(status),
       cancellation_(cancellation) {
     status_.set_connections(options_.connections);
@@ -70,6 +80,7 @@ Engine::Engine(const Side& source, const Side& target, EngineOptions options, Jo
                           .counters = status_.counters,
                           .cancellation = cancellation_,
                           .differs = [this](Range range) { note_difference(range); }},
+            OpenedHandles{.source = source.take_handle(), .target = target.take_handle()},
             WorkerOptions{.requests = options_.requests,
                           .request_bytes = options_.request_bytes,
                           .detect_zeroes = !options_.zeroes_as_data});
@@ -87,7 +98,13 @@ Pass Engine::make_pass(Pass::Options options, const std::function<void()>& tick)
                  .queue = queue_,
                  .counters = status_.counters,
                  .cancellation = cancellation_,
-                 .tick = tick},
+                 .tick = tick,
+                 .abandon =
+                     [this] {
+                         for (Worker& worker : workers_) {
+                             worker.abandon();
+                         }
+                     }},
                 options);
 }
 
@@ -99,10 +116,8 @@ void Engine::copy(Sweep sweep, Scout& source, TargetZeroes& target_zeroes,
 
 void Engine::flush(const std::function<void()>& tick) { make_pass({}, tick).flush(); }
 
-std::vector<Range> Engine::compare() {
-    const auto source_scout = source_.open_scout("", cancellation_);
-    TargetZeroes target_zeroes(target_.open_scout("", cancellation_), target_.traits().size_bytes);
-    make_pass({.compare = true}, {}).run(*source_scout, target_zeroes);
+std::vector<Range> Engine::compare(Scout& source, TargetZeroes& target_zeroes) {
+    make_pass({.compare = true}, {}).run(source, target_zeroes);
     const std::lock_guard lock(differences_mutex_);
     std::sort(differences_.begin(), differences_.end(),
               [](const Range& a, const Range& b) { return a.offset < b.offset; });

@@ -27,6 +27,11 @@ struct EngineOptions {
 // has been changed by then.
 void check_sides(const Side& source, const Side& target);
 
+// The options as both sides can take them: one connection where one of them does not promise
+// multi-conn, requests of a power of two that both accept.
+[[nodiscard]] EngineOptions fitting_options(EngineOptions options, const EndpointTraits& source,
+                                            const EndpointTraits& target);
+
 // What copies between two sides: the workers with their connections, and the queue before them.
 // Several passes may be made with it.
 //
@@ -34,7 +39,9 @@ void check_sides(const Side& source, const Side& target);
 class Engine {
   public:
     // Opens all connections. Throws what goes wrong with them.
-    Engine(const Side& source, const Side& target, EngineOptions options, JobStatus& status,
+    // A side that promises no multi-conn gives its only connection to the worker: its extents are
+    // asked for before.
+    Engine(Side& source, Side& target, EngineOptions options, JobStatus& status,
            const Cancellation& cancellation);
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
@@ -46,7 +53,7 @@ class Engine {
     // What was copied is durable at the target when it returns. Fails as Pass::flush does.
     void flush(const std::function<void()>& tick);
     // Where the two differ, ascending and merged, the first kMaxDifferences.
-    [[nodiscard]] std::vector<Range> compare();
+    [[nodiscard]] std::vector<Range> compare(Scout& source, TargetZeroes& target_zeroes);
 
   private:
     static constexpr std::size_t kMaxDifferences = 16;

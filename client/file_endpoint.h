@@ -22,6 +22,7 @@ class FileEndpoint final : public Endpoint {
         request.DiskOperation::zero(ring_, file_, range, {}, /*fua=*/false);
     }
     void flush(EndpointRequest& request) override { request.DiskOperation::flush(ring_, file_); }
+    void abandon() override {}  // a file system answers, or nobody can help
     void close() override {}
 
   private:

@@ -54,8 +54,7 @@ void JobControl::handle(HttpRequest request) {
     } else if (request.method == "GET" && path.size() == 1 && path[0] == "metrics") {
         request.reply_text(200, PrometheusText::kContentType, metrics());
     } else if (request.method == "POST" && action == "cutover") {
-        cutovers_.push_back(std::move(request));
-        mirror_.request_cutover();
+        cutovers_.push_back({std::move(request), mirror_.request_cutover()});
     } else if (request.method == "POST" && action == "cancel") {
         runner_.cancellation().request();
         request.reply(202, nlohmann::json::object());
@@ -71,12 +70,17 @@ void JobControl::answer_cutovers() {
     if (!outcome) {
         return;
     }
-    for (HttpRequest& request : std::exchange(cutovers_, {})) {
+    if (outcome->done) {
+        save(runner_.status().snapshot());  // whoever is answered finds it recorded
+    }
+    while (!cutovers_.empty() && cutovers_.front().ticket <= outcome->ticket) {
+        HttpRequest& request = cutovers_.front().request;
         if (outcome->done) {
             request.reply(200, {{"result", outcome->line}});
         } else {
             request.reply_error(409, outcome->line);
         }
+        cutovers_.pop_front();
     }
 }
 

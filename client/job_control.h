@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+#include <list>
+#include <memory>
 #include <string>
-#include <vector>
 
 #include "client/job_runner.h"
 #include "client/mirror.h"
@@ -31,7 +33,11 @@ class JobControl {
     Mirror& mirror_;
     const std::string state_path_;
     const int outcome_fd_;
-    std::vector<HttpRequest> cutovers_;  // waiting for their outcome
+    struct Waiting {
+        HttpRequest request;
+        std::uint64_t ticket;
+    };
+    std::list<Waiting> cutovers_;  // waiting for their outcome
     HttpServer server_;
     struct EventFree {
         void operator()(event* freed) const noexcept { event_free(freed); }

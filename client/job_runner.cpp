@@ -86,8 +86,10 @@ JobRunner::Result JobRunner::run(const std::function<std::string()>& work) {
         if (result.phase == Phase::failed) {
             status_.set_error(result.line);
         }
-        ended_.store(true, std::memory_order_release);
         status_.set_phase(result.phase);
+        ended_.store(true, std::memory_order_release);
+        const std::uint64_t one = 1;
+        [[maybe_unused]] const ssize_t written = ::write(changed_fd_.get(), &one, sizeof(one));
     });
     event_base_dispatch(base_.get());
     thread.join();

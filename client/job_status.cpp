@@ -94,6 +94,9 @@ void JobStatus::set_phase(Phase phase) {
         return;
     }
     now_.phase = phase;
+    if (phase == Phase::done) {
+        now_.error.clear();  // an earlier attempt to cut over may have been given up
+    }
     refresh_locked();
     phase_changes_.push_back(now_);
     const std::uint64_t one = 1;

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/location.h"
 
+#include <sys/stat.h>
+
+#include <algorithm>
 #include <array>
 #include <stdexcept>
 #include <string_view>
 
 #include "control/runtime_paths.h"
+#include "control/uri.h"
 
 namespace nbdm {
 
@@ -52,6 +56,64 @@ Location Location::parse(const std::string& text) {
             .path_or_uri = text,
             .export_name = {},
             .control_socket = {}};
+}
+
+namespace {
+
+bool is_same_file(const std::string& a, const std::string& b) {
+    struct stat left {};
+    struct stat right {};
+    return ::stat(a.c_str(), &left) == 0 && ::stat(b.c_str(), &right) == 0 &&
+           left.st_dev == right.st_dev && left.st_ino == right.st_ino;
+}
+
+// Where an NBD URI leads.
+struct NbdAddress {
+    std::string socket;  // of a Unix socket; empty otherwise
+    std::string host;    // with the port
+    std::string export_name;
+};
+
+NbdAddress address_of(const std::string& uri) {
+    constexpr std::string_view kSocketKey = "socket=";
+    NbdAddress address;
+    const std::string rest = uri.substr(uri.find("://") + 3);
+    const std::size_t question = rest.find('?');
+    const std::string place = rest.substr(0, question);
+    const std::size_t slash = place.find('/');
+    address.host = place.substr(0, slash);
+    if (slash != std::string::npos) {
+        address.export_name = percent_decode(place.substr(slash + 1));
+    }
+    if (question != std::string::npos) {
+        const std::size_t key = rest.find(kSocketKey, question);
+        if (key != std::string::npos) {
+            const std::size_t begin = key + kSocketKey.size();
+            address.socket = percent_decode(rest.substr(begin, rest.find('&', begin) - begin));
+        }
+    }
+    constexpr std::string_view kDefaultPort = ":10809";
+    if (address.host.ends_with(kDefaultPort)) {
+        address.host.resize(address.host.size() - kDefaultPort.size());
+    }
+    return address;
+}
+
+}  // namespace
+
+bool is_same_disk(const Location& target, const std::string& path,
+                  const std::vector<std::string>& uris) {
+    if (target.kind == Location::Kind::path) {
+        return is_same_file(target.path_or_uri, path);
+    }
+    const NbdAddress wanted = address_of(target.path_or_uri);
+    return std::any_of(uris.begin(), uris.end(), [&](const std::string& uri) {
+        const NbdAddress served = address_of(uri);
+        return wanted.export_name == served.export_name &&
+               wanted.socket.empty() == served.socket.empty() &&
+               (wanted.socket.empty() ? wanted.host == served.host
+                                      : is_same_file(wanted.socket, served.socket));
+    });
 }
 
 }  // namespace nbdm

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 namespace nbdm {
 
@@ -18,5 +19,10 @@ struct Location {
     // Throws std::invalid_argument with a sentence.
     [[nodiscard]] static Location parse(const std::string& text);
 };
+
+// Whether `target` is, by its name, the disk that a server serves from `path` at `uris`. Other
+// names of one host are not resolved.
+[[nodiscard]] bool is_same_disk(const Location& target, const std::string& path,
+                                const std::vector<std::string>& uris);
 
 }  // namespace nbdm

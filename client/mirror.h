@@ -13,6 +13,7 @@
 #include "client/engine.h"
 #include "client/job_status.h"
 #include "client/source_server.h"
+#include "client/writer_hold.h"
 
 namespace nbdm {
 
@@ -29,6 +30,7 @@ struct MirrorOptions {
 
 // What became of a cutover that was asked for.
 struct CutoverOutcome {
+    std::uint64_t ticket = 0;  // of the last request that this answers
     bool done = false;
     std::string line;  // "cut over: downtime 12 ms", or why it was given up
 };
@@ -47,28 +49,30 @@ class Mirror {
     // std::system_error; writers go on and the tracker is gone.
     [[nodiscard]] std::string run();
 
-    // As soon as it is ready.
-    void request_cutover();
+    // As soon as it is ready. Returns the request's ticket, by which its outcome is known.
+    std::uint64_t request_cutover();
     [[nodiscard]] std::optional<CutoverOutcome> take_outcome();
 
   private:
     using Clock = std::chrono::steady_clock;
     struct Setup;
-    class LeaseKeeper;
 
     void prepare(Setup& setup);
+    void open_target(Setup& setup, std::uint64_t source_bytes);
     void copy_everything(Setup& setup);
+    // Until the disk is handed over.
+    [[nodiscard]] std::string stay_in_step(Setup& setup);
     // Freeze, copy, flush, acknowledge. Returns the bytes that the freeze found.
     std::uint64_t catch_up(Setup& setup, const std::function<void()>& tick);
     [[nodiscard]] bool would_be_ready(std::uint64_t dirty_bytes) const;
+    [[nodiscard]] bool cutover_wanted();
     void wait_for_events(std::chrono::milliseconds limit);
-    // True: handed over.
-    [[nodiscard]] bool cut_over(Setup& setup);
-    void copy_under_hold(Setup& setup, const std::function<void()>& check);
-    static void release_writers(Setup& setup, std::string& hold);
-    [[nodiscard]] double hand_over(Setup& setup, const std::string& hold);
+    // The line to end with, or nothing when it was given up.
+    [[nodiscard]] std::optional<std::string> cut_over(Setup& setup);
+    [[nodiscard]] WriterHold::Done hand_over(Setup& setup);
+    void given_up(const std::string& reason);
     void show_dirtiness(Setup& setup);
-    void report(CutoverOutcome outcome);
+    void report(bool done, const std::string& line);
 
     const MirrorOptions options_;
     JobStatus& status_;
@@ -80,10 +84,14 @@ class Mirror {
     Clock::duration flush_time_{};
     Clock::time_point last_freeze_;
     Clock::time_point last_shown_;
+    // When a cutover that nobody asks for by hand may be tried again.
+    Clock::time_point next_attempt_;
+    std::chrono::milliseconds attempt_delay_;
 
     std::mutex mutex_;  // guards all below
     std::condition_variable changed_;
-    bool cutover_requested_ = false;
+    std::uint64_t requested_ = 0;  // the last ticket
+    std::uint64_t answered_ = 0;   // the last one with an outcome
     std::optional<CutoverOutcome> outcome_;
 };
 

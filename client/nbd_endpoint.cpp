@@ -63,12 +63,14 @@ void NbdEndpoint::watch() {
             watched_ = wanted;
             ring_.poll(*this, fd, wanted);
         }
-    } else if ((wanted & ~watched_) != 0) {
+    } else if ((wanted & ~watched_) != 0 && !rewatching_) {
+        rewatching_ = true;
         ring_.cancel(*this);  // its completion watches anew
     }
 }
 
 void NbdEndpoint::completed(int result) noexcept {
+    rewatching_ = false;
     if (closed_) {
         return;
     }

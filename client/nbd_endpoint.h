@@ -16,6 +16,7 @@ class NbdEndpoint final : public Endpoint, private Operation {
     void write(EndpointRequest& request, Range range, const std::byte* from) override;
     void zero(EndpointRequest& request, Range range) override;
     void flush(EndpointRequest& request) override;
+    void abandon() override { handle_.abandon(); }
     void close() override;
 
   private:
@@ -27,6 +28,7 @@ class NbdEndpoint final : public Endpoint, private Operation {
     Ring& ring_;
     NbdHandle& handle_;
     unsigned watched_ = 0;  // the events the pending poll is for
+    bool rewatching_ = false;  // that poll is being cancelled, for other events
     bool closed_ = false;
 };
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/nbd_handle.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -18,9 +20,33 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kConnectLimit{10'000};
 // How often a wait looks at the cancellation.
 constexpr int kPollMs = 100;
-// A bulk request and its reply fit into the socket: on Unix sockets the default buffer makes
-// every request several turns of sender and receiver.
-constexpr int kSocketBufferBytes = 1 << 20;
+// A bulk request and its reply fit into a Unix socket: the default buffer makes every request
+// several turns of sender and receiver. TCP sizes its buffers itself, better.
+constexpr int kUnixBufferBytes = 1 << 20;
+// After this long without an acknowledgement by the peer's host a TCP connection is lost.
+constexpr int kDeadHostMs = 60'000;
+
+void set_option(int fd, int level, int option, int value) noexcept {
+    // A wish: a socket that refuses works too, less well.
+    ::setsockopt(fd, level, option, &value, sizeof(value));
+}
+
+void tune_socket(int fd) noexcept {
+    sockaddr_storage address{};
+    socklen_t length = sizeof(address);
+    if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) {
+        return;
+    }
+    if (address.ss_family == AF_UNIX) {
+        set_option(fd, SOL_SOCKET, SO_SNDBUF, kUnixBufferBytes);
+        set_option(fd, SOL_SOCKET, SO_RCVBUF, kUnixBufferBytes);
+    } else if (address.ss_family == AF_INET || address.ss_family == AF_INET6) {
+        set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+        set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, kDeadHostMs / 4000);
+        set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, kDeadHostMs / 4000);
+        set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, kDeadHostMs);
+    }
+}
 
 }  // namespace
 
@@ -47,6 +73,8 @@ NbdHandle::NbdHandle(std::string uri, const std::vector<std::string>& meta_conte
         for (const std::string& context : meta_contexts) {
             nbd_add_meta_context(handle_, context.c_str());
         }
+        // The user wrote the URI: it may name a file with a TLS key.
+        nbd_set_uri_allow_local_file(handle_, true);
         if (nbd_aio_connect_uri(handle_, uri_.c_str()) < 0) {
             throw JobError("cannot connect to " + uri_ + ": " + last_error());
         }
@@ -55,8 +83,7 @@ NbdHandle::NbdHandle(std::string uri, const std::vector<std::string>& meta_conte
         if (nbd_aio_is_ready(handle_) != 1) {
             throw JobError("cannot connect to " + uri_ + ": " + last_error());
         }
-        const int fd = nbd_aio_get_fd(handle_);
-        ::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &kSocketBufferBytes, sizeof(kSocketBufferBytes));
+        tune_socket(nbd_aio_get_fd(handle_));
     } catch (...) {  // NOLINT: the handle has no owner yet; passed on
         nbd_close(handle_);
         throw;
@@ -68,6 +95,13 @@ NbdHandle::~NbdHandle() {
         nbd_aio_disconnect(handle_, 0);
     }
     nbd_close(handle_);
+}
+
+void NbdHandle::abandon() noexcept {
+    const int fd = nbd_aio_get_fd(handle_);
+    if (fd >= 0) {
+        ::shutdown(fd, SHUT_RDWR);
+    }
 }
 
 EndpointTraits NbdHandle::traits() const {

@@ -38,6 +38,9 @@ class NbdHandle {
     void run_until(const std::function<bool()>& done, std::chrono::milliseconds limit,
                    const Cancellation& cancellation);
 
+    // Ends the connection at once: every command under way fails, soon.
+    void abandon() noexcept;
+
     // The text of libnbd's last error on this thread, without its function's name.
     [[nodiscard]] static std::string last_error();
 

@@ -30,7 +30,7 @@ struct RawOptions {
     bool allocated = false;
     bool verify = false;
     std::string progress = "auto";
-    std::string job;
+    std::optional<std::string> job;
     std::string granularity = "64K";
     std::string cutover = "manual";
     std::string handover = "retire";
@@ -126,9 +126,7 @@ CopyOptions without_server(CopyOptions options) {
 }
 
 void check_job_name(const std::string& job) {
-    const bool fits = !job.empty() && job.size() <= kMaxJobNameBytes && job.front() != '.' &&
-                      job == default_job_name(job);
-    if (!fits) {
+    if (job != default_job_name(job)) {
         throw std::invalid_argument("job '" + job + "': a name of up to 64 letters, digits, '.', "
                                     "'_' and '-' is expected that does not begin with '.'");
     }
@@ -143,7 +141,7 @@ MirrorCommand mirror_command(const RawOptions& raw) {
                                     "' cannot report what is written to it, so it cannot be "
                                     "mirrored; use server:NAME, or 'copy' if nothing writes to it");
     }
-    options.job = raw.job.empty() ? default_job_name(options.copy.source.export_name) : raw.job;
+    options.job = raw.job.value_or(default_job_name(options.copy.source.export_name));
     check_job_name(options.job);
     options.granularity_bytes = static_cast<std::uint32_t>(
         power_of_two(raw.granularity, "--granularity", 4096, 64 << 20));
@@ -171,6 +169,9 @@ std::string default_job_name(const std::string& export_name) {
             return byte >= 128 || (std::isalnum(byte) == 0 && c != '.' && c != '_' && c != '-');
         },
         '_');
+    if (name.starts_with('.')) {
+        name.front() = '_';
+    }
     return name.empty() ? "default" : name;
 }
 
@@ -213,16 +214,17 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
     if (mirror->parsed()) {
         return mirror_command(raw);
     }
-    if (!raw.job.empty() || !status->parsed()) {
-        check_job_name(raw.job);
+    if (raw.job) {
+        check_job_name(*raw.job);
     }
+    const std::string job = raw.job.value_or("");
     if (status->parsed()) {
-        return StatusCommand{raw.job, raw.json};
+        return StatusCommand{job, raw.json};
     }
     if (cutover->parsed()) {
-        return CutoverCommand{raw.job};
+        return CutoverCommand{job};
     }
-    return CancelCommand{raw.job};
+    return CancelCommand{job};
 }
 
 }  // namespace nbdm

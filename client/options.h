@@ -41,7 +41,7 @@ using Command = std::variant<CopyCommand, VerifyCommand, MirrorCommand, StatusCo
 [[nodiscard]] std::optional<Command> parse_command_line(int argc, char** argv);
 
 // The job's name for an export, when none was given: its name with everything that is not a
-// letter, a digit, '.', '_' or '-' replaced.
+// letter, a digit, '.', '_' or '-' replaced, and a '.' that it begins with.
 [[nodiscard]] std::string default_job_name(const std::string& export_name);
 
 }  // namespace nbdm

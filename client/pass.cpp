@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <optional>
 #include <utility>
 
 namespace nbdm {
@@ -47,10 +48,7 @@ void Pass::run(Scout& source, TargetZeroes& target_zeroes) {
         scan(source, target_zeroes);
     } catch (const Stopped&) {  // drain() says why
     } catch (const std::exception& error) {
-        parts_.queue.fail(error.what());
-        while (!parts_.queue.wait_until_idle(kTickInterval)) {
-        }
-        [[maybe_unused]] const auto known = parts_.queue.take_failure();
+        [[maybe_unused]] const auto failure = fail_and_drain(error.what());
         throw;
     }
     drain();
@@ -60,32 +58,48 @@ void Pass::flush() {
     if (!parts_.target.traits().can_flush) {
         return;
     }
-    // The queue is empty here: there is room.
-    push({.kind = Piece::Kind::flush, .range = {}});
+    try {
+        push({.kind = Piece::Kind::flush, .range = {}});
+    } catch (const Stopped&) {  // drain() says why
+    }
     drain();
 }
 
 // Waits for what is under way, and passes a failure on.
 void Pass::drain() {
-    std::exception_ptr stopped;
-    while (!parts_.queue.wait_until_idle(kTickInterval)) {
-        if (stopped) {
-            continue;
-        }
-        try {
+    try {
+        while (!parts_.queue.wait_until_idle(kTickInterval)) {
             look_around();
-        } catch (const std::exception& error) {
-            stopped = std::current_exception();
-            parts_.queue.fail(error.what());
+            if (parts_.queue.failed()) {
+                break;
+            }
+        }
+    } catch (const std::exception& error) {
+        [[maybe_unused]] const auto failure = fail_and_drain(error.what());
+        throw;
+    }
+    if (parts_.queue.failed()) {
+        throw JobError(fail_and_drain(""));
+    }
+}
+
+// Stops the workers and waits for what they have begun. Returns the first failure: `sentence`, or
+// what failed before.
+std::string Pass::fail_and_drain(const std::string& sentence) {
+    parts_.queue.fail(sentence);
+    std::optional<std::chrono::steady_clock::time_point> deadline;
+    bool abandoned = false;
+    while (!parts_.queue.wait_until_idle(kTickInterval)) {
+        const auto now = std::chrono::steady_clock::now();
+        if (parts_.cancellation.requested() && !deadline) {
+            deadline = now + kDrainLimit;
+        }
+        if (deadline && now >= *deadline && !abandoned) {
+            abandoned = true;
+            parts_.abandon();
         }
     }
-    const std::optional<std::string> failure = parts_.queue.take_failure();
-    if (stopped) {
-        std::rethrow_exception(stopped);
-    }
-    if (failure) {
-        throw JobError(*failure);
-    }
+    return *parts_.queue.take_failure();
 }
 
 void Pass::look_around() {
@@ -101,8 +115,7 @@ void Pass::look_around() {
 
 void Pass::scan(Scout& source, TargetZeroes& target_zeroes) {
     const std::uint64_t size = parts_.source.traits().size_bytes;
-    // A stretch that waits for its neighbour: extents that are alike are handled as one, and a
-    // unit that is zero only in part is handled as data.
+    // Extents that are alike are handled as one, as far as they are known.
     Range run;
     bool run_zero = false;
     std::uint64_t at = 0;
@@ -110,55 +123,81 @@ void Pass::scan(Scout& source, TargetZeroes& target_zeroes) {
         look_around();
         for (const Extent& extent : source.extents(Range::from_to(at, size))) {
             at = extent.range.end();
-            if (options_.only_dirty && !extent.dirty) {
-                handle(run, run_zero, target_zeroes);
-                run = {};
-                continue;
-            }
-            Range range = extent.range;
-            bool zero = extent.zero && !options_.zeroes_as_data;
-            if (!run.empty() && run.end() == range.offset && run_zero == zero) {
-                run.length += range.length;
+            const bool zero = extent.zero && !options_.zeroes_as_data;
+            const bool wanted = extent.dirty || !options_.only_dirty;
+            if (wanted && !run.empty() && run.end() == extent.range.offset && run_zero == zero) {
+                run.length += extent.range.length;
                 continue;
             }
             handle(run, run_zero, target_zeroes);
-            run = range;
+            run = wanted ? extent.range : Range{};
             run_zero = zero;
+        }
+        // What lies before the last whole request need not wait for the next answer.
+        const std::uint64_t settled = align_down(run.end(), options_.request_bytes);
+        if (!run.empty() && settled > run.offset) {
+            handle(Range::from_to(run.offset, settled), run_zero, target_zeroes);
+            run = Range::from_to(settled, run.end());
         }
     }
     handle(run, run_zero, target_zeroes);
+    finish_data(target_zeroes);
 }
 
+// Zeroes are zeroed in whole units; a unit that is zero only in part joins the data beside it, so
+// that data too begins and ends on units.
 void Pass::handle(Range range, bool zero, TargetZeroes& target_zeroes) {
     if (range.empty()) {
         return;
     }
-    if (!zero) {
-        handle_data(range, target_zeroes);
-        return;
-    }
-    // The units at the ends are zero only in part, but for the end of the disk.
-    const std::uint64_t size = parts_.source.traits().size_bytes;
     const std::uint64_t begin = align_up(range.offset, unit_bytes_);
-    const std::uint64_t end =
-        range.end() == size && is_aligned(size, parts_.target.traits().alignment)
-            ? size
-            : align_down(range.end(), unit_bytes_);
-    if (begin >= end) {
-        handle_data(range, target_zeroes);
+    // The disk's end counts as a unit's end.
+    const std::uint64_t end = range.end() == parts_.source.traits().size_bytes
+                                  ? range.end()
+                                  : align_down(range.end(), unit_bytes_);
+    if (!zero || begin >= end) {
+        add_data(range, target_zeroes);
         return;
     }
-    handle_data(Range::from_to(range.offset, begin), target_zeroes);
+    add_data(Range::from_to(range.offset, begin), target_zeroes);
+    finish_data(target_zeroes);
     handle_zero(Range::from_to(begin, end), target_zeroes);
-    handle_data(Range::from_to(end, range.end()), target_zeroes);
+    add_data(Range::from_to(end, range.end()), target_zeroes);
+}
+
+void Pass::add_data(Range range, TargetZeroes& target_zeroes) {
+    if (!data_.empty() && data_.end() != range.offset && !range.empty()) {
+        finish_data(target_zeroes);
+    }
+    if (data_.empty()) {
+        data_ = range;
+    } else {
+        data_.length += range.length;
+    }
+    // Whole requests are begun at once.
+    const std::uint64_t settled = align_down(data_.end(), options_.request_bytes);
+    if (settled > data_.offset) {
+        handle_data(Range::from_to(data_.offset, settled), target_zeroes);
+        data_ = Range::from_to(settled, data_.end());
+    }
+}
+
+void Pass::finish_data(TargetZeroes& target_zeroes) {
+    handle_data(std::exchange(data_, {}), target_zeroes);
 }
 
 void Pass::handle_zero(Range range, TargetZeroes& target_zeroes) {
     while (!range.empty()) {
         look_around();
         const TargetZeroes::Known known = target_zeroes.at(range);
-        Range part = known.range;
-        if (known.zero) {
+        // What the target says need not end on a unit; a unit that is only zero in part is zeroed.
+        const std::uint64_t known_end = known.range.end();
+        const std::uint64_t whole_end =
+            known_end == range.end() ? known_end : align_down(known_end, unit_bytes_);
+        const bool skip = known.zero && whole_end > range.offset;
+        const std::uint64_t end = skip ? whole_end : align_up(known_end, unit_bytes_);
+        Range part = Range::from_to(range.offset, std::min(end, range.end()));
+        if (skip) {
             parts_.counters.moved_bytes.fetch_add(part.length, std::memory_order_relaxed);
         } else if (options_.compare || !parts_.target.traits().can_zero) {
             // The zeroes are read from the source like data, and written or compared.
@@ -166,19 +205,11 @@ void Pass::handle_zero(Range range, TargetZeroes& target_zeroes) {
             push({.kind = options_.compare ? Piece::Kind::compare : Piece::Kind::copy,
                   .range = part});
         } else {
-            // Known stretches end where the target says, which need not be on a unit.
             const std::uint64_t next = align_down(part.offset + kMaxZeroBytes, kMaxZeroBytes);
-            part = Range::from_to(part.offset, std::min(next, align_up(part.end(), unit_bytes_)));
-            part = Range::from_to(part.offset, std::min(part.end(), range.end()));
+            part = Range::from_to(part.offset, std::min(next, part.end()));
             push({.kind = Piece::Kind::zero, .range = part});
         }
         range = range.after(part.length);
-        // Stay on units, so that every zeroing request does.
-        if (known.zero && !range.empty() && !is_aligned(range.offset, unit_bytes_)) {
-            const Range rest = Range::from_to(range.offset, align_up(range.offset, unit_bytes_));
-            handle_data(rest.first(range.length), target_zeroes);
-            range = range.after(rest.length);
-        }
     }
 }
 

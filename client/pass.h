@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "client/cancellation.h"
@@ -61,30 +64,38 @@ class Pass {
         // Called by run() and flush() again and again while they wait, some times a second; throws
         // to end them early. May be empty.
         std::function<void()> tick;
+        // Makes an end of what is under way, so that a cancelled job can end.
+        std::function<void()> abandon;
     };
 
     Pass(Parts parts, Options options);
 
     // Does it all. Nothing is under way when it returns or throws: JobError with the first
-    // failure, Cancelled, or what `tick` threw.
+    // failure, Cancelled, or what `tick` threw. A server that stands still can delay that; once the
+    // job is cancelled by no more than kDrainLimit, when its connections are given up.
     void run(Scout& source, TargetZeroes& target_zeroes);
     // Makes the target durable; the same errors. Does nothing where the target cannot flush.
     void flush();
 
   private:
     class Stopped {};  // a worker has failed
+    static constexpr std::chrono::seconds kDrainLimit{5};
 
     void scan(Scout& source, TargetZeroes& target_zeroes);
     void handle(Range range, bool zero, TargetZeroes& target_zeroes);
+    void add_data(Range range, TargetZeroes& target_zeroes);
+    void finish_data(TargetZeroes& target_zeroes);
     void handle_zero(Range range, TargetZeroes& target_zeroes);
     void handle_data(Range range, TargetZeroes& target_zeroes);
     void push(const Piece& piece);
     void look_around();
     void drain();
+    [[nodiscard]] std::string fail_and_drain(const std::string& sentence);
 
     const Parts parts_;
     const Options options_;
     const std::uint64_t unit_bytes_;  // zeroing begins and ends on multiples of it
+    Range data_;                      // found last; what comes next may join it
     std::chrono::steady_clock::time_point next_tick_;
 };
 

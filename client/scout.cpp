@@ -73,6 +73,47 @@ std::vector<Extent> combine(const Answer& answer, bool with_dirtiness) {
     return result;
 }
 
+// One block status question, from the start of `within` on.
+std::vector<Extent> ask(NbdHandle& handle, const std::string& dirty_context, Range within,
+                        const Cancellation& cancellation) {
+    Answer answer;
+    answer.within = within.first(kMaxQuestionBytes);
+    answer.dirty_context = dirty_context;
+    const nbd_extent_callback extent = {
+        .callback = [](void* data, const char* context, std::uint64_t offset,
+                       std::uint32_t* entries, std::size_t count, int*) {
+            static_cast<Answer*>(data)->take(context, offset, entries, count);
+            return 0;
+        },
+        .user_data = &answer,
+        .free = nullptr};
+    const nbd_completion_callback completion = {.callback =
+                                                    [](void* data, int* error) {
+                                                        auto* to = static_cast<Answer*>(data);
+                                                        to->error = *error;
+                                                        to->done = true;
+                                                        return 1;
+                                                    },
+                                                .user_data = &answer,
+                                                .free = nullptr};
+    if (nbd_aio_block_status(handle.get(), answer.within.length, answer.within.offset, extent,
+                             completion, 0) < 0) {
+        throw JobError("cannot ask " + handle.uri() + " for its extents: " +
+                       NbdHandle::last_error());
+    }
+    handle.run_until([&answer] { return answer.done; }, kAnswerLimit, cancellation);
+    if (answer.error != 0) {
+        throw JobError("cannot learn the extents at offset " + std::to_string(within.offset) +
+                       " of " + handle.uri() + ": " + std::strerror(answer.error));
+    }
+    std::vector<Extent> result = combine(answer, !dirty_context.empty());
+    if (result.empty()) {
+        throw JobError(handle.uri() + " gave no extents at offset " +
+                       std::to_string(within.offset));
+    }
+    return result;
+}
+
 }  // namespace
 
 NbdScout::NbdScout(const std::string& uri, const std::string& tracker,
@@ -92,45 +133,39 @@ std::vector<Extent> NbdScout::extents(Range within) {
     if (!knows_allocation_ && dirty_context_.empty()) {
         return {{.range = within}};
     }
-    Answer answer;
-    answer.within = within.first(kMaxQuestionBytes);
-    answer.dirty_context = dirty_context_;
-    const nbd_extent_callback extent = {
-        .callback = [](void* data, const char* context, std::uint64_t offset,
-                       std::uint32_t* entries, std::size_t count, int*) {
-            static_cast<Answer*>(data)->take(context, offset, entries, count);
-            return 0;
-        },
-        .user_data = &answer,
-        .free = nullptr};
-    const nbd_completion_callback completion = {.callback =
-                                                    [](void* data, int* error) {
-                                                        auto* to = static_cast<Answer*>(data);
-                                                        to->error = *error;
-                                                        to->done = true;
-                                                        return 1;
-                                                    },
-                                                .user_data = &answer,
-                                                .free = nullptr};
-    if (nbd_aio_block_status(handle_.get(), answer.within.length, answer.within.offset, extent,
-                             completion, 0) < 0) {
-        throw JobError("cannot ask " + handle_.uri() + " for its extents: " +
-                       NbdHandle::last_error());
-    }
-    handle_.run_until([&answer] { return answer.done; }, kAnswerLimit, cancellation_);
-    if (answer.error != 0) {
-        throw JobError("cannot learn the extents at offset " + std::to_string(within.offset) +
-                       " of " + handle_.uri() + ": " + std::strerror(answer.error));
-    }
-    std::vector<Extent> result = combine(answer, !dirty_context_.empty());
-    if (result.empty()) {
-        throw JobError(handle_.uri() + " gave no extents at offset " +
-                       std::to_string(within.offset));
+    return ask(handle_, dirty_context_, within, cancellation_);
+}
+
+std::vector<Extent> all_extents(NbdHandle& handle, Range all, const Cancellation& cancellation) {
+    std::vector<Extent> result;
+    for (Range left = all; !left.empty();) {
+        for (const Extent& extent : ask(handle, "", left, cancellation)) {
+            if (!result.empty() && result.back().zero == extent.zero) {
+                result.back().range.length += extent.range.length;
+            } else {
+                result.push_back(extent);
+            }
+        }
+        left = Range::from_to(result.back().range.end(), all.end());
     }
     return result;
 }
 
+std::vector<Extent> KnownScout::extents(Range within) {
+    // The first extent that ends behind the start of `within`.
+    const auto found = std::upper_bound(
+        extents_.begin(), extents_.end(), within.offset,
+        [](std::uint64_t offset, const Extent& each) { return offset < each.range.end(); });
+    Extent extent = *found;
+    extent.range =
+        Range::from_to(within.offset, std::min(within.end(), found->range.end()));
+    return {extent};
+}
+
 std::vector<Extent> FileScout::extents(Range within) {
+    if (!may_have_holes_) {
+        return {{.range = within}};
+    }
     const FileExtent extent = file_.next_extent(fd_.get(), within);
     return {{.range = extent.range, .zero = extent.hole}};
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "client/cancellation.h"
@@ -24,7 +25,7 @@ struct Extent {
 // Looks ahead for the extents of one end of a copy: in large ranges, on a connection or descriptor
 // of its own, so that it waits for no data.
 //
-// Threads: the job's. Two implementations: NbdScout, FileScout.
+// Threads: the job's.
 class Scout {
   public:
     Scout() = default;
@@ -53,15 +54,34 @@ class NbdScout final : public Scout {
     const bool knows_allocation_;
 };
 
+// The extents of `all`, asked for over a connection that is not used for anything else meanwhile;
+// neighbours that are alike are merged. Throws JobError or Cancelled.
+[[nodiscard]] std::vector<Extent> all_extents(NbdHandle& handle, Range all,
+                                              const Cancellation& cancellation);
+
+// Says again what was learned before.
+class KnownScout final : public Scout {
+  public:
+    // Ascending, without gaps, from offset 0 on.
+    explicit KnownScout(std::vector<Extent> extents) : extents_(std::move(extents)) {}
+
+    [[nodiscard]] std::vector<Extent> extents(Range within) override;
+
+  private:
+    const std::vector<Extent> extents_;
+};
+
 class FileScout final : public Scout {
   public:
-    explicit FileScout(const DiskFile& file) : file_(file), fd_(file.open_for_extents()) {}
+    explicit FileScout(const DiskFile& file)
+        : file_(file), fd_(file.open_for_extents()), may_have_holes_(file.may_have_holes()) {}
 
     [[nodiscard]] std::vector<Extent> extents(Range within) override;
 
   private:
     const DiskFile& file_;
     const UniqueFd fd_;
+    const bool may_have_holes_;  // when the sweep began; a later hole is read as zeroes
 };
 
 }  // namespace nbdm

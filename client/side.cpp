@@ -10,22 +10,13 @@
 
 namespace nbdm {
 
-namespace {
-
-EndpointTraits traits_of(const std::string& uri, const Cancellation& cancellation) {
-    return NbdHandle(uri, {LIBNBD_CONTEXT_BASE_ALLOCATION}, cancellation).traits();
-}
-
-}  // namespace
-
 Side Side::open_source(const Location& location, const Cancellation& cancellation) {
     Side side;
     side.name_ = location.text;
     if (location.kind == Location::Kind::path) {
         side.use_file(std::make_unique<DiskFile>(location.path_or_uri, DiskFile::Options{}));
     } else {
-        side.uri_ = location.path_or_uri;
-        side.traits_ = traits_of(side.uri_, cancellation);
+        side.use_server(location.path_or_uri, cancellation);
     }
     return side;
 }
@@ -45,10 +36,16 @@ Side Side::open_target(const Location& location, const TargetOptions& options,
                               .create_bytes = options.create_bytes}));
         side.is_zero_ = side.is_zero_ || missing;
     } else {
-        side.uri_ = location.path_or_uri;
-        side.traits_ = traits_of(side.uri_, cancellation);
+        side.use_server(location.path_or_uri, cancellation);
     }
     return side;
+}
+
+void Side::use_server(const std::string& uri, const Cancellation& cancellation) {
+    uri_ = uri;
+    first_ = std::make_unique<NbdHandle>(
+        uri, std::vector<std::string>{LIBNBD_CONTEXT_BASE_ALLOCATION}, cancellation);
+    traits_ = first_->traits();
 }
 
 void Side::use_file(std::unique_ptr<DiskFile> file) {
@@ -64,16 +61,25 @@ std::unique_ptr<Scout> Side::open_scout(const std::string& tracker,
     if (file_) {
         return std::make_unique<FileScout>(*file_);
     }
-    return std::make_unique<NbdScout>(uri_, tracker, cancellation);
+    if (traits_.can_multi_conn || !tracker.empty()) {
+        return std::make_unique<NbdScout>(uri_, tracker, cancellation);
+    }
+    const Range all{0, traits_.size_bytes};
+    if (!first_ || !traits_.knows_extents || all.empty()) {
+        return std::make_unique<KnownScout>(std::vector<Extent>{{.range = all}});
+    }
+    return std::make_unique<KnownScout>(all_extents(*first_, all, cancellation));
 }
 
-OpenedEndpoint Side::open_endpoint(Ring& ring, const Cancellation& cancellation) const {
+OpenedEndpoint Side::open_endpoint(Ring& ring, std::unique_ptr<NbdHandle> handle,
+                                   const Cancellation& cancellation) const {
     OpenedEndpoint opened;
     if (file_) {
         opened.endpoint = std::make_unique<FileEndpoint>(ring, *file_);
     } else {
-        opened.handle =
-            std::make_unique<NbdHandle>(uri_, std::vector<std::string>{}, cancellation);
+        opened.handle = handle ? std::move(handle)
+                               : std::make_unique<NbdHandle>(uri_, std::vector<std::string>{},
+                                                             cancellation);
         opened.endpoint = std::make_unique<NbdEndpoint>(ring, *opened.handle);
     }
     return opened;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "client/cancellation.h"
 #include "client/endpoint.h"
@@ -14,13 +15,21 @@
 
 namespace nbdm {
 
+// Connections that stand already and have no user yet; null where there is none.
+struct OpenedHandles {
+    std::unique_ptr<NbdHandle> source;
+    std::unique_ptr<NbdHandle> target;
+};
+
 // What a worker holds of one side of a copy; the handle outlives the endpoint on it.
 struct OpenedEndpoint {
     std::unique_ptr<NbdHandle> handle;  // null for a file
     std::unique_ptr<Endpoint> endpoint;
 };
 
-// One side of a copy, the source or the target: opened once, used by every worker.
+// One side of a copy, the source or the target: opened once, used by every worker. A server that
+// does not promise multi-conn gets one connection in all (some accept no second one): it answers
+// for the extents first, in full, and is then the worker's.
 //
 // Threads: opened and scouted by the job's thread; open_endpoint() by workers.
 class Side {
@@ -45,15 +54,21 @@ class Side {
     // With a tracker: NBD only; extents say what is dirty in its frozen map.
     [[nodiscard]] std::unique_ptr<Scout> open_scout(const std::string& tracker,
                                                     const Cancellation& cancellation) const;
-    [[nodiscard]] OpenedEndpoint open_endpoint(Ring& ring, const Cancellation& cancellation) const;
+    // The connection that the side was opened with, once; null for a file and later on.
+    [[nodiscard]] std::unique_ptr<NbdHandle> take_handle() noexcept { return std::move(first_); }
+    // Connects where `handle` is null.
+    [[nodiscard]] OpenedEndpoint open_endpoint(Ring& ring, std::unique_ptr<NbdHandle> handle,
+                                               const Cancellation& cancellation) const;
 
   private:
     Side() = default;
     void use_file(std::unique_ptr<DiskFile> file);
+    void use_server(const std::string& uri, const Cancellation& cancellation);
 
     std::string name_;
-    std::string uri_;                 // empty for a file
-    std::unique_ptr<DiskFile> file_;  // null for a server
+    std::string uri_;                   // empty for a file
+    std::unique_ptr<DiskFile> file_;    // null for a server
+    std::unique_ptr<NbdHandle> first_;  // null for a file, and once it was taken
     EndpointTraits traits_;
     bool is_zero_ = false;
 };

@@ -45,11 +45,13 @@ SourceServer::About SourceServer::about(const std::string& tracker) {
     About about;
     about.path = answer.at("path");
     about.state = answer.at("state");
+    about.read_only = answer.at("read_only");
     about.size_bytes = answer.at("size_bytes");
     about.uris = answer.at("uris").get<std::vector<std::string>>();
     for (const json& each : answer.at("trackers")) {
         if (each.at("name") == tracker) {
-            about.dirty_bytes = each.at("dirty_bytes");
+            about.dirty_bytes = each.at("dirty_bytes").get<std::uint64_t>() +
+                                each.at("frozen_bytes").get<std::uint64_t>();
         }
     }
     for (const std::string& uri : about.uris) {
@@ -92,6 +94,10 @@ std::string SourceServer::hold(std::chrono::milliseconds lease) {
 
 void SourceServer::renew(const std::string& hold, std::chrono::milliseconds lease) {
     ask("POST", "/hold", {{"hold", hold}, {"lease_ms", lease.count()}}, lease);
+}
+
+std::string SourceServer::state() {
+    return ask("GET", "", nullptr, kAnswerLimit, false).at("state");
 }
 
 double SourceServer::release(const std::string& hold) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "client/cancellation.h"
 #include "client/location.h"
@@ -30,8 +31,9 @@ class SourceServer {
         std::string path;
         std::string uri;  // to read it, a Unix socket where there is one
         std::string state;
+        bool read_only = false;
         std::uint64_t size_bytes = 0;
-        std::uint64_t dirty_bytes = 0;  // of the tracker that was named
+        std::uint64_t dirty_bytes = 0;  // of the tracker that was named, frozen ones included
         std::vector<std::string> uris;
     };
     [[nodiscard]] About about(const std::string& tracker);
@@ -51,6 +53,8 @@ class SourceServer {
     // Returns the hold's id when no write is in flight.
     [[nodiscard]] std::string hold(std::chrono::milliseconds lease);
     void renew(const std::string& hold, std::chrono::milliseconds lease);
+    // "serving", "held" or "retired". Not cancelled, as what follows.
+    [[nodiscard]] std::string state();
     // Both return the longest time a write has waited, in milliseconds, and are not cancelled: they
     // decide who owns the disk.
     double release(const std::string& hold);

@@ -41,8 +41,7 @@ class WorkQueue {
     using Clock = std::chrono::steady_clock;
 
     enum class Pushed { taken, full, failed };
-    // Waits for at most `step` while the queue is full. `failed`: something has; the piece was not
-    // taken.
+    // Waits up to `step` for room. `full` and `failed`: the piece was not taken.
     [[nodiscard]] Pushed push(const Piece& piece, std::chrono::milliseconds step);
 
     // Nothing: none is there now; `idle` is woken when one comes.

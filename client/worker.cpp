@@ -2,10 +2,10 @@
 #include "client/worker.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <utility>
 
-#include "iothread/buffer_pool.h"
 #include "iothread/zero_scan.h"
 
 namespace nbdm {
@@ -13,18 +13,20 @@ namespace nbdm {
 namespace {
 
 constexpr unsigned kRingEntries = 128;
-// Data is looked at in blocks of what file systems and guests allocate at least.
-constexpr std::size_t kZeroBlockBytes = 4096;
+// What file systems and guests allocate at least: data is looked at for zeroes, and compared, in
+// blocks of this.
+constexpr std::size_t kBlockBytes = 4096;
 // A shorter run of zeroes inside data costs more as a request of its own than as bytes.
 constexpr std::size_t kMinZeroRunBytes = 16 << 10;
+constexpr std::uint64_t kMinPoolBytes = BufferPool::kMinBytes;
 
 }  // namespace
 
 std::vector<ZeroRun> split_zeroes(std::span<const std::byte> data, std::uint64_t offset,
-                                  std::size_t min_run) {
+                                  ZeroGrain grain) {
     std::vector<ZeroRun> runs;
-    for (std::size_t at = 0; at < data.size(); at += kZeroBlockBytes) {
-        const auto block = data.subspan(at, std::min(kZeroBlockBytes, data.size() - at));
+    for (std::size_t at = 0; at < data.size(); at += grain.block_bytes) {
+        const auto block = data.subspan(at, std::min(grain.block_bytes, data.size() - at));
         const bool zero = is_all_zero(block);
         if (!runs.empty() && runs.back().zero == zero) {
             runs.back().range.length += block.size();
@@ -37,7 +39,7 @@ std::vector<ZeroRun> split_zeroes(std::span<const std::byte> data, std::uint64_t
     }
     std::vector<ZeroRun> merged;
     for (ZeroRun run : runs) {
-        run.zero = run.zero && run.range.length >= min_run;
+        run.zero = run.zero && run.range.length >= grain.min_run_bytes;
         if (!merged.empty() && merged.back().zero == run.zero) {
             merged.back().range.length += run.range.length;
         } else {
@@ -71,9 +73,13 @@ class Worker::Slot final : public EndpointRequest {
     Worker& worker_;
 };
 
-Worker::Worker(unsigned number, Parts parts, WorkerOptions options)
+Worker::Worker(unsigned number, Parts parts, OpenedHandles first, WorkerOptions options)
     : parts_(std::move(parts)),
       options_(options),
+      grain_({.block_bytes = std::max<std::size_t>(
+                  kBlockBytes, std::bit_ceil(parts_.target.traits().alignment)),
+              .min_run_bytes = kMinZeroRunBytes}),
+      first_(std::move(first)),
       thread_({.name = "worker-" + std::to_string(number)}, [this](IoThread&) { run(); }) {
     thread_.start();
 }
@@ -83,23 +89,33 @@ Worker::~Worker() {
     thread_.join();
 }
 
+void Worker::abandon() noexcept {
+    abandoned_.store(true, std::memory_order_release);
+    thread_.wake();
+}
+
 void Worker::run() {
+    std::optional<Ring> ring;
+    OpenedEndpoint source;
+    OpenedEndpoint target;
     try {
-        Ring ring(kRingEntries);
-        const OpenedEndpoint source = parts_.source.open_endpoint(ring, parts_.cancellation);
-        const OpenedEndpoint target = parts_.target.open_endpoint(ring, parts_.cancellation);
-        opened_.set_value();
-        serve(ring, *source.endpoint, *target.endpoint);
+        ring.emplace(kRingEntries);
+        source = parts_.source.open_endpoint(*ring, std::move(first_.source), parts_.cancellation);
+        target = parts_.target.open_endpoint(*ring, std::move(first_.target), parts_.cancellation);
     } catch (const std::exception&) {
         opened_.set_exception(std::current_exception());
+        return;
     }
+    opened_.set_value();
+    serve(*ring, *source.endpoint, *target.endpoint);
 }
 
 void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
     source_ = &source;
     target_ = &target;
-    BufferPool pool(2 * options_.requests * std::max<std::size_t>(options_.request_bytes, 4096) *
-                    2);
+    // Two buffers for each request when comparing; the pool rounds up to a power of two.
+    BufferPool pool(2 * options_.requests *
+                    std::bit_ceil(std::max(options_.request_bytes, kMinPoolBytes)));
     for (unsigned i = 0; i < options_.requests; ++i) {
         Slot& slot = slots_.emplace_back(*this);
         free_.push_back(&slot);
@@ -111,29 +127,14 @@ void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
             ready_.pop_front();
             step(slot);
         }
-        bool took = false;
-        while (!free_.empty()) {
-            const std::optional<Piece> piece = parts_.queue.try_pop(thread_);
-            if (!piece) {
-                break;
-            }
-            Slot& slot = *free_.back();
-            free_.pop_back();
-            if (!slot.data && piece->kind != Piece::Kind::flush) {
-                slot.data = pool.lease(options_.request_bytes);
-            }
-            if (!slot.target_data && piece->kind == Piece::Kind::compare) {
-                slot.target_data = pool.lease(options_.request_bytes);
-            }
-            begin(slot, *piece);
-            took = true;
-            // What is complete at once goes on before more is begun: its data is still in the
-            // cache, and the other side gets work early.
-            if (!ready_.empty()) {
-                break;
-            }
+        take_pieces(pool);
+        // Waits when nothing is left to do here: what was begun is in the ring, and a new piece
+        // rings the wake-up.
+        ring.run_once(ready_.empty());
+        if (abandoned_.exchange(false, std::memory_order_acq_rel)) {
+            source.abandon();
+            target.abandon();
         }
-        ring.run_once(!took && ready_.empty());
     }
     source.close();
     target.close();
@@ -142,6 +143,26 @@ void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
         ring.run_once(true);
     }
     slots_.clear();
+}
+
+void Worker::take_pieces(BufferPool& pool) {
+    // What is complete at once goes on before more is begun: its data is still in the cache, and
+    // the other side gets work early.
+    while (!free_.empty() && ready_.empty()) {
+        const std::optional<Piece> piece = parts_.queue.try_pop(thread_);
+        if (!piece) {
+            return;
+        }
+        Slot& slot = *free_.back();
+        free_.pop_back();
+        if (!slot.data && piece->kind != Piece::Kind::flush) {
+            slot.data = pool.lease(options_.request_bytes);
+        }
+        if (!slot.target_data && piece->kind == Piece::Kind::compare) {
+            slot.target_data = pool.lease(options_.request_bytes);
+        }
+        begin(slot, *piece);
+    }
 }
 
 void Worker::begin(Slot& slot, const Piece& piece) {
@@ -206,7 +227,7 @@ void Worker::data_read(Slot& slot) {
     }
     if (options_.detect_zeroes) {
         slot.runs = split_zeroes({slot.data.data(), slot.piece.range.length},
-                                 slot.piece.range.offset, kMinZeroRunBytes);
+                                 slot.piece.range.offset, grain_);
     } else {
         slot.runs = {{slot.piece.range, false}};
     }
@@ -241,8 +262,8 @@ void Worker::compare(Slot& slot) {
     const std::byte* left = slot.data.data();
     const std::byte* right = slot.target_data.data();
     if (std::memcmp(left, right, length) != 0) {
-        for (std::size_t at = 0; at < length; at += kZeroBlockBytes) {
-            const std::size_t part = std::min(kZeroBlockBytes, length - at);
+        for (std::size_t at = 0; at < length; at += kBlockBytes) {
+            const std::size_t part = std::min(kBlockBytes, length - at);
             if (std::memcmp(left + at, right + at, part) != 0) {
                 parts_.differs({slot.piece.range.offset + at, part});
             }

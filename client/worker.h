@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -8,6 +9,7 @@
 #include <future>
 #include <list>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,6 +18,7 @@
 #include "client/side.h"
 #include "client/work_counters.h"
 #include "client/work_queue.h"
+#include "iothread/buffer_pool.h"
 #include "iothread/io_thread.h"
 
 namespace nbdm {
@@ -32,10 +35,15 @@ struct ZeroRun {
     Range range;
     bool zero = false;
 };
-// Splits `data`, which stands at `offset` on the disk, where runs of zeroes begin and end. Runs
-// shorter than `min_run` (but for a piece that is all zero) count as data.
+// How finely data is told apart: in blocks of `block_bytes`, and runs of zeroes that are shorter
+// than `min_run_bytes` count as data, unless a piece is all zero.
+struct ZeroGrain {
+    std::size_t block_bytes = 4096;
+    std::size_t min_run_bytes = 16 << 10;
+};
+// Splits `data`, which stands at `offset` on the disk, where runs of zeroes begin and end.
 [[nodiscard]] std::vector<ZeroRun> split_zeroes(std::span<const std::byte> data,
-                                                std::uint64_t offset, std::size_t min_run);
+                                                std::uint64_t offset, ZeroGrain grain);
 
 // One connection to each side, on a thread and ring of its own; takes pieces from the queue for as
 // long as it lives. A failure of a piece fails the queue, with a sentence that says what could not
@@ -54,7 +62,8 @@ class Worker {
         std::function<void(Range)> differs;
     };
 
-    Worker(unsigned number, Parts parts, WorkerOptions options);
+    // `first` holds connections that stand already; what is missing there is opened.
+    Worker(unsigned number, Parts parts, OpenedHandles first, WorkerOptions options);
     Worker(const Worker&) = delete;
     Worker& operator=(const Worker&) = delete;
     ~Worker();  // the queue is idle
@@ -62,11 +71,14 @@ class Worker {
     // Returns when both connections stand; throws what went wrong with them.
     void wait_until_open() { opened_.get_future().get(); }
 
+    // What is under way need not succeed any more, but ends soon. The worker is of no use after it.
+    void abandon() noexcept;
+
   private:
     class Slot;
-    struct Step;
 
     void run();
+    void take_pieces(BufferPool& pool);
     void serve(Ring& ring, Endpoint& source, Endpoint& target);
     void begin(Slot& slot, const Piece& piece);
     void step(Slot& slot);
@@ -78,7 +90,10 @@ class Worker {
 
     const Parts parts_;
     const WorkerOptions options_;
+    const ZeroGrain grain_;
+    OpenedHandles first_;  // of the thread once it runs
     std::promise<void> opened_;
+    std::atomic<bool> abandoned_{false};
 
     // Of the thread.
     Endpoint* source_ = nullptr;

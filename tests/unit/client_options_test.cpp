@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+#include <vector>
+
+#include "client/options.h"
+
+namespace nbdm {
+namespace {
+
+std::optional<Command> parse(std::vector<std::string> words) {
+    words.insert(words.begin(), "nbd-mirror");
+    std::vector<char*> arguments;
+    for (std::string& word : words) {
+        arguments.push_back(word.data());
+    }
+    return parse_command_line(static_cast<int>(arguments.size()), arguments.data());
+}
+
+std::string refusal(const std::vector<std::string>& words) {
+    try {
+        (void)parse(words);
+    } catch (const std::invalid_argument& error) {
+        return error.what();
+    }
+    return "";
+}
+
+TEST(Options, MirrorHasTheDefaultsOfTheManual) {
+    const auto command = std::get<MirrorCommand>(*parse({"mirror", "server:pool/vm 1", "/t"}));
+    const MirrorOptions& options = command.options;
+    EXPECT_EQ(options.job, "pool_vm_1");
+    EXPECT_EQ(options.granularity_bytes, 65536U);
+    EXPECT_EQ(options.copy.engine.connections, 4U);
+    EXPECT_EQ(options.copy.engine.requests, 16U);
+    EXPECT_EQ(options.max_downtime.count(), 500);
+    EXPECT_EQ(options.handover, Handover::retire);
+    EXPECT_FALSE(options.cut_over_when_ready);
+}
+
+TEST(Options, AMirrorOfWhatCannotReportWritesNamesCopy) {
+    EXPECT_NE(refusal({"mirror", "disk.img", "/t"}).find("'copy'"), std::string::npos);
+    EXPECT_NE(refusal({"mirror", "nbd://host", "/t"}).find("'copy'"), std::string::npos);
+}
+
+TEST(Options, AnExportIsNoTarget) {
+    EXPECT_NE(refusal({"copy", "/s", "server:vm"}), "");
+    EXPECT_NE(refusal({"mirror", "server:vm", "server:other"}), "");
+}
+
+TEST(Options, SizesArePowersOfTwoInTheirLimits) {
+    for (const char* size : {"0", "1000", "2K", "128M", "64KB!", "-4K"}) {
+        EXPECT_NE(refusal({"mirror", "server:vm", "/t", "--granularity", size}), "") << size;
+    }
+    const auto command =
+        std::get<MirrorCommand>(*parse({"mirror", "server:vm", "/t", "--granularity", "4k"}));
+    EXPECT_EQ(command.options.granularity_bytes, 4096U);
+}
+
+TEST(Options, JobNamesCannotLeaveTheirDirectory) {
+    for (const char* job : {"a/b", "..", ".hidden", "", "a b", "ä"}) {
+        EXPECT_NE(refusal({"cutover", job}), "") << job;
+        EXPECT_NE(refusal({"mirror", "server:vm", "/t", "--job", job}), "") << job;
+    }
+    EXPECT_NE(refusal({"cancel", std::string(65, 'a')}), "");
+    EXPECT_EQ(std::get<CancelCommand>(*parse({"cancel", std::string(64, 'a')})).job.size(), 64U);
+}
+
+TEST(Options, DefaultJobNamesAreValid) {
+    EXPECT_EQ(default_job_name(""), "default");
+    for (const char* name : {".hidden", "..", "a/b", "\xc3\xa4"}) {
+        const std::string job = default_job_name(name);
+        EXPECT_EQ(std::get<MirrorCommand>(*parse({"mirror", std::string("server:") + name, "/t"}))
+                      .options.job,
+                  job);
+    }
+}
+
+TEST(Options, WhatIsUnknownIsRefused) {
+    EXPECT_NE(refusal({}), "");
+    EXPECT_NE(refusal({"move", "a", "b"}), "");
+    EXPECT_NE(refusal({"copy", "a"}), "");
+    EXPECT_NE(refusal({"copy", "a", "b", "c"}), "");
+    EXPECT_NE(refusal({"copy", "a", "b", "-c", "0"}), "");
+    EXPECT_NE(refusal({"mirror", "server:vm", "/t", "--max-downtime", "0"}), "");
+    EXPECT_NE(refusal({"mirror", "server:vm", "/t", "--handover", "pivot"}), "");
+}
+
+}  // namespace
+}  // namespace nbdm
