@@ -218,8 +218,11 @@ class Server(Process):
 
     def cpu_threads(self):
         """Names of the threads, as `top -H` shows them."""
-        tasks = pathlib.Path(f"/proc/{self.pid}/task")
-        return sorted((task / "comm").read_text().strip() for task in tasks.iterdir())
+        names = []
+        for task in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # it may end meanwhile
+                names.append((task / "comm").read_text().strip())
+        return sorted(names)
 
 
 class Mirror(Process):
