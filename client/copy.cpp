@@ -33,8 +33,9 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status,
                  std::to_string(size) + " bytes is left as it is");
     }
     if (!target.traits().can_flush) {
-        log_warning("target " + target.name() + " cannot flush: the copy is as durable as its "
-                                                "server makes it");
+        log_warning("target " + target.name() +
+                    " cannot flush: the copy is as durable as its "
+                    "server makes it");
     }
     status.set_size(size);
     status.add_to_do(size);

@@ -17,10 +17,10 @@ struct EndpointTraits {
     std::uint64_t size_bytes = 0;
     bool read_only = false;
     bool can_flush = true;
-    bool can_zero = true;        // zeroing without sending zeroes
-    bool can_multi_conn = true;  // a flush on one connection covers all
-    bool knows_extents = true;   // holes and zeroes can be asked for
-    std::uint64_t alignment = 1;             // of offsets and lengths, but for the end of the disk
+    bool can_zero = true;         // zeroing without sending zeroes
+    bool can_multi_conn = true;   // a flush on one connection covers all
+    bool knows_extents = true;    // holes and zeroes can be asked for
+    std::uint64_t alignment = 1;  // of offsets and lengths, but for the end of the disk
     std::uint64_t max_payload_bytes = 32 << 20;
 };
 

@@ -18,7 +18,7 @@ namespace nbdm {
 
 struct EngineOptions {
     unsigned connections = 4;
-    unsigned requests = 16;             // per connection
+    unsigned requests = 16;  // per connection
     std::uint64_t request_bytes = 256 << 10;
     bool zeroes_as_data = false;
 };

@@ -50,7 +50,8 @@ std::optional<json> recorded(const std::string& job) {
     }
     json state = json::parse(*text, nullptr, false);
     if (!state.is_object()) {
-        throw JobError("the state of job '" + job + "' in '" + job_state_path(job) + "' is damaged");
+        throw JobError("the state of job '" + job + "' in '" + job_state_path(job) +
+                       "' is damaged");
     }
     const std::string phase = state.value("phase", "");
     if (phase != "done" && phase != "failed" && phase != "cancelled") {
@@ -86,9 +87,7 @@ HttpClient client_of(const std::string& job) {
 
 void print_for_people(const json& state) {
     const json& disk = state.at("disks").at(0);
-    const auto bytes = [&](const char* field) {
-        return format_size(disk.at(field).get<double>());
-    };
+    const auto bytes = [&](const char* field) { return format_size(disk.at(field).get<double>()); };
     std::cout << state.at("job").get<std::string>() << ": " << state.at("phase").get<std::string>()
               << ", " << bytes("moved_bytes") << " of " << bytes("total_bytes") << " moved, "
               << bytes("dirty_bytes") << " dirty, " << disk.at("passes") << " passes\n"

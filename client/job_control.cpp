@@ -48,7 +48,8 @@ JobControl::JobControl(JobRunner& runner, Mirror& mirror, std::string job, int o
 
 void JobControl::handle(HttpRequest request) {
     const auto& path = request.path;
-    const std::string action = path.size() == 3 && path[0] == "v1" && path[1] == "job" ? path[2] : "";
+    const std::string action =
+        path.size() == 3 && path[0] == "v1" && path[1] == "job" ? path[2] : "";
     if (request.method == "GET" && path.size() == 2 && path[0] == "v1" && path[1] == "job") {
         request.reply(200, to_json(runner_.status().snapshot()));
     } else if (request.method == "GET" && path.size() == 1 && path[0] == "metrics") {

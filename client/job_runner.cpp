@@ -21,8 +21,7 @@ constexpr timeval kShowInterval{0, 500'000};
 
 JobRunner::JobRunner(std::string job, std::string source, std::string target, ProgressStyle style)
     : base_(event_base_new()),
-      changed_fd_(
-          check_errno(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "cannot make an eventfd")),
+      changed_fd_(check_errno(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "cannot make an eventfd")),
       status_(std::move(job), std::move(source), std::move(target), changed_fd_.get()),
       printer_(style) {
     const auto signal = [](evutil_socket_t, short, void* self) {

@@ -152,9 +152,9 @@ JobSnapshot JobStatus::snapshot() {
 void JobStatus::refresh_locked() {
     const Clock::time_point now = Clock::now();
     // Passes may find more than the freeze counted, by the blocks at an odd end.
-    now_.moved_bytes = std::max(
-        now_.moved_bytes,
-        std::min(counters.moved_bytes.load(std::memory_order_relaxed), now_.total_bytes));
+    now_.moved_bytes =
+        std::max(now_.moved_bytes,
+                 std::min(counters.moved_bytes.load(std::memory_order_relaxed), now_.total_bytes));
     now_.sent_bytes = counters.sent_bytes.load(std::memory_order_relaxed);
     now_.zeroed_bytes = counters.zeroed_bytes.load(std::memory_order_relaxed);
     samples_.push_back({now, now_.moved_bytes, now_.sent_bytes});

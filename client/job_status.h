@@ -33,7 +33,7 @@ struct JobSnapshot {
     std::uint64_t zeroed_bytes = 0;
     unsigned passes = 0;
     std::optional<double> dirty_rate;  // bytes per second; nothing while unknown
-    std::optional<double> copy_rate;  // of data, holes not counted
+    std::optional<double> copy_rate;   // of data, holes not counted
     std::optional<double> eta_s;
     std::optional<double> downtime_ms;
     std::string error;

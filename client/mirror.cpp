@@ -154,8 +154,7 @@ std::string Mirror::stay_in_step(Setup& setup) {
         const std::uint64_t dirty_bytes = catch_up(setup, [&] { show_dirtiness(setup); });
         const bool fits = would_be_ready(dirty_bytes);
         // A single burst of writes does not make a ready job unready.
-        const bool ready =
-            fits || (fitted_before && status_.phase() == Phase::ready);
+        const bool ready = fits || (fitted_before && status_.phase() == Phase::ready);
         fitted_before = fits;
         status_.set_phase(ready ? Phase::ready : Phase::catching_up);
         if (fits && cutover_wanted()) {

@@ -32,8 +32,8 @@ void NbdEndpoint::write(EndpointRequest& request, Range range, const std::byte* 
 }
 
 void NbdEndpoint::zero(EndpointRequest& request, Range range) {
-    begun(request, nbd_aio_zero(handle_.get(), range.length, range.offset, completion_of(request),
-                                0));
+    begun(request,
+          nbd_aio_zero(handle_.get(), range.length, range.offset, completion_of(request), 0));
 }
 
 void NbdEndpoint::flush(EndpointRequest& request) {

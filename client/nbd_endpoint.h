@@ -27,7 +27,7 @@ class NbdEndpoint final : public Endpoint, private Operation {
 
     Ring& ring_;
     NbdHandle& handle_;
-    unsigned watched_ = 0;  // the events the pending poll is for
+    unsigned watched_ = 0;     // the events the pending poll is for
     bool rewatching_ = false;  // that poll is being cancelled, for other events
     bool closed_ = false;
 };

@@ -120,8 +120,8 @@ EndpointTraits NbdHandle::traits() const {
     const std::int64_t maximum = nbd_get_block_size(handle_, LIBNBD_SIZE_MAXIMUM);
     traits.alignment = static_cast<std::uint64_t>(std::max<std::int64_t>(minimum, 1));
     if (maximum > 0) {
-        traits.max_payload_bytes = std::min<std::uint64_t>(static_cast<std::uint64_t>(maximum),
-                                                           traits.max_payload_bytes);
+        traits.max_payload_bytes =
+            std::min<std::uint64_t>(static_cast<std::uint64_t>(maximum), traits.max_payload_bytes);
     }
     return traits;
 }
@@ -142,9 +142,9 @@ void NbdHandle::run_until(const std::function<bool()>& done, std::chrono::millis
         if (fd.fd < 0) {
             throw JobError("the connection to " + uri_ + " was lost: " + last_error());
         }
-        fd.events = static_cast<short>(
-            ((direction & LIBNBD_AIO_DIRECTION_READ) != 0 ? POLLIN : 0) |
-            ((direction & LIBNBD_AIO_DIRECTION_WRITE) != 0 ? POLLOUT : 0));
+        fd.events =
+            static_cast<short>(((direction & LIBNBD_AIO_DIRECTION_READ) != 0 ? POLLIN : 0) |
+                               ((direction & LIBNBD_AIO_DIRECTION_WRITE) != 0 ? POLLOUT : 0));
         if (::poll(&fd, 1, kPollMs) <= 0) {
             continue;
         }

@@ -66,15 +66,18 @@ void declare_mirror(CLI::App& command, RawOptions& raw) {
     command.add_option("--job", raw.job, "the job's name (the export's)");
     command.add_option("--granularity", raw.granularity,
                        "bytes of one block of the dirty map, a power of two from 4K to 64M (64K)");
-    command.add_option("--cutover", raw.cutover,
-                       "manual: when told to; auto: as soon as it is ready (manual)")
+    command
+        .add_option("--cutover", raw.cutover,
+                    "manual: when told to; auto: as soon as it is ready (manual)")
         ->check(CLI::IsMember({"manual", "auto"}));
-    command.add_option("--handover", raw.handover,
-                       "retire: the source refuses writes for good; release: its writers go on "
-                       "(retire)")
+    command
+        .add_option("--handover", raw.handover,
+                    "retire: the source refuses writes for good; release: its writers go on "
+                    "(retire)")
         ->check(CLI::IsMember({"retire", "release"}));
-    command.add_option("--max-downtime", raw.max_downtime_ms,
-                       "milliseconds that writers may be held at the cutover (500)")
+    command
+        .add_option("--max-downtime", raw.max_downtime_ms,
+                    "milliseconds that writers may be held at the cutover (500)")
         ->check(CLI::Range(1, 60'000));
 }
 
@@ -102,12 +105,12 @@ CopyOptions copy_options(const RawOptions& raw) {
     options.source = Location::parse(raw.source);
     options.target = Location::parse(raw.target);
     if (options.target.kind == Location::Kind::server_export) {
-        throw std::invalid_argument("target '" + raw.target + "': a path or an NBD URI is expected");
+        throw std::invalid_argument("target '" + raw.target +
+                                    "': a path or an NBD URI is expected");
     }
     options.engine.connections = raw.connections;
     options.engine.requests = raw.requests;
-    options.engine.request_bytes =
-        power_of_two(raw.request_size, "--request-size", 4096, 32 << 20);
+    options.engine.request_bytes = power_of_two(raw.request_size, "--request-size", 4096, 32 << 20);
     options.engine.zeroes_as_data = raw.allocated;
     options.create = raw.create;
     options.target_is_zero = raw.target_is_zero;
@@ -127,7 +130,8 @@ CopyOptions without_server(CopyOptions options) {
 
 void check_job_name(const std::string& job) {
     if (job != default_job_name(job)) {
-        throw std::invalid_argument("job '" + job + "': a name of up to 64 letters, digits, '.', "
+        throw std::invalid_argument("job '" + job +
+                                    "': a name of up to 64 letters, digits, '.', "
                                     "'_' and '-' is expected that does not begin with '.'");
     }
 }
@@ -143,8 +147,8 @@ MirrorCommand mirror_command(const RawOptions& raw) {
     }
     options.job = raw.job.value_or(default_job_name(options.copy.source.export_name));
     check_job_name(options.job);
-    options.granularity_bytes = static_cast<std::uint32_t>(
-        power_of_two(raw.granularity, "--granularity", 4096, 64 << 20));
+    options.granularity_bytes =
+        static_cast<std::uint32_t>(power_of_two(raw.granularity, "--granularity", 4096, 64 << 20));
     options.cut_over_when_ready = raw.cutover == "auto";
     options.handover = raw.handover == "retire" ? Handover::retire : Handover::release;
     options.max_downtime = std::chrono::milliseconds(raw.max_downtime_ms);
@@ -181,8 +185,7 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
     app.set_version_flag("--version", std::string("nbd-mirror ") + kVersion);
     app.require_subcommand(1);
     RawOptions raw;
-    CLI::App* copy =
-        app.add_subcommand("copy", "copy a disk that is not being written");
+    CLI::App* copy = app.add_subcommand("copy", "copy a disk that is not being written");
     declare_sides(*copy, raw, "PATH or NBD URI");
     declare_writing(*copy, raw);
     copy->add_flag("--verify", raw.verify, "compare source and target afterwards");

@@ -40,8 +40,8 @@ TargetZeroes::Known TargetZeroes::at(Range range) {
 Pass::Pass(Parts parts, Options options)
     : parts_(std::move(parts)),
       options_(options),
-      unit_bytes_(std::bit_ceil(std::max({kMinUnitBytes, parts_.source.traits().alignment,
-                                          parts_.target.traits().alignment}))) {}
+      unit_bytes_(std::bit_ceil(std::max(
+          {kMinUnitBytes, parts_.source.traits().alignment, parts_.target.traits().alignment}))) {}
 
 void Pass::run(Scout& source, TargetZeroes& target_zeroes) {
     try {

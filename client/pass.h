@@ -51,9 +51,9 @@ class Pass {
   public:
     struct Options {
         std::uint64_t request_bytes = 256 << 10;
-        bool only_dirty = false;        // by what the source's scout says
-        bool zeroes_as_data = false;    // holes too are sent as data
-        bool compare = false;           // read both sides instead of writing
+        bool only_dirty = false;      // by what the source's scout says
+        bool zeroes_as_data = false;  // holes too are sent as data
+        bool compare = false;         // read both sides instead of writing
     };
     struct Parts {
         const Side& source;

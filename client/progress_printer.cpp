@@ -20,7 +20,7 @@ constexpr std::size_t kMaxBarWidth = 30;
 std::size_t terminal_width() {
     winsize size{};
     return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col
-                                                                            : kDefaultWidth;
+                                                                             : kDefaultWidth;
 }
 
 std::string format_time(double seconds) {
@@ -41,10 +41,9 @@ std::string format_bar(const JobSnapshot& snapshot, std::size_t width) {
                                                    : static_cast<double>(snapshot.moved_bytes) /
                                                          static_cast<double>(snapshot.total_bytes);
     const std::string head = to_string(snapshot.phase);
-    std::string tail =
-        " " + std::to_string(static_cast<int>(std::floor(100 * share))) + " %  " +
-        format_size(static_cast<double>(snapshot.moved_bytes)) + " of " +
-        format_size(static_cast<double>(snapshot.total_bytes));
+    std::string tail = " " + std::to_string(static_cast<int>(std::floor(100 * share))) + " %  " +
+                       format_size(static_cast<double>(snapshot.moved_bytes)) + " of " +
+                       format_size(static_cast<double>(snapshot.total_bytes));
     if (snapshot.copy_rate && !is_over(snapshot.phase)) {
         tail += "  " + format_size(*snapshot.copy_rate) + "/s";
     }

@@ -80,11 +80,12 @@ std::vector<Extent> ask(NbdHandle& handle, const std::string& dirty_context, Ran
     answer.within = within.first(kMaxQuestionBytes);
     answer.dirty_context = dirty_context;
     const nbd_extent_callback extent = {
-        .callback = [](void* data, const char* context, std::uint64_t offset,
-                       std::uint32_t* entries, std::size_t count, int*) {
-            static_cast<Answer*>(data)->take(context, offset, entries, count);
-            return 0;
-        },
+        .callback =
+            [](void* data, const char* context, std::uint64_t offset, std::uint32_t* entries,
+               std::size_t count, int*) {
+                static_cast<Answer*>(data)->take(context, offset, entries, count);
+                return 0;
+            },
         .user_data = &answer,
         .free = nullptr};
     const nbd_completion_callback completion = {.callback =
@@ -98,8 +99,8 @@ std::vector<Extent> ask(NbdHandle& handle, const std::string& dirty_context, Ran
                                                 .free = nullptr};
     if (nbd_aio_block_status(handle.get(), answer.within.length, answer.within.offset, extent,
                              completion, 0) < 0) {
-        throw JobError("cannot ask " + handle.uri() + " for its extents: " +
-                       NbdHandle::last_error());
+        throw JobError("cannot ask " + handle.uri() +
+                       " for its extents: " + NbdHandle::last_error());
     }
     handle.run_until([&answer] { return answer.done; }, kAnswerLimit, cancellation);
     if (answer.error != 0) {
@@ -121,8 +122,7 @@ NbdScout::NbdScout(const std::string& uri, const std::string& tracker,
     : cancellation_(cancellation),
       dirty_context_(tracker.empty() ? "" : "nbd-mirror:dirty-bitmap:" + tracker),
       handle_(uri, contexts(dirty_context_), cancellation),
-      knows_allocation_(
-          nbd_can_meta_context(handle_.get(), LIBNBD_CONTEXT_BASE_ALLOCATION) == 1) {
+      knows_allocation_(nbd_can_meta_context(handle_.get(), LIBNBD_CONTEXT_BASE_ALLOCATION) == 1) {
     if (!dirty_context_.empty() &&
         nbd_can_meta_context(handle_.get(), dirty_context_.c_str()) != 1) {
         throw JobError("the dirty map of tracker '" + tracker + "' is not to be had from " + uri);
@@ -157,8 +157,7 @@ std::vector<Extent> KnownScout::extents(Range within) {
         extents_.begin(), extents_.end(), within.offset,
         [](std::uint64_t offset, const Extent& each) { return offset < each.range.end(); });
     Extent extent = *found;
-    extent.range =
-        Range::from_to(within.offset, std::min(within.end(), found->range.end()));
+    extent.range = Range::from_to(within.offset, std::min(within.end(), found->range.end()));
     return {extent};
 }
 

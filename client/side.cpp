@@ -30,10 +30,9 @@ Side Side::open_target(const Location& location, const TargetOptions& options,
         struct stat status {};
         const bool missing = ::stat(location.path_or_uri.c_str(), &status) != 0;
         side.use_file(std::make_unique<DiskFile>(
-            location.path_or_uri,
-            DiskFile::Options{.writable = true,
-                              .cache = CacheMode::writeback,
-                              .create_bytes = options.create_bytes}));
+            location.path_or_uri, DiskFile::Options{.writable = true,
+                                                    .cache = CacheMode::writeback,
+                                                    .create_bytes = options.create_bytes}));
         side.is_zero_ = side.is_zero_ || missing;
     } else {
         side.use_server(location.path_or_uri, cancellation);
@@ -77,9 +76,9 @@ OpenedEndpoint Side::open_endpoint(Ring& ring, std::unique_ptr<NbdHandle> handle
     if (file_) {
         opened.endpoint = std::make_unique<FileEndpoint>(ring, *file_);
     } else {
-        opened.handle = handle ? std::move(handle)
-                               : std::make_unique<NbdHandle>(uri_, std::vector<std::string>{},
-                                                             cancellation);
+        opened.handle =
+            handle ? std::move(handle)
+                   : std::make_unique<NbdHandle>(uri_, std::vector<std::string>{}, cancellation);
         opened.endpoint = std::make_unique<NbdEndpoint>(ring, *opened.handle);
     }
     return opened;

@@ -77,9 +77,8 @@ void SourceServer::drop_tracker(const std::string& name) noexcept {
 }
 
 SourceServer::Frozen SourceServer::freeze(const std::string& tracker) {
-    const json answer =
-        ask("POST", "/trackers/" + percent_encode(tracker) + "/freeze", json::object(),
-            kAnswerLimit);
+    const json answer = ask("POST", "/trackers/" + percent_encode(tracker) + "/freeze",
+                            json::object(), kAnswerLimit);
     return {.generation = answer.at("generation"), .dirty_bytes = answer.at("dirty_bytes")};
 }
 

@@ -9,8 +9,8 @@ namespace nbdm {
 
 WorkQueue::Pushed WorkQueue::push(const Piece& piece, std::chrono::milliseconds step) {
     std::unique_lock lock(mutex_);
-    const bool room = changed_.wait_for(
-        lock, step, [this] { return failure_ || queued_.size() < kMaxQueued; });
+    const bool room =
+        changed_.wait_for(lock, step, [this] { return failure_ || queued_.size() < kMaxQueued; });
     if (failure_) {
         return Pushed::failed;
     }

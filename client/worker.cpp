@@ -76,8 +76,8 @@ class Worker::Slot final : public EndpointRequest {
 Worker::Worker(unsigned number, Parts parts, OpenedHandles first, WorkerOptions options)
     : parts_(std::move(parts)),
       options_(options),
-      grain_({.block_bytes = std::max<std::size_t>(
-                  kBlockBytes, std::bit_ceil(parts_.target.traits().alignment)),
+      grain_({.block_bytes = std::max<std::size_t>(kBlockBytes,
+                                                   std::bit_ceil(parts_.target.traits().alignment)),
               .min_run_bytes = kMinZeroRunBytes}),
       first_(std::move(first)),
       thread_({.name = "worker-" + std::to_string(number)}, [this](IoThread&) { run(); }) {

@@ -25,9 +25,9 @@ namespace nbdm {
 
 // How the workers of one job do their pieces.
 struct WorkerOptions {
-    unsigned requests = 16;             // pieces under way at a time
+    unsigned requests = 16;  // pieces under way at a time
     std::uint64_t request_bytes = 256 << 10;
-    bool detect_zeroes = true;          // data that is zero is not sent
+    bool detect_zeroes = true;  // data that is zero is not sent
 };
 
 // A stretch of data that is worth being told apart from its neighbours.

@@ -95,7 +95,9 @@ HttpServer::HttpServer(event_base* base, std::string socket_path, Handler handle
     evhttp_set_max_body_size(http_.get(), kMaxBodyBytes);
     evhttp_set_gencb(
         http_.get(),
-        [](evhttp_request* request, void* self) { static_cast<HttpServer*>(self)->handle(request); },
+        [](evhttp_request* request, void* self) {
+            static_cast<HttpServer*>(self)->handle(request);
+        },
         this);
     UniqueFd socket = bind_unix_socket(socket_path_, 0600);
     if (evhttp_accept_socket(http_.get(), socket.get()) != 0) {
@@ -140,7 +142,8 @@ void HttpServer::handle(evhttp_request* raw) {
     try {
         handler_(std::move(request));
     } catch (const nlohmann::json::exception& error) {
-        HttpRequest(pending).reply_error(400, std::string("bad value in the body: ") + error.what());
+        HttpRequest(pending).reply_error(400,
+                                         std::string("bad value in the body: ") + error.what());
     } catch (const std::exception& error) {
         HttpRequest(pending).reply_error(500, error.what());
     }

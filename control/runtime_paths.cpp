@@ -31,9 +31,9 @@ std::string runtime_directory() {
 }
 
 std::string state_directory(const std::string& option) {
-    return !option.empty() ? option
-                           : first_set({"NBD_MIRROR_STATE_DIR", "STATE_DIRECTORY"},
-                                       "/var/lib/nbd-mirror");
+    return !option.empty()
+               ? option
+               : first_set({"NBD_MIRROR_STATE_DIR", "STATE_DIRECTORY"}, "/var/lib/nbd-mirror");
 }
 
 std::string default_server_socket() { return runtime_directory() + "/server.sock"; }

@@ -61,8 +61,8 @@ Buffer BufferPool::lease(std::size_t bytes) noexcept {
         if (leased_bytes_ + kept_bytes_ + size > limit_bytes_) {
             trim();
         }
-        void* mapped = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                              -1, 0);
+        void* mapped =
+            ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (mapped == MAP_FAILED) {
             return {};
         }

@@ -118,8 +118,8 @@ void DiskFile::learn_storage() {
         throw errno_error(EISDIR, "cannot use '" + path_ + "' as a disk");
     }
     if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
-        throw errno_error(EINVAL, "cannot use '" + path_ +
-                                      "' as a disk: neither a file nor a block device");
+        throw errno_error(
+            EINVAL, "cannot use '" + path_ + "' as a disk: neither a file nor a block device");
     }
     is_block_device_ = S_ISBLK(status.st_mode);
     std::uint32_t sector_bytes = 512;
@@ -135,8 +135,7 @@ void DiskFile::learn_storage() {
         size_bytes_ = static_cast<std::uint64_t>(status.st_size);
         preferred_bytes_ = static_cast<std::uint32_t>(std::max<long>(status.st_blksize, 4096));
         struct statfs filesystem {};
-        memory_backed_ =
-            ::fstatfs(fd_.get(), &filesystem) == 0 && filesystem.f_type == TMPFS_MAGIC;
+        memory_backed_ = ::fstatfs(fd_.get(), &filesystem) == 0 && filesystem.f_type == TMPFS_MAGIC;
 #ifdef STATX_DIOALIGN
         struct statx alignment {};
         if (direct_ && ::statx(fd_.get(), "", AT_EMPTY_PATH, STATX_DIOALIGN, &alignment) == 0 &&
@@ -174,8 +173,9 @@ FileExtent DiskFile::next_extent(int fd, Range within) const noexcept {
     }
     const off_t hole = ::lseek(fd, begin, SEEK_HOLE);
     // hole == begin: a hole was punched between the two calls; data is always a correct answer.
-    return hole <= begin ? all_data
-                         : FileExtent{within.first(static_cast<std::uint64_t>(hole - begin)), false};
+    return hole <= begin
+               ? all_data
+               : FileExtent{within.first(static_cast<std::uint64_t>(hole - begin)), false};
 }
 
 bool DiskFile::may_have_holes() const noexcept {
@@ -189,9 +189,8 @@ int DiskFile::read_unaligned(Range range, std::byte* into) const {
     const Range blocks = Range::from_to(align_down(range.offset, request_alignment_),
                                         align_up(range.end(), request_alignment_));
     const AlignedMemory memory = allocate_aligned(blocks.length);
-    const int error =
-        read_blocks(fd_.get(), blocks, std::min(blocks.end(), size_bytes_) - blocks.offset,
-                    memory.get());
+    const int error = read_blocks(
+        fd_.get(), blocks, std::min(blocks.end(), size_bytes_) - blocks.offset, memory.get());
     if (error == 0) {
         std::memcpy(into, memory.get() + (range.offset - blocks.offset), range.length);
     }

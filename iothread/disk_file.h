@@ -70,8 +70,8 @@ class DiskFile {
     // False when no part of the file is a hole, at this moment, so that asking is in vain.
     [[nodiscard]] bool may_have_holes() const noexcept;
 
-    // Writes (or, with from == nullptr, zeroes) any range of a direct() file: whole blocks go out as
-    // they are, the blocks at the ends are read, changed and written back. Blocking; 0 or errno.
+    // Writes (or, with from == nullptr, zeroes) any range of a direct() file: whole blocks go out
+    // as they are, the blocks at the ends are read, changed and written back. Blocking; 0 or errno.
     // The caller makes sure that nothing else writes to the file meanwhile, since a concurrent
     // write to the rest of such a block would be undone.
     [[nodiscard]] int write_unaligned(Range range, const std::byte* from) const;

@@ -12,7 +12,7 @@ namespace nbdm {
 
 // How a range may be made to read as zero.
 struct ZeroMode {
-    bool may_punch = true;  // deallocating is allowed
+    bool may_punch = true;   // deallocating is allowed
     bool fast_only = false;  // fail with ENOTSUP rather than write zeroes
 };
 
@@ -41,8 +41,17 @@ class DiskOperation : public Operation {
     ~DiskOperation() = default;
 
   private:
-    enum class Step { read, write, punch, punch_to_allocate, allocate, zero_range, write_zeroes,
-                      trim, sync };
+    enum class Step {
+        read,
+        write,
+        punch,
+        punch_to_allocate,
+        allocate,
+        zero_range,
+        write_zeroes,
+        trim,
+        sync
+    };
 
     // 0 or a positive errno.
     virtual void finished(int error) noexcept = 0;

@@ -111,8 +111,8 @@ void ControlApi::handle_tracker(HttpRequest request, Export& served) {
     } else if (action == "freeze" && request.method == "POST") {
         const auto frozen = served.trackers().freeze(name);
         if (frozen) {
-            request.reply(200, {{"generation", frozen->generation},
-                                {"dirty_bytes", frozen->dirty_bytes}});
+            request.reply(
+                200, {{"generation", frozen->generation}, {"dirty_bytes", frozen->dirty_bytes}});
         } else {
             request.reply_error(404, unknown);
         }
@@ -161,8 +161,8 @@ void ControlApi::put_tracker(HttpRequest request, Export& served, const std::str
             request.reply(200, answer);
             break;
         case TrackerSet::Added::other_granularity:
-            request.reply_error(409, "tracker '" + name + "' of " + quoted(served) +
-                                         " has another granularity");
+            request.reply_error(
+                409, "tracker '" + name + "' of " + quoted(served) + " has another granularity");
             break;
         case TrackerSet::Added::too_many:
             request.reply_error(507, quoted(served) + " has as many trackers as it can");
@@ -193,8 +193,8 @@ void ControlApi::hold(HttpRequest request, Export& served) {
         if (all_out) {
             waiting->reply(200, {{"hold", hold.id()}});
         } else {
-            waiting->reply_error(409, quoted(served) +
-                                          ": the lease lapsed before all writes had come back");
+            waiting->reply_error(
+                409, quoted(served) + ": the lease lapsed before all writes had come back");
         }
     };
     switch (hold.begin(lease, drained)) {
@@ -224,11 +224,11 @@ void ControlApi::retire(HttpRequest request, Export& served) {
     const auto times = server_.retire(served, id, read_text(request.body, "moved_to"),
                                       read_text(request.body, "job"));
     if (times) {
-        request.reply(200, {{"downtime_ms", to_ms(times->longest_wait)},
-                            {"held_ms", to_ms(times->held)}});
+        request.reply(
+            200, {{"downtime_ms", to_ms(times->longest_wait)}, {"held_ms", to_ms(times->held)}});
     } else {
-        request.reply_error(409, quoted(served) +
-                                     " stays here: it is not held, the lease has lapsed");
+        request.reply_error(409,
+                            quoted(served) + " stays here: it is not held, the lease has lapsed");
     }
 }
 
@@ -242,9 +242,9 @@ json ControlApi::describe(const Export& served) {
                             {"dirty_bytes", each.dirty_bytes}});
     }
     const int error = served.write_back_error();
-    const char* state = served.gate().retired()           ? "retired"
+    const char* state = served.gate().retired()          ? "retired"
                         : server_.hold_of(served).held() ? "held"
-                                                          : "serving";
+                                                         : "serving";
     return {{"name", served.name()},
             {"path", served.file().path()},
             {"size_bytes", served.size_bytes()},
@@ -285,7 +285,8 @@ std::string ControlApi::metrics() {
     };
     counters("nbd_mirror_export_read_bytes_total", "Bytes read by clients.",
              [](const Export& each) { return each.counters.read_bytes.load(); });
-    counters("nbd_mirror_export_written_bytes_total", "Bytes written, zeroed or trimmed by clients.",
+    counters("nbd_mirror_export_written_bytes_total",
+             "Bytes written, zeroed or trimmed by clients.",
              [](const Export& each) { return each.counters.written_bytes.load(); });
     counters("nbd_mirror_export_requests_total", "Requests of clients.",
              [](const Export& each) { return each.counters.requests.load(); });

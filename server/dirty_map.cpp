@@ -21,8 +21,8 @@ constexpr std::uint64_t bits(std::uint64_t first, std::uint64_t last) noexcept {
 DirtyMap::DirtyMap(std::uint64_t disk_bytes, std::uint32_t block_bytes)
     : disk_bytes_(disk_bytes),
       block_shift_(static_cast<unsigned>(std::countr_zero(block_bytes))),
-      word_count_((align_up(disk_bytes, std::uint64_t{kWordBits} << block_shift_) >>
-                   block_shift_) / kWordBits),
+      word_count_((align_up(disk_bytes, std::uint64_t{kWordBits} << block_shift_) >> block_shift_) /
+                  kWordBits),
       words_(std::make_unique<std::atomic<std::uint64_t>[]>(word_count_)) {
     assert(std::has_single_bit(block_bytes));
 }
@@ -66,8 +66,8 @@ void DirtyMap::clear() noexcept {
 std::uint64_t DirtyMap::count_bytes() const noexcept {
     std::uint64_t blocks = 0;
     for (std::uint64_t word = 0; word < word_count_; ++word) {
-        blocks += static_cast<std::uint64_t>(
-            std::popcount(words_[word].load(std::memory_order_relaxed)));
+        blocks +=
+            static_cast<std::uint64_t>(std::popcount(words_[word].load(std::memory_order_relaxed)));
     }
     const std::uint64_t bytes = blocks << block_shift_;
     const std::uint64_t missing = align_up(disk_bytes_, block_bytes()) - disk_bytes_;

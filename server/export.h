@@ -40,9 +40,7 @@ class Export {
     [[nodiscard]] const DiskFile& file() const noexcept { return file_; }
     [[nodiscard]] std::uint64_t size_bytes() const noexcept { return file_.size_bytes(); }
     // Connections that are made now may only read: it was configured so, or the disk has moved.
-    [[nodiscard]] bool read_only() const noexcept {
-        return options_.read_only || gate_.retired();
-    }
+    [[nodiscard]] bool read_only() const noexcept { return options_.read_only || gate_.retired(); }
     [[nodiscard]] WriteGate& gate() noexcept { return gate_; }
     [[nodiscard]] const WriteGate& gate() const noexcept { return gate_; }
     [[nodiscard]] TrackerSet& trackers() noexcept { return trackers_; }

@@ -69,8 +69,8 @@ bool is_valid_string(const std::string& text) noexcept {
 }  // namespace
 
 std::uint16_t Handshake::transmission_flags(bool read_only, bool structured) noexcept {
-    std::uint16_t flags = wire::kHasFlags | wire::kSendFlush | wire::kSendFua | wire::kCanMultiConn |
-                          wire::kSendCache;
+    std::uint16_t flags = wire::kHasFlags | wire::kSendFlush | wire::kSendFua |
+                          wire::kCanMultiConn | wire::kSendCache;
     flags |= read_only ? wire::kReadOnly
                        : static_cast<std::uint16_t>(wire::kSendTrim | wire::kSendWriteZeroes |
                                                     wire::kSendFastZero);
@@ -302,8 +302,8 @@ Handshake::Next Handshake::meta_context(Data data) {
     if (served == nullptr) {
         return refuse(OptionReply::error_unknown, "there is no export of this name");
     }
-    const auto contexts = match_meta_contexts(*served, queries,
-                                              set ? MetaQueryKind::set : MetaQueryKind::list);
+    const auto contexts =
+        match_meta_contexts(*served, queries, set ? MetaQueryKind::set : MetaQueryKind::list);
     for (const MetaContext& context : contexts) {
         std::vector<std::byte> entry(sizeof(Big32) + context.name.size());
         const Big32 id = set ? context.id : 0;

@@ -128,7 +128,8 @@ void Listener::listen_tcp(event_base* base) {
         check_errno(::listen(socket.get(), kBacklog), what);
         sockaddr_storage bound{};
         socklen_t length = sizeof(bound);
-        check_errno(::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&bound), &length), what);
+        check_errno(::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&bound), &length),
+                    what);
         bound_.push_back(describe(reinterpret_cast<sockaddr*>(&bound), length));
         add(base, std::move(socket));
     }

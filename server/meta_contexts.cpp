@@ -19,7 +19,8 @@ std::vector<MetaContext> all_contexts(const Export& served) {
     for (const std::string_view prefix : kDirtyPrefixes) {
         for (const std::string& name : served.trackers().names()) {
             if (const auto tracker = served.trackers().find(name)) {
-                result.push_back({.id = 0, .name = std::string(prefix) + name, .tracker = *tracker});
+                result.push_back(
+                    {.id = 0, .name = std::string(prefix) + name, .tracker = *tracker});
             }
         }
     }

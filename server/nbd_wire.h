@@ -91,27 +91,27 @@ struct ExportNameReply {
 constexpr std::size_t kExportNamePaddingBytes = 124;
 
 enum class Option : std::uint32_t {
-    export_name = 1,          // NBD_OPT_EXPORT_NAME
-    abort = 2,                // NBD_OPT_ABORT
-    list = 3,                 // NBD_OPT_LIST
-    starttls = 5,             // NBD_OPT_STARTTLS
-    info = 6,                 // NBD_OPT_INFO
-    go = 7,                   // NBD_OPT_GO
-    structured_reply = 8,     // NBD_OPT_STRUCTURED_REPLY
-    list_meta_context = 9,    // NBD_OPT_LIST_META_CONTEXT
-    set_meta_context = 10,    // NBD_OPT_SET_META_CONTEXT
+    export_name = 1,        // NBD_OPT_EXPORT_NAME
+    abort = 2,              // NBD_OPT_ABORT
+    list = 3,               // NBD_OPT_LIST
+    starttls = 5,           // NBD_OPT_STARTTLS
+    info = 6,               // NBD_OPT_INFO
+    go = 7,                 // NBD_OPT_GO
+    structured_reply = 8,   // NBD_OPT_STRUCTURED_REPLY
+    list_meta_context = 9,  // NBD_OPT_LIST_META_CONTEXT
+    set_meta_context = 10,  // NBD_OPT_SET_META_CONTEXT
 };
 
 constexpr std::uint32_t kErrorBit = std::uint32_t{1} << 31;
 enum class OptionReply : std::uint32_t {
-    ack = 1,                                // NBD_REP_ACK
-    server = 2,                             // NBD_REP_SERVER
-    info = 3,                               // NBD_REP_INFO
-    meta_context = 4,                       // NBD_REP_META_CONTEXT
-    error_unsupported = kErrorBit | 1,      // NBD_REP_ERR_UNSUP
-    error_invalid = kErrorBit | 3,          // NBD_REP_ERR_INVALID
-    error_unknown = kErrorBit | 6,          // NBD_REP_ERR_UNKNOWN
-    error_too_big = kErrorBit | 9,          // NBD_REP_ERR_TOO_BIG
+    ack = 1,                            // NBD_REP_ACK
+    server = 2,                         // NBD_REP_SERVER
+    info = 3,                           // NBD_REP_INFO
+    meta_context = 4,                   // NBD_REP_META_CONTEXT
+    error_unsupported = kErrorBit | 1,  // NBD_REP_ERR_UNSUP
+    error_invalid = kErrorBit | 3,      // NBD_REP_ERR_INVALID
+    error_unknown = kErrorBit | 6,      // NBD_REP_ERR_UNKNOWN
+    error_too_big = kErrorBit | 9,      // NBD_REP_ERR_TOO_BIG
 };
 
 enum class Info : std::uint16_t {
@@ -188,11 +188,11 @@ static_assert(sizeof(SimpleReply) == 16);
 
 constexpr std::uint16_t kChunkDone = 1 << 0;  // NBD_REPLY_FLAG_DONE
 enum class Chunk : std::uint16_t {
-    none = 0,                 // NBD_REPLY_TYPE_NONE
-    offset_data = 1,          // NBD_REPLY_TYPE_OFFSET_DATA
-    offset_hole = 2,          // NBD_REPLY_TYPE_OFFSET_HOLE
-    block_status = 5,         // NBD_REPLY_TYPE_BLOCK_STATUS
-    error = (1 << 15) | 1,    // NBD_REPLY_TYPE_ERROR
+    none = 0,               // NBD_REPLY_TYPE_NONE
+    offset_data = 1,        // NBD_REPLY_TYPE_OFFSET_DATA
+    offset_hole = 2,        // NBD_REPLY_TYPE_OFFSET_HOLE
+    block_status = 5,       // NBD_REPLY_TYPE_BLOCK_STATUS
+    error = (1 << 15) | 1,  // NBD_REPLY_TYPE_ERROR
 };
 struct ChunkHeader {
     Big32 magic = kStructuredReplyMagic;

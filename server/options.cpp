@@ -53,8 +53,9 @@ void apply_key(ExportOptions& options, const std::string& key, const std::string
     } else if (key == "description") {
         options.description = value;
     } else {
-        throw std::invalid_argument(where + "'" + key + "' is not known; ro, size=SIZE, cache=MODE "
-                                            "and description=TEXT are");
+        throw std::invalid_argument(where + "'" + key +
+                                    "' is not known; ro, size=SIZE, cache=MODE "
+                                    "and description=TEXT are");
     }
 }
 
@@ -128,8 +129,8 @@ CommandLine validated(const RawOptions& raw) {
     for (const std::string& text : raw.exports) {
         server.exports.push_back(parse_export(text));
         if (!names.insert(server.exports.back().name).second) {
-            throw std::invalid_argument("two exports have the name '" +
-                                        server.exports.back().name + "'");
+            throw std::invalid_argument("two exports have the name '" + server.exports.back().name +
+                                        "'");
         }
     }
     for (const std::string& text : raw.listen) {
@@ -166,7 +167,8 @@ ExportOptions parse_export(const std::string& text) {
     // A path may contain an equals sign; a name does not contain a slash before it.
     const std::size_t equals = text.find('=');
     const std::size_t slash = text.find('/');
-    const bool named = equals != std::string::npos && (slash == std::string::npos || equals < slash);
+    const bool named =
+        equals != std::string::npos && (slash == std::string::npos || equals < slash);
     options.name = named ? text.substr(0, equals) : "";
     if (options.name.size() > wire::kMaxStringBytes) {
         throw std::invalid_argument("an export's name has at most 4096 bytes");
@@ -189,8 +191,9 @@ ExportOptions parse_export(const std::string& text) {
 }
 
 std::optional<CommandLine> parse_command_line(int argc, char** argv) {
-    CLI::App app{"Serves raw disk images and block devices over NBD, tracks what is written to "
-                 "them, and holds their writers at a cutover."};
+    CLI::App app{
+        "Serves raw disk images and block devices over NBD, tracks what is written to "
+        "them, and holds their writers at a cutover."};
     app.name("nbd-mirror-server");
     RawOptions raw;
     declare(app, raw);

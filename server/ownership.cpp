@@ -47,19 +47,17 @@ std::string OwnershipRecords::record_path(const DiskFile& file) const {
     const bool device = file.is_block_device();
     const dev_t number = device ? status.st_rdev : status.st_dev;
     return directory_ + "/" + (device ? "device-" : "file-") + std::to_string(major(number)) + "-" +
-           std::to_string(minor(number)) +
-           (device ? "" : "-" + std::to_string(status.st_ino)) + ".json";
+           std::to_string(minor(number)) + (device ? "" : "-" + std::to_string(status.st_ino)) +
+           ".json";
 }
 
 void OwnershipRecords::record_move(const Export& moved, const std::string& moved_to,
                                    const std::string& job) const {
     ensure_directory(directory_, 0700);
-    const nlohmann::json record = {{"export", moved.name()},
-                                   {"path", moved.file().path()},
-                                   {"moved_to", moved_to},
-                                   {"job", job},
-                                   {"moved_at", now_utc()},
-                                   {"born_at_ns", born_at_ns(moved.file())}};
+    const nlohmann::json record = {
+        {"export", moved.name()}, {"path", moved.file().path()},
+        {"moved_to", moved_to},   {"job", job},
+        {"moved_at", now_utc()},  {"born_at_ns", born_at_ns(moved.file())}};
     write_file_durably(record_path(moved.file()), record.dump(2) + "\n");
 }
 

@@ -25,10 +25,12 @@ struct MoveRecord {
 class OwnershipRecords {
   public:
     // The directory is made when the first record is written.
-    explicit OwnershipRecords(std::string state_dir) : directory_(std::move(state_dir) + "/moved") {}
+    explicit OwnershipRecords(std::string state_dir)
+        : directory_(std::move(state_dir) + "/moved") {}
 
     // Durable when it returns.
-    void record_move(const Export& moved, const std::string& moved_to, const std::string& job) const;
+    void record_move(const Export& moved, const std::string& moved_to,
+                     const std::string& job) const;
     // What is recorded of this disk, if anything. A record that cannot be read counts as a move.
     [[nodiscard]] std::optional<MoveRecord> find(const DiskFile& file) const;
     // The disk is served here again: its record is kept under another name and no longer counts.

@@ -9,8 +9,7 @@
 
 namespace nbdm {
 
-Receiver::Receiver(Ring& ring, int fd)
-    : ring_(ring), fd_(fd), stage_(new std::byte[kStageBytes]) {}
+Receiver::Receiver(Ring& ring, int fd) : ring_(ring), fd_(fd), stage_(new std::byte[kStageBytes]) {}
 
 void Receiver::consume(std::size_t bytes) noexcept {
     assert(bytes <= end_ - begin_);

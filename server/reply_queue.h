@@ -53,8 +53,8 @@ class ReplyQueue final : public Operation {
 
     Ring& ring_;
     const int fd_;
-    std::vector<Entry> entries_;   // keeps its memory: no allocation in a steady state
-    std::size_t next_ = 0;         // the first entry that is not sent
+    std::vector<Entry> entries_;    // keeps its memory: no allocation in a steady state
+    std::size_t next_ = 0;          // the first entry that is not sent
     std::size_t sent_of_next_ = 0;  // bytes of it that are
 };
 

@@ -56,7 +56,7 @@ Error validate(const wire::RequestHeader& header, const RequestRules& rules) noe
                 return command == Command::trim ? Error::invalid : Error::no_space;
             }
             return command == Command::write && length > kMaxAcceptedPayloadBytes ? Error::overflow
-                                                                                 : Error::none;
+                                                                                  : Error::none;
         case Command::flush:
             return header.offset == 0 && length == 0 ? Error::none : Error::invalid;
         case Command::cache:

@@ -47,8 +47,8 @@ Server::Server(event_base* base, ServerOptions options)
     watch(drained_fd_.get(),
           [](evutil_socket_t, short, void* self) { static_cast<Server*>(self)->check_holds(); });
     for (const ListenAddress& address : options_.listen) {
-        listeners_.push_back(std::make_unique<Listener>(
-            base_, address, [this](UniqueFd socket, std::string peer) {
+        listeners_.push_back(
+            std::make_unique<Listener>(base_, address, [this](UniqueFd socket, std::string peer) {
                 accepted(std::move(socket), std::move(peer));
             }));
     }
@@ -82,7 +82,8 @@ void Server::open_export(const ExportOptions& options) {
                                  "') has moved to " + moved->moved_to + " at " + moved->moved_at +
                                  " (job '" + moved->job +
                                  "'); it can be served with ',ro', or for writing again with "
-                                 "--take-ownership '" + options.name + "'");
+                                 "--take-ownership '" +
+                                 options.name + "'");
     }
     ownership_.take_back(opened.file());
     log_warning("export '" + options.name + "': ownership is taken back from " + moved->moved_to);
@@ -180,10 +181,11 @@ Hold& Server::hold_of(const Export& served) { return *holds_.at(&served); }
 
 std::optional<HoldTimes> Server::retire(Export& served, const std::string& hold_id,
                                         const std::string& moved_to, const std::string& job) {
-    const auto times = hold_of(served).retire(
-        hold_id, [&] { ownership_.record_move(served, moved_to, job); });
+    const auto times =
+        hold_of(served).retire(hold_id, [&] { ownership_.record_move(served, moved_to, job); });
     if (times) {
-        log_info("export '" + served.name() + "' has moved to " + moved_to + " (job '" + job + "')");
+        log_info("export '" + served.name() + "' has moved to " + moved_to + " (job '" + job +
+                 "')");
         disconnect_clients_of(served);
     }
     return times;

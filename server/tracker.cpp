@@ -41,7 +41,8 @@ TrackerSet::Added TrackerSet::add(const std::string& name, std::uint32_t granula
         if (all_.size() >= kMaxTrackers) {
             return Added::too_many;
         }
-        tracker = all_.emplace_back(std::make_unique<Tracker>(disk_bytes_, granularity_bytes)).get();
+        tracker =
+            all_.emplace_back(std::make_unique<Tracker>(disk_bytes_, granularity_bytes)).get();
     }
     tracker->name_ = name;
     tracker->acknowledged_ = true;

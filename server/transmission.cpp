@@ -416,7 +416,8 @@ void Transmission::disk_finished(Request& request, int error) noexcept {
 
 void Transmission::finish(Request& request, int error) noexcept {
     const bool flushes = request.command == Command::flush;
-    if (error != 0 && error != ENOTSUP && (flushes || (request.writes() && request.has(wire::kFua)))) {
+    if (error != 0 && error != ENOTSUP &&
+        (flushes || (request.writes() && request.has(wire::kFua)))) {
         export_.note_write_back_error(error);
     }
     if (flushes && error == 0) {
@@ -438,9 +439,8 @@ void Transmission::finish(Request& request, int error) noexcept {
 }
 
 void Transmission::answer_block_status(Request& request) {
-    const std::size_t limit = request.has(wire::kReqOne)
-                                  ? 1
-                                  : kMaxDescriptors / session_.contexts.size();
+    const std::size_t limit =
+        request.has(wire::kReqOne) ? 1 : kMaxDescriptors / session_.contexts.size();
     std::byte* memory = request.buffer.data();
     for (std::size_t i = 0; i < session_.contexts.size(); ++i) {
         const MetaContext& context = session_.contexts[i];

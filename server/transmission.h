@@ -15,10 +15,10 @@
 #include "iothread/ring.h"
 #include "iothread/unique_fd.h"
 #include "server/handshake.h"
-#include "server/request_limits.h"
 #include "server/receiver.h"
 #include "server/reply_queue.h"
 #include "server/request.h"
+#include "server/request_limits.h"
 #include "server/socket_stream.h"
 
 namespace nbdm {

@@ -63,7 +63,7 @@ class WriteGate {
     void wake_all() noexcept;
 
     const int drained_fd_;
-    std::atomic<std::uint32_t> shut_{0};            // reasons, by bit
+    std::atomic<std::uint32_t> shut_{0};             // reasons, by bit
     std::atomic<std::uint64_t> first_parked_ns_{0};  // steady clock; 0: none in this hold
 
     std::mutex alone_;  // held from enter_alone to leave_alone: one at a time

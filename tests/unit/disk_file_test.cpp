@@ -101,8 +101,7 @@ TEST_F(DiskFileTest, ExtentsCoverTheDiskAndHolesAreFound) {
     std::uint64_t at = 0;
     std::uint64_t data_bytes = 0;
     while (at < file.size_bytes()) {
-        const FileExtent extent =
-            file.next_extent(fd.get(), Range::from_to(at, file.size_bytes()));
+        const FileExtent extent = file.next_extent(fd.get(), Range::from_to(at, file.size_bytes()));
         ASSERT_EQ(extent.range.offset, at);
         ASSERT_FALSE(extent.range.empty());
         data_bytes += extent.hole ? 0 : extent.range.length;
@@ -131,9 +130,11 @@ TEST_P(DiskFileTest, ReadsBackWhatWasWritten) {
 
 TEST_P(DiskFileTest, ZeroedRangesReadAsZeroAndTheirNeighboursStay) {
     DiskFile file = make(65536, GetParam());
-    { const std::string all(65536, 'x');
-      const UniqueFd plain(::open(path().c_str(), O_WRONLY));
-      ASSERT_EQ(::pwrite(plain.get(), all.data(), all.size(), 0), 65536); }
+    {
+        const std::string all(65536, 'x');
+        const UniqueFd plain(::open(path().c_str(), O_WRONLY));
+        ASSERT_EQ(::pwrite(plain.get(), all.data(), all.size(), 0), 65536);
+    }
     Ring ring(8);
     Request request;
     for (const bool may_punch : {true, false}) {
@@ -177,9 +178,11 @@ TEST_F(DiskFileTest, AFileThatShrankIsAnErrorNotShortData) {
 TEST_F(DiskFileTest, UnalignedDirectWritesChangeNothingElse) {
     // 65536 - 100: the last block is cut short by the end of the file.
     DiskFile file = make(65536 - 100, CacheMode::direct);
-    { const std::string all(65536 - 100, 'x');
-      const UniqueFd plain(::open(path().c_str(), O_WRONLY));
-      ASSERT_EQ(::pwrite(plain.get(), all.data(), all.size(), 0), 65436); }
+    {
+        const std::string all(65536 - 100, 'x');
+        const UniqueFd plain(::open(path().c_str(), O_WRONLY));
+        ASSERT_EQ(::pwrite(plain.get(), all.data(), all.size(), 0), 65436);
+    }
     std::string expected(65436, 'x');
     const auto write = [&](std::uint64_t offset, std::size_t length) {
         const std::vector<std::byte> data(length, std::byte{'y'});

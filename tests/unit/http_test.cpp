@@ -59,9 +59,8 @@ class Http : public testing::Test {
     }
 
     void serve() {
-        server_ = std::make_unique<HttpServer>(base_.get(), path_, [this](HttpRequest request) {
-            handler_(std::move(request));
-        });
+        server_ = std::make_unique<HttpServer>(
+            base_.get(), path_, [this](HttpRequest request) { handler_(std::move(request)); });
     }
 
     // Runs `work` as the client, on a thread of its own, while the server's loop runs here.
@@ -120,9 +119,8 @@ class Http : public testing::Test {
     UniqueFd done_;
     std::unique_ptr<event, EventFree> on_done_;
     std::function<void(HttpRequest)> handler_ = [](HttpRequest request) {
-        request.reply(200, {{"method", request.method},
-                            {"path", request.path},
-                            {"body", request.body}});
+        request.reply(200,
+                      {{"method", request.method}, {"path", request.path}, {"body", request.body}});
     };
     std::unique_ptr<HttpServer> server_;
 };

@@ -28,8 +28,8 @@ TEST_F(JobStatusTest, MovedNeverPassesTheTotalAndNeverFalls) {
 
 TEST_F(JobStatusTest, WhatIsNotKnownIsNull) {
     const nlohmann::json json = to_json(status_.snapshot());
-    for (const char* field : {"eta_s", "downtime_ms", "error", "throttle", "paused",
-                              "bwlimit_bytes_per_s"}) {
+    for (const char* field :
+         {"eta_s", "downtime_ms", "error", "throttle", "paused", "bwlimit_bytes_per_s"}) {
         EXPECT_TRUE(json.at(field).is_null()) << field;
     }
     EXPECT_TRUE(json.at("disks").at(0).at("copy_rate_bytes_per_s").is_null());

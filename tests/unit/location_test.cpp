@@ -45,10 +45,10 @@ TEST(Location, AnExportsNameEndsAtTheLastAt) {
         const char* name;
         const char* socket;
     };
-    for (const Case& each : {Case{"server:vm@/tmp/c", "vm", "/tmp/c"},
-                             Case{"server:vm@run/c.sock", "vm", "run/c.sock"},
-                             Case{"server:a@b@/tmp/c", "a@b", "/tmp/c"},
-                             Case{"server:@/tmp/c", "", "/tmp/c"}}) {
+    for (const Case& each :
+         {Case{"server:vm@/tmp/c", "vm", "/tmp/c"},
+          Case{"server:vm@run/c.sock", "vm", "run/c.sock"},
+          Case{"server:a@b@/tmp/c", "a@b", "/tmp/c"}, Case{"server:@/tmp/c", "", "/tmp/c"}}) {
         const Location location = Location::parse(each.text);
         EXPECT_EQ(location.export_name, each.name) << each.text;
         EXPECT_EQ(location.control_socket, each.socket) << each.text;

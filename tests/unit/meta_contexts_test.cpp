@@ -12,9 +12,7 @@ namespace {
 
 class MetaContexts : public testing::Test {
   protected:
-    MetaContexts() {
-        EXPECT_EQ(served_.trackers().add("t", 65536), TrackerSet::Added::created);
-    }
+    MetaContexts() { EXPECT_EQ(served_.trackers().add("t", 65536), TrackerSet::Added::created); }
     ~MetaContexts() override { ::unlink(path_.c_str()); }
 
     static std::vector<std::string> names(const std::vector<MetaContext>& contexts) {

@@ -29,7 +29,8 @@ TEST(Prometheus, LabelCannotEndItsQuotesOrItsLine) {
     PrometheusText text;
     text.gauge("g", "G.");
     text.sample({{"name", "a\"b\\c\nd"}}, 1);
-    EXPECT_NE(text.text().find("g{name=\"a\\\"b\\\\c\\nd\"} 1\n"), std::string::npos) << text.text();
+    EXPECT_NE(text.text().find("g{name=\"a\\\"b\\\\c\\nd\"} 1\n"), std::string::npos)
+        << text.text();
 }
 
 TEST(Prometheus, HelpStaysOneLine) {

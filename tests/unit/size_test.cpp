@@ -26,8 +26,8 @@ TEST(Size, LowerCaseAndLongUnitsMeanTheSame) {
 }
 
 TEST(Size, GarbageIsRefused) {
-    for (const char* text : {"", "K", "B", "-1", "+1", " 1", "1 ", "1 K", "1.5G", "1X", "1KK", "1iB",
-                             "1KiBB", "1Ki", "0x10", "1e3", "K1"}) {
+    for (const char* text : {"", "K", "B", "-1", "+1", " 1", "1 ", "1 K", "1.5G", "1X", "1KK",
+                             "1iB", "1KiBB", "1Ki", "0x10", "1e3", "K1"}) {
         EXPECT_EQ(parse_size(text), std::nullopt) << text;
     }
 }

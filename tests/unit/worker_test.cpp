@@ -34,8 +34,8 @@ void expect_runs(const std::vector<std::byte>& data, ZeroGrain grain,
     const std::vector<ZeroRun> runs = split_zeroes(data, kOffset, grain);
     ASSERT_EQ(runs.size(), expected.size());
     for (std::size_t i = 0; i < runs.size(); ++i) {
-        EXPECT_EQ(runs[i].range, (Range{kOffset + expected[i].first_block * kBlock,
-                                        expected[i].bytes}));
+        EXPECT_EQ(runs[i].range,
+                  (Range{kOffset + expected[i].first_block * kBlock, expected[i].bytes}));
         EXPECT_EQ(runs[i].zero, expected[i].zero);
     }
 }
