@@ -37,6 +37,10 @@ class DiskOperation : public Operation {
     // All completed writes are durable afterwards.
     void flush(Ring& ring, DiskFile& file);
 
+    // Of a request that failed: the data sync did, so that data of this and other, answered writes
+    // may be lost.
+    [[nodiscard]] bool was_syncing() const noexcept { return step_ == Step::sync; }
+
   protected:
     ~DiskOperation() = default;
 

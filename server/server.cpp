@@ -151,7 +151,7 @@ void Server::drain() {
         return;
     }
     log_info("stopping; " + std::to_string(connections_.size()) + " connections are drained");
-    timers_.emplace_back(evtimer_new(
+    drain_timer_.reset(evtimer_new(
         base_,
         [](evutil_socket_t, short, void* self) {
             for (Connection& connection : static_cast<Server*>(self)->connections_) {
@@ -159,7 +159,7 @@ void Server::drain() {
             }
         },
         this));
-    evtimer_add(timers_.back().get(), &kDrainTime);
+    evtimer_add(drain_timer_.get(), &kDrainTime);
 }
 
 std::vector<std::string> Server::uris(const Export& served) const {
@@ -192,24 +192,17 @@ std::optional<HoldTimes> Server::retire(Export& served, const std::string& hold_
 }
 
 void Server::disconnect_clients_of(const Export& served) {
-    struct Farewell {
-        Server* server;
-        const Export* served;
-        std::uint64_t before;
-    };
-    // Connections made from now on are read-only, and stay. Freed by the callback.
-    auto farewell = std::make_unique<Farewell>(Farewell{this, &served, next_connection_});
-    event_base_once(
-        base_, -1, EV_TIMEOUT,
-        [](evutil_socket_t, short, void* argument) {
-            const std::unique_ptr<Farewell> call(static_cast<Farewell*>(argument));
-            for (Connection& connection : call->server->connections_) {
-                if (connection.served() == call->served && connection.id() < call->before) {
-                    connection.request_stop();
-                }
+    Farewell& farewell = farewells_.emplace_back(Farewell{*this, served, next_connection_, nullptr});
+    const event_callback_fn say = [](evutil_socket_t, short, void* argument) {
+        const auto& due = *static_cast<const Farewell*>(argument);
+        for (Connection& connection : due.server.connections_) {
+            if (connection.served() == &due.served && connection.id() < due.before) {
+                connection.request_stop();
             }
-        },
-        farewell.release(), &kRetireLinger);
+        }
+    };
+    farewell.timer.reset(evtimer_new(base_, say, &farewell));
+    evtimer_add(farewell.timer.get(), &kRetireLinger);
 }
 
 }  // namespace nbdm

@@ -70,6 +70,14 @@ class Server {
     };
     using EventPointer = std::unique_ptr<event, EventFree>;
 
+    // The clients that a disk that has moved away had at that moment, and when they are let go.
+    struct Farewell {
+        Server& server;
+        const Export& served;
+        std::uint64_t before;  // connections made later are read-only, and stay
+        EventPointer timer;
+    };
+
     void open_export(const ExportOptions& options);
     void accepted(UniqueFd socket, std::string peer);
     void reap();
@@ -89,7 +97,8 @@ class Server {
     std::uint64_t next_connection_ = 1;
     std::vector<std::unique_ptr<Listener>> listeners_;
     std::vector<EventPointer> watches_;
-    std::vector<EventPointer> timers_;
+    std::list<Farewell> farewells_;  // at most one for each export
+    EventPointer drain_timer_;
     bool draining_ = false;
 };
 

@@ -391,6 +391,7 @@ void Transmission::write_alone(Request& request) noexcept {
         error = file.write_unaligned(request.range, request.buffer.data());
         if (error == 0 && request.has(wire::kFua) && ::fdatasync(file.fd()) < 0) {
             error = errno;
+            export_.note_write_back_error(error);
         }
     }
     export_.trackers().mark(request.range);
@@ -405,6 +406,9 @@ void Transmission::disk_finished(Request& request, int error) noexcept {
         continue_read(request);
         return;
     }
+    if (error != 0 && request.command != Command::read && request.was_syncing()) {
+        export_.note_write_back_error(error);
+    }
     if (request.writes()) {
         // Whatever the result: a failed write may have changed a part. After the disk, before the
         // answer, and before the gate is told.
@@ -415,12 +419,7 @@ void Transmission::disk_finished(Request& request, int error) noexcept {
 }
 
 void Transmission::finish(Request& request, int error) noexcept {
-    const bool flushes = request.command == Command::flush;
-    if (error != 0 && error != ENOTSUP &&
-        (flushes || (request.writes() && request.has(wire::kFua)))) {
-        export_.note_write_back_error(error);
-    }
-    if (flushes && error == 0) {
+    if (request.command == Command::flush && error == 0) {
         error = export_.write_back_error();
     }
     if (error != 0) {
