@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Other people's NBD clients against our server."""
 
+import concurrent.futures
+import ctypes
 import json
 import os
 import random
@@ -369,6 +371,42 @@ def test_flush_on_one_connection_follows_a_write_on_another(world, nbd):
             assert reader.pread(5000, number * 5000) == data
         writer.shutdown()
         reader.shutdown()
+
+
+def unsaved_pages(path):
+    """Pages of a file that are in memory only; nothing where the kernel or file system (tmpfs
+    never saves) cannot tell."""
+    cachestat = 451  # Linux 6.5
+    counts = (ctypes.c_uint64 * 5)()  # cached, dirty, under write-back, evicted, recently evicted
+    everything = (ctypes.c_uint64 * 2)(0, 0)
+    with open(path, "rb") as file:
+        if ctypes.CDLL(None, use_errno=True).syscall(
+                cachestat, file.fileno(), everything, counts, 0) != 0:
+            return None
+    return counts[1] + counts[2]
+
+
+@pytest.mark.parametrize("flusher", [0, 7])
+def test_flush_on_any_of_eight_connections_saves_what_all_have_written(world, nbd, flusher):
+    disk = make_disk(world.path("disk"), 64 * MIB)
+    with world.server(f"d={disk}") as server:
+        handles = [nbd.NBD() for _ in range(8)]
+        for handle in handles:
+            handle.connect_uri(server.uri("d"))
+        data = [random.Random(number).randbytes(64 * KIB) for number in range(8)]
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            # Side by side and interleaved: each 64 KiB of the disk has another writer.
+            list(pool.map(lambda n: [handles[n].pwrite(data[n], (8 * i + n) * 64 * KIB)
+                                     for i in range(100)], range(8)))
+        before = unsaved_pages(disk)
+        handles[flusher].flush()
+        after = unsaved_pages(disk)
+        for handle in handles:
+            handle.shutdown()
+    assert disk.read_bytes()[:8 * 100 * 64 * KIB] == b"".join(data) * 100
+    if not before:
+        pytest.skip("what is saved cannot be asked for here")
+    assert after == 0
 
 
 def test_libnbd_sees_the_same_bytes_with_and_without_structured_replies(world, nbd):
