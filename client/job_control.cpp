@@ -28,7 +28,7 @@ std::string prepared_socket(const std::string& job) {
 
 }  // namespace
 
-JobControl::JobControl(JobRunner& runner, Mirror& mirror, std::string job, int outcome_fd)
+JobControl::JobControl(JobRunner& runner, Mirror& mirror, const std::string& job, int outcome_fd)
     : runner_(runner),
       mirror_(mirror),
       state_path_(job_state_path(job)),

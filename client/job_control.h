@@ -18,7 +18,7 @@ namespace nbdm {
 // Threads: the loop's. Fails: the constructor throws when another process runs a job of this name.
 class JobControl {
   public:
-    JobControl(JobRunner& runner, Mirror& mirror, std::string job, int outcome_fd);
+    JobControl(JobRunner& runner, Mirror& mirror, const std::string& job, int outcome_fd);
 
     // After the job has ended: the last answers, and the last state on disk.
     void finish();

@@ -114,7 +114,7 @@ void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
     source_ = &source;
     target_ = &target;
     // Two buffers for each request when comparing; the pool rounds up to a power of two.
-    BufferPool pool(2 * options_.requests *
+    BufferPool pool(std::uint64_t{2} * options_.requests *
                     std::bit_ceil(std::max(options_.request_bytes, kMinPoolBytes)));
     for (unsigned i = 0; i < options_.requests; ++i) {
         Slot& slot = slots_.emplace_back(*this);

@@ -56,8 +56,7 @@ struct HttpRequest::Pending {
     evhttp_request* request = nullptr;
 };
 
-HttpRequest::HttpRequest(std::shared_ptr<Pending> pending) noexcept
-    : pending_(std::move(pending)) {}
+HttpRequest::HttpRequest(std::shared_ptr<Pending> pending) : pending_(std::move(pending)) {}
 
 HttpRequest::~HttpRequest() {
     // While a handler's exception passes, HttpServer::handle() will answer with its text.

@@ -38,7 +38,7 @@ class HttpRequest {
   private:
     friend class HttpServer;
     struct Pending;
-    explicit HttpRequest(std::shared_ptr<Pending> pending) noexcept;
+    explicit HttpRequest(std::shared_ptr<Pending> pending);
     std::shared_ptr<Pending> pending_;
 };
 

@@ -86,7 +86,7 @@ class DiskFile {
   private:
     void open(const Options& options);
     void learn_storage();
-    UniqueFd open_buffered() const;
+    [[nodiscard]] UniqueFd open_buffered() const;
 
     const std::string path_;
     const bool writable_;

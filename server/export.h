@@ -46,8 +46,8 @@ class Export {
     [[nodiscard]] TrackerSet& trackers() noexcept { return trackers_; }
     [[nodiscard]] const TrackerSet& trackers() const noexcept { return trackers_; }
 
-    // A data sync (of a flush or a FUA write) failed. The kernel reports lost write-back once; here the first error
-    // stays, so that every later flush on every connection fails too.
+    // A data sync (of a flush or a FUA write) failed. The kernel reports lost write-back once; here
+    // the first error stays, so that every later flush on every connection fails too.
     void note_write_back_error(int error) noexcept;
     [[nodiscard]] int write_back_error() const noexcept {
         return write_back_error_.load(std::memory_order_acquire);

@@ -208,7 +208,8 @@ std::vector<std::string> Listener::uris(const std::string& export_name) const {
     }
     std::vector<std::string> result;
     for (const std::string& where : bound_) {
-        result.push_back("nbd://" + where + "/" + name);
+        result.push_back("nbd://" + where);
+        result.back().append("/").append(name);
     }
     return result;
 }

@@ -115,7 +115,7 @@ enum class OptionReply : std::uint32_t {
 };
 
 enum class Info : std::uint16_t {
-    export_ = 0,      // NBD_INFO_EXPORT
+    export_ = 0,      // NBD_INFO_EXPORT  NOLINT: a keyword
     name = 1,         // NBD_INFO_NAME
     description = 2,  // NBD_INFO_DESCRIPTION
     block_size = 3,   // NBD_INFO_BLOCK_SIZE

@@ -192,7 +192,8 @@ std::optional<HoldTimes> Server::retire(Export& served, const std::string& hold_
 }
 
 void Server::disconnect_clients_of(const Export& served) {
-    Farewell& farewell = farewells_.emplace_back(Farewell{*this, served, next_connection_, nullptr});
+    Farewell& farewell =
+        farewells_.emplace_back(Farewell{*this, served, next_connection_, nullptr});
     const event_callback_fn say = [](evutil_socket_t, short, void* argument) {
         const auto& due = *static_cast<const Farewell*>(argument);
         for (Connection& connection : due.server.connections_) {

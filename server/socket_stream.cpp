@@ -37,14 +37,11 @@ bool SocketStream::read(std::span<std::byte> into) noexcept {
         const ssize_t count = ::recv(fd_, into.data(), into.size(), MSG_DONTWAIT);
         if (count > 0) {
             into = into.subspan(static_cast<std::size_t>(count));
-        } else if (count == 0) {
-            reason_ = DisconnectReason::connection_lost;
-            return false;
-        } else if (errno == EAGAIN) {
+        } else if (count < 0 && errno == EAGAIN) {
             if (!wait_for(POLLIN)) {
                 return false;
             }
-        } else if (errno != EINTR) {
+        } else if (count == 0 || errno != EINTR) {
             reason_ = DisconnectReason::connection_lost;
             return false;
         }

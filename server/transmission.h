@@ -33,6 +33,8 @@ namespace nbdm {
 class Transmission {
   public:
     Transmission(IoThread& thread, int fd, Session session, std::string peer);
+    Transmission(const Transmission&) = delete;
+    Transmission& operator=(const Transmission&) = delete;
     ~Transmission();
 
     // Serves until the connection is over. Nothing is in the kernel any more afterwards.
