@@ -2,6 +2,7 @@
 #include "control/http_server.h"
 
 #include <event2/buffer.h>
+#include <event2/bufferevent.h>
 #include <event2/listener.h>
 #include <unistd.h>
 
@@ -54,6 +55,19 @@ std::vector<std::string> segments_of(const char* path) {
 // What libevent knows of the request; null once answered, or when its connection is gone.
 struct HttpRequest::Pending {
     evhttp_request* request = nullptr;
+    std::function<void()> client_left;
+    struct EventFree {
+        void operator()(event* freed) const noexcept { event_free(freed); }
+    };
+    std::unique_ptr<event, EventFree> hangup;
+
+    // The call may destroy this.
+    void left() {
+        hangup.reset();
+        if (const auto call = std::exchange(client_left, nullptr)) {
+            call();
+        }
+    }
 };
 
 HttpRequest::HttpRequest(std::shared_ptr<Pending> pending) : pending_(std::move(pending)) {}
@@ -63,6 +77,21 @@ HttpRequest::~HttpRequest() {
     if (pending_ && pending_->request != nullptr && std::uncaught_exceptions() == 0) {
         reply_error(500, "the request was not answered");
     }
+}
+
+void HttpRequest::on_client_left(std::function<void()> call) {
+    if (pending_->request == nullptr) {
+        return;
+    }
+    pending_->client_left = std::move(call);
+    // libevent does not read while a request waits for its answer, and so sees no end of stream.
+    evhttp_connection* connection = evhttp_request_get_connection(pending_->request);
+    pending_->hangup.reset(event_new(
+        evhttp_connection_get_base(connection),
+        bufferevent_getfd(evhttp_connection_get_bufferevent(connection)), EV_CLOSED,
+        [](evutil_socket_t, short, void* argument) { static_cast<Pending*>(argument)->left(); },
+        pending_.get()));
+    event_add(pending_->hangup.get(), nullptr);
 }
 
 void HttpRequest::reply(int status, const nlohmann::json& answer) {
@@ -79,6 +108,8 @@ void HttpRequest::reply_text(int status, const char* content_type, const std::st
     if (request == nullptr) {
         return;
     }
+    pending_->hangup.reset();
+    pending_->client_left = nullptr;
     evhttp_request_set_on_complete_cb(request, nullptr, nullptr);
     evhttp_connection_set_closecb(evhttp_request_get_connection(request), nullptr, nullptr);
     evhttp_add_header(evhttp_request_get_output_headers(request), "Content-Type", content_type);
@@ -109,6 +140,7 @@ HttpServer::~HttpServer() {
     for (const auto& weak : pending_) {
         if (const auto pending = weak.lock()) {
             pending->request = nullptr;
+            pending->hangup.reset();
         }
     }
     ::unlink(socket_path_.c_str());
@@ -122,8 +154,10 @@ void HttpServer::handle(evhttp_request* raw) {
     // A client that leaves takes its request with it.
     evhttp_connection_set_closecb(
         evhttp_request_get_connection(raw),
-        [](evhttp_connection*, void* gone) {
-            static_cast<HttpRequest::Pending*>(gone)->request = nullptr;
+        [](evhttp_connection*, void* argument) {
+            auto* gone = static_cast<HttpRequest::Pending*>(argument);
+            gone->request = nullptr;
+            gone->left();
         },
         pending.get());
     HttpRequest request(pending);

@@ -30,6 +30,10 @@ class HttpRequest {
     std::vector<std::string> path;  // decoded segments: {"v1", "exports", "a/b"}
     nlohmann::json body;            // an object; empty when there was no body
 
+    // `call` is made, at most once, when the client leaves, or closes its sending
+    // side, before its answer; it may destroy this.
+    void on_client_left(std::function<void()> call);
+
     void reply(int status, const nlohmann::json& answer);
     void reply_text(int status, const char* content_type, const std::string& text);
     // {"error": sentence}: what failed, on what, and why.

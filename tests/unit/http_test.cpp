@@ -267,6 +267,32 @@ TEST_F(Http, ClientThatLeftNeedsNoAnswer) {
     EXPECT_EQ(ask("GET", "/").status, 200);
 }
 
+TEST_F(Http, ClientThatLeavesIsNoticedWhileItsRequestWaits) {
+    std::optional<HttpRequest> waiting;
+    bool left = false;
+    handler_ = [&](HttpRequest request) {
+        waiting.emplace(std::move(request));
+        waiting->on_client_left([&] {
+            left = true;
+            waiting.reset();
+        });
+    };
+    std::optional<UniqueFd> socket(connect());
+    const std::string request = "POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+    ASSERT_GT(::send(socket->get(), request.data(), request.size(), MSG_NOSIGNAL), 0);
+    while (!waiting) {
+        event_base_loop(base_.get(), EVLOOP_ONCE);
+    }
+    event_base_loop(base_.get(), EVLOOP_NONBLOCK);
+    EXPECT_FALSE(left);
+    socket.reset();
+    while (!left) {
+        event_base_loop(base_.get(), EVLOOP_ONCE);
+    }
+    handler_ = [](HttpRequest other) { other.reply(200, json::object()); };
+    EXPECT_EQ(ask("GET", "/").status, 200);
+}
+
 TEST_F(Http, AnswerAfterTheServerIsGoneIsSwallowed) {
     std::optional<HttpRequest> waiting;
     handler_ = [&](HttpRequest request) { waiting.emplace(std::move(request)); };
