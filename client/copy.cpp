@@ -3,10 +3,23 @@
 
 #include <utility>
 
+#include "client/source_server.h"
 #include "control/log.h"
 #include "control/size.h"
 
 namespace nbdm {
+
+namespace {
+
+// An export of a local server is read over NBD like any other.
+Side open_source(const Location& location, const Cancellation& cancellation) {
+    if (location.kind != Location::Kind::server_export) {
+        return Side::open_source(location, cancellation);
+    }
+    return Side::open_source(SourceServer(location, cancellation).about("").address, cancellation);
+}
+
+}  // namespace
 
 TargetZeroes known_zeroes(const Side& target, const Cancellation& cancellation) {
     if (target.is_zero()) {
@@ -17,7 +30,7 @@ TargetZeroes known_zeroes(const Side& target, const Cancellation& cancellation) 
 
 std::string copy_disk(const CopyOptions& options, JobStatus& status,
                       const Cancellation& cancellation) {
-    Side source = Side::open_source(options.source, cancellation);
+    Side source = open_source(options.source, cancellation);
     const std::uint64_t size = source.traits().size_bytes;
     if (size == 0) {
         throw JobError("source " + source.name() + " is empty: there is nothing to copy");
@@ -62,7 +75,7 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status,
 
 std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status,
                                  const Cancellation& cancellation) {
-    Side source = Side::open_source(options.source, cancellation);
+    Side source = open_source(options.source, cancellation);
     Side target = Side::open_source(options.target, cancellation);
     const std::uint64_t size = source.traits().size_bytes;
     if (size == 0) {

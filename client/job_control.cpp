@@ -55,13 +55,26 @@ void JobControl::handle(HttpRequest request) {
     } else if (request.method == "GET" && path.size() == 1 && path[0] == "metrics") {
         request.reply_text(200, PrometheusText::kContentType, metrics());
     } else if (request.method == "POST" && action == "cutover") {
-        cutovers_.push_back({std::move(request), mirror_.request_cutover()});
+        cut_over(std::move(request));
     } else if (request.method == "POST" && action == "cancel") {
         runner_.cancellation().request();
         request.reply(202, nlohmann::json::object());
     } else {
         request.reply_error(404, "there is nothing at this path that takes " + request.method);
     }
+}
+
+// Answered with the outcome. A request that nobody waits for any more is taken back: an operator
+// who has interrupted the command must not be surprised by a cutover later.
+void JobControl::cut_over(HttpRequest request) {
+    const std::uint64_t ticket = mirror_.request_cutover();
+    cutovers_.push_back({std::move(request), ticket});
+    cutovers_.back().request.on_client_left([this, ticket] {
+        cutovers_.remove_if([&](const Waiting& each) { return each.ticket == ticket; });
+        if (cutovers_.empty()) {
+            mirror_.withdraw_cutover();
+        }
+    });
 }
 
 void JobControl::answer_cutovers() {

@@ -25,6 +25,7 @@ class JobControl {
 
   private:
     void handle(HttpRequest request);
+    void cut_over(HttpRequest request);
     void answer_cutovers();
     void save(const JobSnapshot& snapshot) const;
     [[nodiscard]] std::string metrics();

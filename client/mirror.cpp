@@ -86,15 +86,10 @@ void Mirror::prepare(Setup& setup) {
         throw JobError("export '" + source.export_name +
                        "' is read-only: nothing can be written to it, 'copy' moves it");
     }
-    if (about.uri.empty()) {
-        throw JobError("the source server listens nowhere: its data cannot be read");
-    }
     if (is_same_disk(options_.copy.target, about.path, about.uris)) {
         throw JobError("'" + options_.copy.target.text + "' is the source itself");
     }
-    Location address = Location::parse(about.uri);
-    address.text = source.text;
-    setup.source = std::make_unique<Side>(Side::open_source(address, cancellation_));
+    setup.source = std::make_unique<Side>(Side::open_source(about.address, cancellation_));
     const std::uint64_t size = setup.source->traits().size_bytes;
     if (size == 0) {
         throw JobError("source " + source.text + " is empty: there is nothing to move");
@@ -239,6 +234,9 @@ std::optional<std::string> Mirror::cut_over(Setup& setup) {
         status_.set_phase(Phase::catching_up);
         return std::nullopt;  // stays asked for
     }
+    if (!cutover_wanted()) {
+        return std::nullopt;  // taken back meanwhile
+    }
     status_.set_phase(Phase::cutting_over);
     try {
         const WriterHold::Done done = hand_over(setup);
@@ -298,6 +296,11 @@ std::uint64_t Mirror::request_cutover() {
     const std::lock_guard lock(mutex_);
     changed_.notify_all();
     return ++requested_;
+}
+
+void Mirror::withdraw_cutover() {
+    const std::lock_guard lock(mutex_);
+    answered_ = requested_;
 }
 
 std::optional<CutoverOutcome> Mirror::take_outcome() {

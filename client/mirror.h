@@ -38,7 +38,7 @@ struct CutoverOutcome {
 // One live mirror, top to bottom: prepare, copy everything, catch up with the writers, be ready,
 // cut over. Until the hand-over a failure of anything leaves the source as it was.
 //
-// Threads: run() on a thread of its own; request_cutover() and take_outcome() by any other.
+// Threads: run() on a thread of its own; the others by any other.
 class Mirror {
   public:
     // `outcome_fd` (an eventfd) is written when take_outcome() has something new.
@@ -51,6 +51,8 @@ class Mirror {
 
     // As soon as it is ready. Returns the request's ticket, by which its outcome is known.
     std::uint64_t request_cutover();
+    // Takes all requests back; without effect once writers are held.
+    void withdraw_cutover();
     [[nodiscard]] std::optional<CutoverOutcome> take_outcome();
 
   private:

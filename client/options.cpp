@@ -18,6 +18,7 @@ namespace nbdm {
 namespace {
 
 constexpr std::size_t kMaxJobNameBytes = 64;
+constexpr const char* kSourceHelp = "PATH, NBD URI, server:NAME or server:NAME@CONTROL_SOCKET";
 
 struct RawOptions {
     std::string source;
@@ -118,16 +119,6 @@ CopyOptions copy_options(const RawOptions& raw) {
     return options;
 }
 
-// Copying and verifying read a path or a URI; an export's name says nothing of its address.
-CopyOptions without_server(CopyOptions options) {
-    if (options.source.kind == Location::Kind::server_export) {
-        throw std::invalid_argument("source '" + options.source.text +
-                                    "': 'mirror' follows an export that is being written; here a "
-                                    "path or an NBD URI is expected");
-    }
-    return options;
-}
-
 void check_job_name(const std::string& job) {
     if (job != default_job_name(job)) {
         throw std::invalid_argument("job '" + job +
@@ -186,14 +177,14 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
     app.require_subcommand(1);
     RawOptions raw;
     CLI::App* copy = app.add_subcommand("copy", "copy a disk that is not being written");
-    declare_sides(*copy, raw, "PATH or NBD URI");
+    declare_sides(*copy, raw, kSourceHelp);
     declare_writing(*copy, raw);
     copy->add_flag("--verify", raw.verify, "compare source and target afterwards");
     CLI::App* mirror = app.add_subcommand(
         "mirror", "copy a disk while it is being written, stay in step, and cut over");
     declare_mirror(*mirror, raw);
     CLI::App* verify = app.add_subcommand("verify", "compare two disks");
-    declare_sides(*verify, raw, "PATH or NBD URI");
+    declare_sides(*verify, raw, kSourceHelp);
     CLI::App* status = app.add_subcommand("status", "show running and ended mirror jobs");
     status->add_option("JOB", raw.job, "the job's name (all jobs)");
     status->add_flag("--json", raw.json, "as JSON");
@@ -209,10 +200,10 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
         throw std::invalid_argument(error.what());
     }
     if (copy->parsed()) {
-        return CopyCommand{without_server(copy_options(raw)), progress_style(raw.progress)};
+        return CopyCommand{copy_options(raw), progress_style(raw.progress)};
     }
     if (verify->parsed()) {
-        return VerifyCommand{without_server(copy_options(raw)), progress_style(raw.progress)};
+        return VerifyCommand{copy_options(raw), progress_style(raw.progress)};
     }
     if (mirror->parsed()) {
         return mirror_command(raw);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/source_server.h"
 
+#include <algorithm>
+
 #include "control/uri.h"
 
 namespace nbdm {
@@ -54,11 +56,14 @@ SourceServer::About SourceServer::about(const std::string& tracker) {
                                 each.at("frozen_bytes").get<std::uint64_t>();
         }
     }
-    for (const std::string& uri : about.uris) {
-        if (about.uri.empty() || uri.starts_with("nbd+unix:")) {
-            about.uri = uri;
-        }
+    if (about.uris.empty()) {
+        throw JobError("source server: it listens nowhere, so that " + location_.text +
+                       " cannot be read");
     }
+    const auto local = std::find_if(about.uris.begin(), about.uris.end(),
+                                    [](const auto& uri) { return uri.starts_with("nbd+unix:"); });
+    about.address = Location::parse(local != about.uris.end() ? *local : about.uris.front());
+    about.address.text = location_.text;
     return about;
 }
 

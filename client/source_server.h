@@ -29,13 +29,14 @@ class SourceServer {
 
     struct About {
         std::string path;
-        std::string uri;  // to read it, a Unix socket where there is one
+        Location address;  // to read it, a Unix socket where there is one; shown as it was named
         std::string state;
         bool read_only = false;
         std::uint64_t size_bytes = 0;
         std::uint64_t dirty_bytes = 0;  // of the tracker that was named, frozen ones included
         std::vector<std::string> uris;
     };
+    // Throws JobError also when nobody can connect to the export.
     [[nodiscard]] About about(const std::string& tracker);
 
     // Starts a tracker afresh: one of this name, left by a mirror that died, is dropped.

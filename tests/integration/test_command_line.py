@@ -118,7 +118,7 @@ def test_a_server_that_says_nothing_is_given_up(world, source):
 @pytest.mark.parametrize("arguments", [
     [], ["fly"], ["copy", "one"], ["copy", "a", "b", "--wings"], ["copy", "a", "b", "-c", "0"],
     ["copy", "a", "b", "--request-size", "5000"], ["copy", "a", "gopher://x"], ["copy", "a", "server:x"],
-    ["copy", "server:x", "b"], ["mirror", "a", "b"], ["mirror", "nbd://h/x", "b"],
+    ["mirror", "a", "b"], ["mirror", "nbd://h/x", "b"],
     ["mirror", "server:d", "b", "--granularity", "1K"], ["mirror", "server:d", "b", "--job", "a/b"],
     ["cutover"], ["cutover", "../x"], ["status", "a b"],
 ])

@@ -35,6 +35,17 @@ def test_a_server_is_copied_to_a_file(world, size):
     assert same_content(source, world.path("target"))
 
 
+def test_an_export_is_copied_and_compared_by_its_name(world):
+    source = make_disk(world.path("source"), MIB, [(1000, 100_000)])
+    with world.server(f"d={source}") as server:
+        assert world.client("copy", server.source("d"), "target", "--create").returncode == 0
+        assert same_content(source, world.path("target"))
+        result = world.client("verify", server.source("d"), "target", "--progress", "none")
+        assert (result.returncode, result.stdout) == (0, "equal\n")
+        result = world.client("copy", server.source("other"), "target")
+        assert result.returncode == 1 and "there is no export 'other'" in result.stderr
+
+
 def test_holes_arrive_as_holes(world):
     source = make_disk(world.path("source"), 64 * MIB, [(3 * MIB, MIB), (40 * MIB + 5, 70 * KIB)])
     target = make_disk(world.path("target"), 64 * MIB)

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from harness import (KIB, MIB, Process, fio_writer, make_disk, need, same_content,
+from harness import (KIB, MIB, Process, UnixConnection, fio_writer, make_disk, need, same_content,
                      wait_for)
 
 nbd = pytest.importorskip("nbd")
@@ -153,6 +153,30 @@ def test_cutover_auto_needs_nobody(world, pair):
             assert mirror.wait() == 0
         writer.join(20)
     assert world.path("target").read_bytes() == bytes(writer.shadow)
+
+
+def test_an_interrupted_cutover_does_not_happen_later(world):
+    need("nbdkit")
+    source_disk = make_disk(world.path("source"), 4 * MIB, [(0, 4 * MIB)])
+    with world.server(f"d={source_disk}") as source, Process(
+            ["nbdkit", "-f", "-U", world.path("slow"), "--filter=rate", "memory", 4 * MIB,
+             "rate=8M"], world.env, world.path("nbdkit.log")):
+        wait_for(world.path("slow").exists)
+        with world.mirror(source.source("d"), f"nbd+unix:///?socket={world.path('slow')}",
+                          expect=(4,)) as mirror:
+            mirror.wait_for_phase("copying")
+            asker = UnixConnection(mirror.control)
+            asker.request("POST", "/v1/job/cutover", "{}")
+            assert mirror.phase() == "copying"  # the loop has seen the request before this one
+            asker.close()
+            mirror.wait_for_phase("ready")
+            generation = source.export("d")["trackers"][0]["generation"]
+            # Several passes later it has still not cut over.
+            wait_for(lambda: source.export("d")["trackers"][0]["generation"] > generation + 3)
+            assert mirror.phase() == "ready"
+            assert source.export("d")["state"] == "serving"
+            assert world.client("cancel", "job").returncode == 0
+            mirror.wait()
 
 
 def test_release_leaves_the_writers_where_they_are(world, pair):
