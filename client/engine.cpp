@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/engine.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <bit>
+
+#include <sys/stat.h>
 
 #include "control/size.h"
 
@@ -114,7 +114,9 @@ void Engine::copy(Sweep sweep, Scout& source, TargetZeroes& target_zeroes,
     make_pass({.only_dirty = sweep == Sweep::dirty}, tick).run(source, target_zeroes);
 }
 
-void Engine::flush(const std::function<void()>& tick) { make_pass({}, tick).flush(); }
+void Engine::flush(const std::function<void()>& tick) {
+    make_pass({}, tick).flush();
+}
 
 std::vector<Range> Engine::compare(Scout& source, TargetZeroes& target_zeroes) {
     make_pass({.compare = true}, {}).run(source, target_zeroes);

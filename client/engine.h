@@ -45,6 +45,7 @@ class Engine {
            const Cancellation& cancellation);
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
+    ~Engine() = default;
 
     enum class Sweep { everything, dirty };
     // One pass. `tick` is called now and then meanwhile (may be empty). Fails as Pass::run does.

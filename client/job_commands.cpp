@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/job_commands.h"
 
-#include <dirent.h>
-
 #include <chrono>
+#include <dirent.h>
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+
+#include <nlohmann/json.hpp>
 
 #include "client/cancellation.h"
 #include "client/job_control.h"
@@ -40,7 +40,9 @@ std::set<std::string> names_in(const std::string& directory, const std::string& 
     return names;
 }
 
-bool runs(const std::string& job) { return unix_socket_answers(job_socket(job)); }
+bool runs(const std::string& job) {
+    return unix_socket_answers(job_socket(job));
+}
 
 // The last state on disk; of a job whose process died without saying so, with that said.
 std::optional<json> recorded(const std::string& job) {

@@ -2,7 +2,6 @@
 #include "client/job_control.h"
 
 #include <unistd.h>
-
 #include <utility>
 
 #include "control/durable_file.h"
@@ -12,7 +11,9 @@
 
 namespace nbdm {
 
-std::string job_state_directory() { return state_directory() + "/jobs"; }
+std::string job_state_directory() {
+    return state_directory() + "/jobs";
+}
 
 std::string job_state_path(const std::string& job) {
     return job_state_directory() + "/" + job + ".json";

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/job_runner.h"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <csignal>
 #include <cstdlib>
 #include <thread>
+#include <unistd.h>
 #include <utility>
+
+#include <sys/eventfd.h>
 
 #include "iothread/check.h"
 

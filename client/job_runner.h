@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <event2/event.h>
-
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
+
+#include <event2/event.h>
 
 #include "client/cancellation.h"
 #include "client/job_status.h"

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/location.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <array>
 #include <stdexcept>
 #include <string_view>
+
+#include <sys/stat.h>
 
 #include "control/runtime_paths.h"
 #include "control/uri.h"

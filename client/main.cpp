@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // nbd-mirror: moves virtual disks between NBD servers while they are in use.
-#include <sys/eventfd.h>
-
 #include <csignal>
 #include <exception>
 #include <iostream>
 #include <stdexcept>
+
+#include <sys/eventfd.h>
 
 #include "client/copy.h"
 #include "client/job_commands.h"
@@ -86,11 +86,17 @@ int run(const MirrorCommand& command) {
     return end(result);
 }
 
-int run(const StatusCommand& command) { return show_status(command.job, command.json); }
+int run(const StatusCommand& command) {
+    return show_status(command.job, command.json);
+}
 
-int run(const CutoverCommand& command) { return cut_over_job(command.job); }
+int run(const CutoverCommand& command) {
+    return cut_over_job(command.job);
+}
 
-int run(const CancelCommand& command) { return cancel_job(command.job); }
+int run(const CancelCommand& command) {
+    return cancel_job(command.job);
+}
 
 }  // namespace
 

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/mirror.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
 #include <memory>
+#include <unistd.h>
 #include <utility>
 
 #include "control/log.h"

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/nbd_endpoint.h"
 
-#include <poll.h>
-
 #include <cerrno>
+#include <poll.h>
 
 namespace nbdm {
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/options.h"
 
-#include <unistd.h>
-
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <bit>
 #include <cctype>
 #include <iostream>
 #include <stdexcept>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
 
 #include "control/size.h"
 #include "nbd_mirror_version.h"

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/progress_printer.h"
 
-#include <sys/ioctl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <iostream>
+#include <unistd.h>
+
+#include <sys/ioctl.h>
 
 #include "control/size.h"
 
@@ -68,7 +68,9 @@ std::string format_bar(const JobSnapshot& snapshot, std::size_t width) {
 ProgressPrinter::ProgressPrinter(ProgressStyle style)
     : style_(style), terminal_(::isatty(STDERR_FILENO) == 1) {}
 
-ProgressPrinter::~ProgressPrinter() { finish_line(); }
+ProgressPrinter::~ProgressPrinter() {
+    finish_line();
+}
 
 void ProgressPrinter::finish_line() {
     if (line_open_) {

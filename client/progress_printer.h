@@ -16,6 +16,8 @@ enum class ProgressStyle { bar, json, none };
 class ProgressPrinter {
   public:
     explicit ProgressPrinter(ProgressStyle style);
+    ProgressPrinter(const ProgressPrinter&) = delete;
+    ProgressPrinter& operator=(const ProgressPrinter&) = delete;
     ~ProgressPrinter();  // the last bar stays
 
     void show(const JobSnapshot& snapshot);

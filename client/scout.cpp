@@ -3,7 +3,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
+
+#include "iothread/check.h"
 
 namespace nbdm {
 
@@ -105,7 +106,7 @@ std::vector<Extent> ask(NbdHandle& handle, const std::string& dirty_context, Ran
     handle.run_until([&answer] { return answer.done; }, kAnswerLimit, cancellation);
     if (answer.error != 0) {
         throw JobError("cannot learn the extents at offset " + std::to_string(within.offset) +
-                       " of " + handle.uri() + ": " + std::strerror(answer.error));
+                       " of " + handle.uri() + ": " + error_text(answer.error));
     }
     std::vector<Extent> result = combine(answer, !dirty_context.empty());
     if (result.empty()) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/side.h"
 
-#include <sys/stat.h>
-
 #include <utility>
+
+#include <sys/stat.h>
 
 #include "client/file_endpoint.h"
 #include "client/nbd_endpoint.h"

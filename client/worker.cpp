@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "iothread/check.h"
 #include "iothread/zero_scan.h"
 
 namespace nbdm {
@@ -285,7 +286,7 @@ void Worker::piece_failed(Slot& slot, const char* verb, const std::string& where
         sentence += std::to_string(range.length) + " bytes at offset " +
                     std::to_string(range.offset) + " of ";
     }
-    parts_.queue.fail(sentence + where + ": " + std::strerror(slot.error));
+    parts_.queue.fail(sentence + where + ": " + error_text(slot.error));
     free_.push_back(&slot);
     parts_.queue.finished();
 }

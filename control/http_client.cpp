@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/http_client.h"
 
+#include <mutex>
+
 #include <curl/curl.h>
 
-#include <cstring>
-#include <mutex>
+#include "iothread/check.h"
 
 namespace nbdm {
 
@@ -20,13 +21,12 @@ std::size_t append(char* data, std::size_t size, std::size_t count, void* text) 
     return size * count;
 }
 
-const char* cause_of(CURLcode result, CURL* handle) {
+std::string cause_of(CURLcode result, CURL* handle) {
     switch (result) {
         case CURLE_COULDNT_CONNECT: {
             long error = 0;
             curl_easy_getinfo(handle, CURLINFO_OS_ERRNO, &error);
-            // NOLINTNEXTLINE(concurrency-mt-unsafe): glibc's texts for known numbers are constant
-            return error != 0 ? std::strerror(static_cast<int>(error)) : "nobody listens there";
+            return error != 0 ? error_text(static_cast<int>(error)) : "nobody listens there";
         }
         case CURLE_OPERATION_TIMEDOUT:
             return "no answer in time";

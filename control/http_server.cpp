@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/http_server.h"
 
+#include <exception>
+#include <unistd.h>
+#include <utility>
+
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/listener.h>
-#include <unistd.h>
-
-#include <exception>
-#include <utility>
 
 #include "control/unix_socket.h"
 #include "control/uri.h"

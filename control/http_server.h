@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <event2/event.h>
-#include <event2/http.h>
-
 #include <functional>
 #include <list>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
+
+#include <event2/event.h>
+#include <event2/http.h>
+#include <nlohmann/json.hpp>
 
 namespace nbdm {
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/log.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdlib>
 #include <string>
+#include <unistd.h>
 
 namespace nbdm {
 
@@ -20,7 +19,8 @@ void log(LogLevel level, std::string_view line) {
         return;
     }
     // sd-daemon(3): <3> error, <4> warning, <6> info, <7> debug.
-    static const bool journal = ::getenv("JOURNAL_STREAM") != nullptr;
+    static const bool journal =
+        ::getenv("JOURNAL_STREAM") != nullptr;  // NOLINT(concurrency-mt-unsafe): nobody sets it
     constexpr std::array<const char*, 4> kPriorities = {"<3>", "<4>", "<6>", "<7>"};
     constexpr std::array<const char*, 4> kWords = {"error: ", "warning: ", "", ""};
     const auto index = static_cast<std::size_t>(level);
@@ -39,9 +39,17 @@ void set_log_level(LogLevel least_important) noexcept {
     least_important_level.store(least_important, std::memory_order_relaxed);
 }
 
-void log_error(std::string_view line) { log(LogLevel::error, line); }
-void log_warning(std::string_view line) { log(LogLevel::warning, line); }
-void log_info(std::string_view line) { log(LogLevel::info, line); }
-void log_debug(std::string_view line) { log(LogLevel::debug, line); }
+void log_error(std::string_view line) {
+    log(LogLevel::error, line);
+}
+void log_warning(std::string_view line) {
+    log(LogLevel::warning, line);
+}
+void log_info(std::string_view line) {
+    log(LogLevel::info, line);
+}
+void log_debug(std::string_view line) {
+    log(LogLevel::debug, line);
+}
 
 }  // namespace nbdm

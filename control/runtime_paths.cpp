@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/runtime_paths.h"
 
-#include <sys/stat.h>
-
 #include <cerrno>
 #include <cstdlib>
 #include <initializer_list>
+
+#include <sys/stat.h>
 
 #include "iothread/check.h"
 
@@ -15,7 +15,7 @@ namespace {
 
 std::string first_set(std::initializer_list<const char*> variables, const char* otherwise) {
     for (const char* variable : variables) {
-        const char* value = ::getenv(variable);
+        const char* value = ::getenv(variable);  // NOLINT(concurrency-mt-unsafe): nobody sets it
         if (value != nullptr && *value != '\0') {
             const std::string list = value;
             return list.substr(0, list.find(':'));
@@ -36,9 +36,13 @@ std::string state_directory(const std::string& option) {
                : first_set({"NBD_MIRROR_STATE_DIR", "STATE_DIRECTORY"}, "/var/lib/nbd-mirror");
 }
 
-std::string default_server_socket() { return runtime_directory() + "/server.sock"; }
+std::string default_server_socket() {
+    return runtime_directory() + "/server.sock";
+}
 
-std::string jobs_runtime_directory() { return runtime_directory() + "/jobs"; }
+std::string jobs_runtime_directory() {
+    return runtime_directory() + "/jobs";
+}
 
 std::string job_socket(const std::string& job) {
     return jobs_runtime_directory() + "/" + job + ".sock";

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/unix_socket.h"
 
+#include <cerrno>
+#include <cstring>
 #include <fcntl.h>
+#include <unistd.h>
+
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 
 #include "iothread/check.h"
 
@@ -43,7 +43,9 @@ bool answers(const sockaddr_un& address) {
 
 }  // namespace
 
-bool unix_socket_answers(const std::string& path) { return answers(address_of(path)); }
+bool unix_socket_answers(const std::string& path) {
+    return answers(address_of(path));
+}
 
 UniqueFd bind_unix_socket(const std::string& path, mode_t mode) {
     const std::string what = "cannot listen on '" + path + "'";

@@ -35,9 +35,13 @@ int hex_digit(char c) {
 
 }  // namespace
 
-std::string percent_encode(std::string_view text) { return encode(text, ""); }
+std::string percent_encode(std::string_view text) {
+    return encode(text, "");
+}
 
-std::string percent_encode_path(std::string_view text) { return encode(text, "/"); }
+std::string percent_encode_path(std::string_view text) {
+    return encode(text, "/");
+}
 
 std::string percent_decode(std::string_view text) {
     std::string result;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "iothread/buffer_pool.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <bit>
 #include <cassert>
+
+#include <sys/mman.h>
 
 namespace nbdm {
 

@@ -12,6 +12,11 @@ namespace nbdm {
     return {error, std::generic_category(), what};
 }
 
+// The text of an errno.
+[[nodiscard]] inline std::string error_text(int error) {
+    return std::generic_category().message(error);
+}
+
 // For calls that return -1 and set errno.
 inline int check_errno(int result, const std::string& what) {
     if (result < 0) {

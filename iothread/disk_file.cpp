@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "iothread/disk_file.h"
 
+#include <cstdlib>
+#include <cstring>
 #include <fcntl.h>
+#include <memory>
+#include <utility>
+
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-
-#include <cstdlib>
-#include <cstring>
-#include <memory>
-#include <utility>
 
 #include "iothread/check.h"
 

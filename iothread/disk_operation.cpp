@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "iothread/disk_operation.h"
 
-#include <fcntl.h>
-#include <linux/falloc.h>
-#include <sys/uio.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <linux/falloc.h>
+#include <sys/uio.h>
 
 namespace nbdm {
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "iothread/io_thread.h"
 
+#include <cstdint>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
-
-#include <cstdint>
 #include <utility>
+
+#include <sys/eventfd.h>
 
 #include "iothread/check.h"
 

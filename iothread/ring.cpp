@@ -10,7 +10,9 @@
 
 namespace nbdm {
 
-Operation::~Operation() { assert(!pending_); }
+Operation::~Operation() {
+    assert(!pending_);
+}
 
 Ring::Ring(unsigned entries) {
     // Kernel 6.1 and later. SINGLE_ISSUER|DEFER_TASKRUN: completion work never interrupts this

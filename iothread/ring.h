@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <liburing.h>
-#include <sys/socket.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <span>
+
+#include <sys/socket.h>
+
+#include <liburing.h>
 
 #include "iothread/range.h"
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/connection.h"
 
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <exception>
+#include <unistd.h>
 #include <utility>
+
+#include <sys/socket.h>
 
 #include "control/log.h"
 #include "server/handshake.h"
@@ -21,7 +21,9 @@ Connection::Connection(UniqueFd socket, Options options, const ExportTable& expo
       thread_({.name = "nbd-" + std::to_string(options_.id), .cpu = options_.cpu},
               [this](IoThread&) { run(); }) {}
 
-void Connection::abandon() noexcept { ::shutdown(socket_.get(), SHUT_RDWR); }
+void Connection::abandon() noexcept {
+    ::shutdown(socket_.get(), SHUT_RDWR);
+}
 
 void Connection::run() noexcept {
     try {

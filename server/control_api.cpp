@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "control/prometheus.h"
+#include "iothread/check.h"
 
 namespace nbdm {
 
@@ -21,7 +22,9 @@ double to_ms(std::chrono::nanoseconds duration) {
     return std::chrono::duration<double, std::milli>(duration).count();
 }
 
-std::string quoted(const Export& served) { return "export '" + served.name() + "'"; }
+std::string quoted(const Export& served) {
+    return "export '" + served.name() + "'";
+}
 
 // An error with its reason, or nothing when the lease is right.
 std::optional<std::string> read_lease(const json& body, std::chrono::milliseconds& lease) {
@@ -256,7 +259,7 @@ json ControlApi::describe(const Export& served) {
             {"connections", server_.connections_to(served)},
             {"read_bytes", served.counters.read_bytes.load()},
             {"written_bytes", served.counters.written_bytes.load()},
-            {"write_error", error == 0 ? json() : json(std::generic_category().message(error))}};
+            {"write_error", error == 0 ? json() : json(error_text(error))}};
 }
 
 json ControlApi::describe_connections() {

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/listener.h"
 
+#include <array>
+#include <cerrno>
+#include <cstring>
 #include <netdb.h>
+#include <stdexcept>
+#include <unistd.h>
+#include <utility>
+
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <unistd.h>
-
-#include <array>
-#include <cerrno>
-#include <cstring>
-#include <stdexcept>
-#include <utility>
 
 #include "control/log.h"
 #include "control/unix_socket.h"
@@ -151,8 +151,7 @@ void Listener::add(event_base* base, UniqueFd socket) {
     }
     [[maybe_unused]] const int owned_by_listener = socket.release();
     evconnlistener_set_error_cb(made, [](evconnlistener* listener, void*) {
-        log_error(std::string("cannot accept a client: ") + std::strerror(errno) +
-                  "; trying again in a second");
+        log_error("cannot accept a client: " + error_text(errno) + "; trying again in a second");
         evconnlistener_disable(listener);
         event_base_once(
             evconnlistener_get_base(listener), -1, EV_TIMEOUT,

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <event2/event.h>
-#include <event2/listener.h>
-
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
+
+#include <event2/event.h>
+#include <event2/listener.h>
 
 #include "iothread/unique_fd.h"
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // nbd-mirror-server: serves disks over NBD so that they can be moved while they are written.
-#include <event2/event.h>
-#include <systemd/sd-daemon.h>
-
 #include <array>
 #include <csignal>
 #include <exception>
 #include <iostream>
 #include <memory>
 #include <stdexcept>
+
+#include <event2/event.h>
+#include <systemd/sd-daemon.h>
 
 #include "control/http_server.h"
 #include "control/log.h"

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/options.h"
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
 #include <iostream>
 #include <map>
 #include <set>
 #include <stdexcept>
+
+#include <CLI/CLI.hpp>
 
 #include "control/runtime_paths.h"
 #include "control/size.h"

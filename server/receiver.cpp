@@ -40,7 +40,9 @@ void Receiver::arm(std::span<std::byte> payload) {
     ring_.receive(*this, fd_, message_, 0);
 }
 
-std::size_t Receiver::take_payload_count() noexcept { return std::exchange(payload_count_, 0); }
+std::size_t Receiver::take_payload_count() noexcept {
+    return std::exchange(payload_count_, 0);
+}
 
 void Receiver::completed(int result) noexcept {
     if (result == -EINTR || result == -EAGAIN) {

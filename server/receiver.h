@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <sys/socket.h>
-#include <sys/uio.h>
-
 #include <array>
 #include <cstddef>
 #include <memory>
 #include <span>
+
+#include <sys/socket.h>
+#include <sys/uio.h>
 
 #include "iothread/ring.h"
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/reply_queue.h"
 
-#include <poll.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
-
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
+#include <poll.h>
+
+#include <sys/socket.h>
+#include <sys/uio.h>
 
 #include "server/transmission.h"
 

@@ -9,7 +9,9 @@ namespace nbdm {
 using wire::Command;
 using wire::Error;
 
-void Request::finished(int error) noexcept { owner->disk_finished(*this, error); }
+void Request::finished(int error) noexcept {
+    owner->disk_finished(*this, error);
+}
 
 namespace {
 

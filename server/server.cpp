@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/server.h"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <stdexcept>
+#include <unistd.h>
 #include <utility>
+
+#include <sys/eventfd.h>
 
 #include "control/log.h"
 #include "iothread/check.h"
@@ -177,7 +177,9 @@ std::size_t Server::connections_to(const Export& served) const {
                       [&](const Connection& each) { return each.served() == &served; }));
 }
 
-Hold& Server::hold_of(const Export& served) { return *holds_.at(&served); }
+Hold& Server::hold_of(const Export& served) {
+    return *holds_.at(&served);
+}
 
 std::optional<HoldTimes> Server::retire(Export& served, const std::string& hold_id,
                                         const std::string& moved_to, const std::string& job) {

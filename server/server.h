@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <event2/event.h>
-
 #include <chrono>
 #include <cstdint>
 #include <list>
@@ -11,6 +9,8 @@
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <event2/event.h>
 
 #include "iothread/unique_fd.h"
 #include "server/connection.h"

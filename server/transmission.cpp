@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/transmission.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
 #include <cstring>
+#include <fcntl.h>
 #include <utility>
 
 #include "control/log.h"
+#include "iothread/check.h"
 #include "server/block_status.h"
 
 namespace nbdm {
@@ -55,7 +55,9 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, std::strin
     }
 }
 
-Transmission::~Transmission() { export_.gate().detach(lane_); }
+Transmission::~Transmission() {
+    export_.gate().detach(lane_);
+}
 
 DisconnectReason Transmission::run() {
     while (state_ > State::closing) {
@@ -545,11 +547,13 @@ void Transmission::log_failure(const Request& request, int error) {
     log_warning("export '" + export_.name() + "': cannot " +
                 verbs[static_cast<std::size_t>(request.command)] + " " +
                 std::to_string(request.range.length) + " bytes at offset " +
-                std::to_string(request.range.offset) + " for " + peer_ + ": " +
-                std::strerror(error) + then);
+                std::to_string(request.range.offset) + " for " + peer_ + ": " + error_text(error) +
+                then);
 }
 
-void Transmission::replied(Request& request) noexcept { release(request); }
+void Transmission::replied(Request& request) noexcept {
+    release(request);
+}
 
 void Transmission::release(Request& request) noexcept {
     request.buffer.reset();

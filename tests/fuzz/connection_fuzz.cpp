@@ -4,23 +4,23 @@
 // changed block of a writable one is marked in its tracker. Crashes and worse are the sanitizers'.
 //
 // usage: connection_fuzz [SECONDS [FIRST_SEED]]; a failure names the seed that repeats it.
-#include <fcntl.h>
-#include <poll.h>
-#include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <fcntl.h>
 #include <iostream>
 #include <memory>
+#include <poll.h>
 #include <stdexcept>
 #include <string>
+#include <unistd.h>
+
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 
 #include "control/log.h"
 #include "iothread/check.h"

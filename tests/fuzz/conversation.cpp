@@ -210,7 +210,9 @@ std::uint64_t pick(Random& random, std::uint64_t below) {
     return below == 0 ? 0 : random() % below;
 }
 
-bool one_in(Random& random, unsigned times) { return pick(random, times) == 0; }
+bool one_in(Random& random, unsigned times) {
+    return pick(random, times) == 0;
+}
 
 Bytes make_conversation(Random& random, std::uint64_t disk_bytes) {
     Bytes bytes;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "iothread/buffer_pool.h"
 
-#include <gtest/gtest.h>
-
 #include <cstdint>
+
+#include <gtest/gtest.h>
 
 namespace nbdm {
 

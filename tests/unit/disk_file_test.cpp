@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "iothread/disk_file.h"
 
-#include <fcntl.h>
-#include <gtest/gtest.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstdlib>
+#include <fcntl.h>
 #include <string>
 #include <system_error>
+#include <unistd.h>
 #include <vector>
+
+#include <sys/stat.h>
+
+#include <gtest/gtest.h>
 
 #include "iothread/disk_operation.h"
 

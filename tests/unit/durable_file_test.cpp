@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/durable_file.h"
 
-#include <gtest/gtest.h>
-#include <sys/stat.h>
-
 #include <filesystem>
 #include <iterator>
 #include <system_error>
+
+#include <sys/stat.h>
+
+#include <gtest/gtest.h>
 
 #include "tests/unit/test_support.h"
 

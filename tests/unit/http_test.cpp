@@ -1,13 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Both ends of the control socket against each other: HttpServer here, HttpClient on a thread.
-#include <event2/event.h>
-#include <gtest/gtest.h>
-#include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <csignal>
 #include <cstring>
@@ -17,6 +9,15 @@
 #include <optional>
 #include <stdexcept>
 #include <thread>
+#include <unistd.h>
+
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <event2/event.h>
+#include <gtest/gtest.h>
 
 #include "control/http_client.h"
 #include "control/http_server.h"

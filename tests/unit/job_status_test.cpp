@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/job_status.h"
 
-#include <gtest/gtest.h>
 #include <sys/eventfd.h>
+
+#include <gtest/gtest.h>
 
 #include "iothread/unique_fd.h"
 

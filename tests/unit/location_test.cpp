@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/location.h"
 
-#include <gtest/gtest.h>
-
 #include <fstream>
 #include <stdexcept>
+
+#include <gtest/gtest.h>
 
 #include "tests/unit/test_support.h"
 

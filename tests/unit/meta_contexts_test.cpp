@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/meta_contexts.h"
 
-#include <gtest/gtest.h>
+#include <cstdlib>
 #include <unistd.h>
 
-#include <cstdlib>
+#include <gtest/gtest.h>
 
 namespace nbdm {
 

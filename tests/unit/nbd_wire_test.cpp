@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/nbd_wire.h"
 
-#include <gtest/gtest.h>
-
 #include <cerrno>
 #include <cstring>
+
+#include <gtest/gtest.h>
 
 namespace nbdm::wire {
 

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "iothread/ring.h"
 
-#include <gtest/gtest.h>
-#include <poll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <array>
 #include <cerrno>
 #include <chrono>
 #include <memory>
+#include <poll.h>
+#include <unistd.h>
 #include <vector>
+
+#include <sys/eventfd.h>
+
+#include <gtest/gtest.h>
 
 #include "iothread/io_thread.h"
 #include "iothread/unique_fd.h"

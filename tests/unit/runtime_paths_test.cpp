@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/runtime_paths.h"
 
-#include <gtest/gtest.h>
-#include <sys/stat.h>
-
 #include <fstream>
 #include <system_error>
+
+#include <sys/stat.h>
+
+#include <gtest/gtest.h>
 
 #include "tests/unit/test_support.h"
 

@@ -20,7 +20,9 @@ TEST(Uri, OnlyUnreservedCharactersStayPlain) {
     EXPECT_EQ(percent_encode("\xc3\xa4"), "%C3%A4");
 }
 
-TEST(Uri, SlashesStayInAPath) { EXPECT_EQ(percent_encode_path("/a b/c"), "/a%20b/c"); }
+TEST(Uri, SlashesStayInAPath) {
+    EXPECT_EQ(percent_encode_path("/a b/c"), "/a%20b/c");
+}
 
 TEST(Uri, AMalformedEscapeStaysAsItIs) {
     EXPECT_EQ(percent_decode("100%"), "100%");
@@ -28,7 +30,9 @@ TEST(Uri, AMalformedEscapeStaysAsItIs) {
     EXPECT_EQ(percent_decode("%zz%41"), "%zzA");
 }
 
-TEST(Uri, IsDecodedOnce) { EXPECT_EQ(percent_decode("%2541"), "%41"); }
+TEST(Uri, IsDecodedOnce) {
+    EXPECT_EQ(percent_decode("%2541"), "%41");
+}
 
 }  // namespace
 }  // namespace nbdm

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/work_queue.h"
 
-#include <gtest/gtest.h>
 #include <poll.h>
-
 #include <string>
+
+#include <gtest/gtest.h>
 
 namespace nbdm {
 namespace {

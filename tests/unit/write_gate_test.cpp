@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/write_gate.h"
 
-#include <gtest/gtest.h>
+#include <atomic>
 #include <poll.h>
+#include <thread>
+
 #include <sys/eventfd.h>
 
-#include <atomic>
-#include <thread>
+#include <gtest/gtest.h>
 
 namespace nbdm {
 
