@@ -2,9 +2,8 @@
 #include "client/job_commands.h"
 
 #include <chrono>
-#include <dirent.h>
+#include <filesystem>
 #include <iostream>
-#include <memory>
 #include <optional>
 #include <set>
 
@@ -28,14 +27,17 @@ constexpr std::chrono::milliseconds kAnswerLimit{5'000};
 // A cutover waits until the job is ready, which may take as long as the copy does.
 constexpr std::chrono::hours kCutoverLimit{24 * 7};
 
+// Of the files in a directory (none when there is no such directory).
 std::set<std::string> names_in(const std::string& directory, const std::string& suffix) {
     std::set<std::string> names;
-    const std::unique_ptr<DIR, int (*)(DIR*)> opened(::opendir(directory.c_str()), &::closedir);
-    while (const dirent* entry = opened ? ::readdir(opened.get()) : nullptr) {
-        const std::string name = entry->d_name;
-        if (name.size() > suffix.size() && name.ends_with(suffix)) {
-            names.insert(name.substr(0, name.size() - suffix.size()));
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+        if (entry.path().extension() == suffix) {
+            names.insert(entry.path().stem());
         }
+    }
+    if (error && error != std::errc::no_such_file_or_directory) {
+        throw JobError("cannot look into '" + directory + "': " + error.message());
     }
     return names;
 }
