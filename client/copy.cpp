@@ -35,6 +35,10 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status,
     if (size == 0) {
         throw JobError("source " + source.name() + " is empty: there is nothing to copy");
     }
+    if (options.source.kind == Location::Kind::path &&
+        is_same_disk(options.target, options.source.path_or_uri, {})) {
+        throw JobError("'" + source.name() + "' is both the source and the target");
+    }
     Side::TargetOptions target_options{.create_bytes = {}, .is_zero = options.target_is_zero};
     if (options.create) {
         target_options.create_bytes = size;

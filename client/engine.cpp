@@ -4,33 +4,13 @@
 #include <algorithm>
 #include <bit>
 
-#include <sys/stat.h>
-
 #include "control/size.h"
 
 namespace nbdm {
 
-namespace {
-
-bool same_file(const Side& source, const Side& target) {
-    struct stat a {};
-    struct stat b {};
-    if (source.file() == nullptr || target.file() == nullptr ||
-        ::fstat(source.file()->fd(), &a) != 0 || ::fstat(target.file()->fd(), &b) != 0) {
-        return false;
-    }
-    return S_ISBLK(a.st_mode) && S_ISBLK(b.st_mode) ? a.st_rdev == b.st_rdev
-                                                    : a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
-}  // namespace
-
 void check_sides(const Side& source, const Side& target) {
     const std::uint64_t from = source.traits().size_bytes;
     const std::uint64_t to = target.traits().size_bytes;
-    if (same_file(source, target)) {
-        throw JobError("'" + source.name() + "' is both the source and the target");
-    }
     if (from == 0) {
         throw JobError("source " + source.name() + " is empty: there is nothing to copy");
     }

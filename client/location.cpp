@@ -63,8 +63,13 @@ namespace {
 bool is_same_file(const std::string& a, const std::string& b) {
     struct stat left {};
     struct stat right {};
-    return ::stat(a.c_str(), &left) == 0 && ::stat(b.c_str(), &right) == 0 &&
-           left.st_dev == right.st_dev && left.st_ino == right.st_ino;
+    if (::stat(a.c_str(), &left) != 0 || ::stat(b.c_str(), &right) != 0) {
+        return false;
+    }
+    // A device may have several names.
+    return S_ISBLK(left.st_mode) && S_ISBLK(right.st_mode)
+               ? left.st_rdev == right.st_rdev
+               : left.st_dev == right.st_dev && left.st_ino == right.st_ino;
 }
 
 // Where an NBD URI leads.

@@ -7,14 +7,34 @@
 
 #include "client/file_endpoint.h"
 #include "client/nbd_endpoint.h"
+#include "control/log.h"
 
 namespace nbdm {
+
+namespace {
+
+std::unique_ptr<DiskFile> open_source_file(const std::string& path) {
+    try {
+        return std::make_unique<DiskFile>(path, DiskFile::Options{});
+    } catch (const std::system_error& error) {
+        if (error.code() != std::errc::device_or_resource_busy) {
+            throw;
+        }
+    }
+    auto opened = std::make_unique<DiskFile>(
+        path, DiskFile::Options{.others_may_write = true, .create_bytes = {}});
+    log_warning("source '" + path +
+                "' is in use by another program; what is read of it may be of different moments");
+    return opened;
+}
+
+}  // namespace
 
 Side Side::open_source(const Location& location, const Cancellation& cancellation) {
     Side side;
     side.name_ = location.text;
     if (location.kind == Location::Kind::path) {
-        side.use_file(std::make_unique<DiskFile>(location.path_or_uri, DiskFile::Options{}));
+        side.use_file(open_source_file(location.path_or_uri));
     } else {
         side.use_server(location.path_or_uri, cancellation);
     }

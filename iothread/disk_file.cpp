@@ -14,6 +14,7 @@
 #include <sys/vfs.h>
 
 #include "iothread/check.h"
+#include "iothread/image_lock.h"
 
 namespace nbdm {
 
@@ -83,6 +84,7 @@ DiskFile::DiskFile(std::string path, const Options& options)
     : path_(std::move(path)), writable_(options.writable) {
     open(options);
     learn_storage();
+    lock(options.others_may_write);
 }
 
 void DiskFile::open(const Options& options) {
@@ -148,6 +150,18 @@ void DiskFile::learn_storage() {
 #endif
     }
     request_alignment_ = direct_ ? sector_bytes : 1;
+}
+
+void DiskFile::lock(bool others_may_write) const {
+    const ImageUse use = writable_          ? ImageUse::write
+                         : others_may_write ? ImageUse::read_anything
+                                            : ImageUse::read;
+    if (!lock_image(fd_.get(), path_, use)) {
+        throw errno_error(EBUSY, "cannot use '" + path_ + "' for " +
+                                     (writable_ ? "writing" : "reading") +
+                                     ", since another program uses it (a virtual machine, "
+                                     "qemu-nbd, another nbd-mirror-server)");
+    }
 }
 
 UniqueFd DiskFile::open_for_extents() const {

@@ -30,12 +30,15 @@ struct FileExtent {
 //
 // Threads: any, all methods; what is learned at run time (which zeroing calls the file system
 //          refuses) is atomic.
-// Fails:   the constructor throws std::system_error that names the path.
+// Fails:   the constructor throws std::system_error that names the path; with EBUSY when the image
+//          is in use in a way that excludes this one (image_lock.h).
 class DiskFile {
   public:
     struct Options {
         bool writable = false;
         CacheMode cache = CacheMode::automatic;
+        // Read it although somebody may write to it.
+        bool others_may_write = false;
         // Create the file, sparse and of this size, when it is missing. An existing file that has
         // another size is left as it is.
         std::optional<std::uint64_t> create_bytes;
@@ -86,6 +89,7 @@ class DiskFile {
   private:
     void open(const Options& options);
     void learn_storage();
+    void lock(bool others_may_write) const;
     [[nodiscard]] UniqueFd open_buffered() const;
 
     const std::string path_;

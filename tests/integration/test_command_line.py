@@ -158,7 +158,8 @@ def test_a_server_without_its_disk(world):
 
 
 def test_a_port_or_socket_in_use(world, source):
-    with world.server(f"d={source}") as server:
+    served = make_disk(world.path("served"), MIB)
+    with world.server(f"d={served}") as server:
         one_line(run_server(world, f"d={source}", "--listen", f"tcp:127.0.0.1:{server.port}",
                             "--control", "c.sock"), 1, str(server.port), "in use")
         one_line(run_server(world, f"d={source}", "--listen", f"unix:{server.socket}",
