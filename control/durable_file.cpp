@@ -29,8 +29,6 @@ void write_all(int fd, std::string_view text, const std::string& what) {
 void write_file_durably(const std::string& path, std::string_view text) {
     const std::string what = "cannot write '" + path + "'";
     const std::string temporary = path + "." + std::to_string(::getpid()) + ".new";
-    const std::size_t slash = path.rfind('/');
-    const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
     try {
         const UniqueFd file(check_errno(
             ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), what));
@@ -41,9 +39,24 @@ void write_file_durably(const std::string& path, std::string_view text) {
         ::unlink(temporary.c_str());
         throw;
     }
-    const UniqueFd parent(
+    sync_directory_of(path);
+}
+
+void rename_durably(const std::string& from, const std::string& to) {
+    if (std::rename(from.c_str(), to.c_str()) < 0) {
+        const int error = errno;
+        throw errno_error(error, "cannot rename '" + from + "' to '" + to + "'");
+    }
+    sync_directory_of(to);
+}
+
+void sync_directory_of(const std::string& path) {
+    const std::size_t slash = path.rfind('/');
+    const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+    const std::string what = "cannot make '" + directory + "' durable";
+    const UniqueFd opened(
         check_errno(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), what));
-    check_errno(::fsync(parent.get()), what);
+    check_errno(::fsync(opened.get()), what);
 }
 
 std::optional<std::string> read_file(const std::string& path) {

@@ -9,6 +9,7 @@
 #include <event2/bufferevent.h>
 #include <event2/listener.h>
 
+#include "control/event.h"
 #include "control/unix_socket.h"
 #include "control/uri.h"
 #include "iothread/check.h"
@@ -56,10 +57,7 @@ std::vector<std::string> segments_of(const char* path) {
 struct HttpRequest::Pending {
     evhttp_request* request = nullptr;
     std::function<void()> client_left;
-    struct EventFree {
-        void operator()(event* freed) const noexcept { event_free(freed); }
-    };
-    std::unique_ptr<event, EventFree> hangup;
+    EventPointer hangup;
 
     // The call may destroy this.
     void left() {

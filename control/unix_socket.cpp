@@ -34,6 +34,17 @@ UniqueFd make_socket(int flags) {
                                 "cannot make a Unix socket"));
 }
 
+// Until it is closed. Of two processes that want one path the second then finds the first one
+// listening, never bound and not listening yet. Nothing where the directory cannot be read.
+UniqueFd lock_directory_of(const std::string& path) {
+    const std::size_t slash = path.rfind('/');
+    const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+    UniqueFd opened(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    while (opened.valid() && ::flock(opened.get(), LOCK_EX) < 0 && errno == EINTR) {
+    }
+    return opened;
+}
+
 bool answers(const sockaddr_un& address) {
     const UniqueFd probe = make_socket(SOCK_NONBLOCK);
     return ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) ==
@@ -47,12 +58,14 @@ bool unix_socket_answers(const std::string& path) {
     return answers(address_of(path));
 }
 
-UniqueFd bind_unix_socket(const std::string& path, mode_t mode) {
+UniqueFd bind_unix_socket(const std::string& path, std::optional<mode_t> mode) {
     const std::string what = "cannot listen on '" + path + "'";
     const sockaddr_un address = address_of(path);
+    const UniqueFd locked = lock_directory_of(path);
     UniqueFd socket = make_socket(SOCK_NONBLOCK);
     const auto bind = [&] {
-        const mode_t before = ::umask(0777 & ~mode);
+        const mode_t before = ::umask(0077);
+        ::umask(mode ? 0777 & ~*mode : before);
         const int result =
             ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
         const int error = errno;

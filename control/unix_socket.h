@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include <sys/types.h>
@@ -9,13 +10,13 @@
 
 namespace nbdm {
 
-// A listening, non-blocking Unix socket at `path` with this `mode`, which it has from the first
-// moment. A socket left behind by a process that died is replaced; one that somebody listens on,
-// and any other kind of file, is refused.
+// A listening, non-blocking Unix socket at `path`, with this `mode` from the first moment; without
+// one the process's umask decides. A socket left behind by a process that died is replaced; one
+// that somebody listens on, and any other kind of file, is refused.
 //
 // Fails: std::system_error that names the path. Threads: it changes the process's umask for a
 // moment, so call it before others create files.
-[[nodiscard]] UniqueFd bind_unix_socket(const std::string& path, mode_t mode);
+[[nodiscard]] UniqueFd bind_unix_socket(const std::string& path, std::optional<mode_t> mode);
 
 // Whether somebody listens there.
 [[nodiscard]] bool unix_socket_answers(const std::string& path);

@@ -19,6 +19,7 @@
 #include <event2/event.h>
 #include <gtest/gtest.h>
 
+#include "control/event.h"
 #include "control/http_client.h"
 #include "control/http_server.h"
 #include "control/uri.h"
@@ -30,13 +31,6 @@ namespace {
 
 using nlohmann::json;
 using namespace std::chrono_literals;
-
-struct BaseFree {
-    void operator()(event_base* base) const noexcept { event_base_free(base); }
-};
-struct EventFree {
-    void operator()(event* freed) const noexcept { event_free(freed); }
-};
 
 class Http : public testing::Test {
   protected:
@@ -116,9 +110,9 @@ class Http : public testing::Test {
 
     TemporaryDirectory directory_;
     const std::string path_;
-    std::unique_ptr<event_base, BaseFree> base_;
+    EventBasePointer base_;
     UniqueFd done_;
-    std::unique_ptr<event, EventFree> on_done_;
+    EventPointer on_done_;
     std::function<void(HttpRequest)> handler_ = [](HttpRequest request) {
         request.reply(200,
                       {{"method", request.method}, {"path", request.path}, {"body", request.body}});
