@@ -45,7 +45,6 @@ class NbdScout final : public Scout {
     NbdScout(const std::string& uri, const std::string& tracker, const Cancellation& cancellation);
 
     [[nodiscard]] std::vector<Extent> extents(Range within) override;
-    [[nodiscard]] const NbdHandle& handle() const noexcept { return handle_; }
 
   private:
     const Cancellation& cancellation_;
@@ -74,7 +73,7 @@ class KnownScout final : public Scout {
 class FileScout final : public Scout {
   public:
     explicit FileScout(const DiskFile& file)
-        : file_(file), fd_(file.open_for_extents()), may_have_holes_(file.may_have_holes()) {}
+        : file_(file), fd_(file.open_again()), may_have_holes_(file.may_have_holes()) {}
 
     [[nodiscard]] std::vector<Extent> extents(Range within) override;
 

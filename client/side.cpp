@@ -3,10 +3,9 @@
 
 #include <utility>
 
-#include <sys/stat.h>
-
 #include "client/file_endpoint.h"
 #include "client/nbd_endpoint.h"
+#include "control/durable_file.h"
 #include "control/log.h"
 
 namespace nbdm {
@@ -47,13 +46,14 @@ Side Side::open_target(const Location& location, const TargetOptions& options,
     side.name_ = location.text;
     side.is_zero_ = options.is_zero;
     if (location.kind == Location::Kind::path) {
-        struct stat status {};
-        const bool missing = ::stat(location.path_or_uri.c_str(), &status) != 0;
         side.use_file(std::make_unique<DiskFile>(
             location.path_or_uri, DiskFile::Options{.writable = true,
                                                     .cache = CacheMode::writeback,
                                                     .create_bytes = options.create_bytes}));
-        side.is_zero_ = side.is_zero_ || missing;
+        if (side.file_->created()) {
+            sync_directory_of(location.path_or_uri);
+            side.is_zero_ = true;
+        }
     } else {
         side.use_server(location.path_or_uri, cancellation);
     }

@@ -48,6 +48,10 @@ class Side {
     [[nodiscard]] const EndpointTraits& traits() const noexcept { return traits_; }
     // Everything in it reads as zero, as far as anyone has said or it was just made.
     [[nodiscard]] bool is_zero() const noexcept { return is_zero_; }
+    // The client's end of the TCP connection it was opened with, until that is taken; or empty.
+    [[nodiscard]] std::string local_address() const {
+        return first_ ? first_->local_address() : "";
+    }
     // Null for a server.
     [[nodiscard]] const DiskFile* file() const noexcept { return file_.get(); }
 

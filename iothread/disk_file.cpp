@@ -25,12 +25,10 @@ struct FreeDeleter {
 };
 using AlignedMemory = std::unique_ptr<std::byte[], FreeDeleter>;
 
-AlignedMemory allocate_aligned(std::size_t bytes) {
+// Null when there is none.
+AlignedMemory allocate_aligned(std::size_t bytes) noexcept {
     constexpr std::size_t kPageBytes = 4096;
     void* memory = std::aligned_alloc(kPageBytes, align_up(bytes, kPageBytes));
-    if (memory == nullptr) {
-        throw std::bad_alloc();
-    }
     return AlignedMemory(static_cast<std::byte*>(memory));
 }
 
@@ -90,7 +88,8 @@ DiskFile::DiskFile(std::string path, const Options& options)
 void DiskFile::open(const Options& options) {
     const std::string what =
         "cannot open '" + path_ + "' for " + (writable_ ? "writing" : "reading");
-    const int access = (writable_ ? O_RDWR : O_RDONLY) | O_CLOEXEC;
+    // O_NONBLOCK: a named pipe is refused, not waited for; a disk does not know it.
+    const int access = (writable_ ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK;
     const int cache = options.cache == CacheMode::direct ? O_DIRECT : 0;
     fd_ = UniqueFd(::open(path_.c_str(), access | cache));
     if (!fd_.valid() && errno == ENOENT && options.create_bytes) {
@@ -102,6 +101,7 @@ void DiskFile::open(const Options& options) {
             ::unlink(path_.c_str());
             throw errno_error(error, "cannot give '" + path_ + "' its size");
         }
+        created_ = true;
         fd_ = UniqueFd(::open(path_.c_str(), access | cache));
     }
     if (!fd_.valid()) {
@@ -164,7 +164,7 @@ void DiskFile::lock(bool others_may_write) const {
     }
 }
 
-UniqueFd DiskFile::open_for_extents() const {
+UniqueFd DiskFile::open_again() const {
     // By descriptor, not by path: the path may name another file by now.
     const std::string link = "/proc/self/fd/" + std::to_string(fd_.get());
     return UniqueFd(
@@ -179,8 +179,12 @@ FileExtent DiskFile::next_extent(int fd, Range within) const noexcept {
     const off_t begin = static_cast<off_t>(within.offset);
     const off_t data = ::lseek(fd, begin, SEEK_DATA);
     if (data < 0) {
-        // ENXIO: no data up to the end of the file.
-        return errno == ENXIO ? FileExtent{within, true} : all_data;
+        // ENXIO: no data up to the end of the file, which may have become shorter than the disk:
+        // what is missing does not read as zero, it does not read.
+        struct stat status {};
+        const bool whole = errno == ENXIO && ::fstat(fd, &status) == 0 &&
+                           static_cast<std::uint64_t>(status.st_size) >= size_bytes_;
+        return whole ? FileExtent{within, true} : all_data;
     }
     if (data > begin) {
         return {within.first(static_cast<std::uint64_t>(data - begin)), true};
@@ -203,6 +207,9 @@ int DiskFile::read_unaligned(Range range, std::byte* into) const {
     const Range blocks = Range::from_to(align_down(range.offset, request_alignment_),
                                         align_up(range.end(), request_alignment_));
     const AlignedMemory memory = allocate_aligned(blocks.length);
+    if (!memory) {
+        return ENOMEM;
+    }
     const int error = read_blocks(
         fd_.get(), blocks, std::min(blocks.end(), size_bytes_) - blocks.offset, memory.get());
     if (error == 0) {
@@ -214,6 +221,9 @@ int DiskFile::read_unaligned(Range range, std::byte* into) const {
 int DiskFile::write_unaligned(Range range, const std::byte* from) const {
     constexpr std::uint64_t kStepBytes = std::uint64_t{1} << 20;
     const AlignedMemory memory = allocate_aligned(kStepBytes);
+    if (!memory) {
+        return ENOMEM;
+    }
     while (!range.empty()) {
         const std::uint64_t begin = align_down(range.offset, request_alignment_);
         const std::uint64_t end = std::min(range.end(), begin + kStepBytes);

@@ -50,6 +50,8 @@ class DiskFile {
     [[nodiscard]] int fd() const noexcept { return fd_.get(); }
     [[nodiscard]] std::uint64_t size_bytes() const noexcept { return size_bytes_; }
     [[nodiscard]] bool writable() const noexcept { return writable_; }
+    // It was missing and was made here: it reads as zero, and its directory is not synced.
+    [[nodiscard]] bool created() const noexcept { return created_; }
     [[nodiscard]] bool direct() const noexcept { return direct_; }
     [[nodiscard]] bool is_block_device() const noexcept { return is_block_device_; }
     // Offsets and lengths of reads and writes are multiples of this: the logical sector when
@@ -63,11 +65,12 @@ class DiskFile {
     // A plain read or write never waits for a device (tmpfs).
     [[nodiscard]] bool memory_backed() const noexcept { return memory_backed_; }
 
-    // A second descriptor of the same file with an offset of its own, for next_extent(): lseek
-    // moves the offset of the open file and takes a lock for it.
-    [[nodiscard]] UniqueFd open_for_extents() const;
+    // The same file opened once more, for reading: with an offset of its own for next_extent(),
+    // since lseek moves the offset of the open file and takes a lock for it, and with a memory of
+    // its own of lost write-back.
+    [[nodiscard]] UniqueFd open_again() const;
     // The extent at the start of `within` (not empty), no longer than `within`. A file system that
-    // cannot tell reports data, which is always correct. `fd` is from open_for_extents(), used by
+    // cannot tell reports data, which is always correct. `fd` is from open_again(), used by
     // one thread.
     [[nodiscard]] FileExtent next_extent(int fd, Range within) const noexcept;
     // False when no part of the file is a hole, at this moment, so that asking is in vain.
@@ -95,6 +98,7 @@ class DiskFile {
     const std::string path_;
     const bool writable_;
     UniqueFd fd_;
+    bool created_ = false;
     bool direct_ = false;
     bool is_block_device_ = false;
     bool memory_backed_ = false;

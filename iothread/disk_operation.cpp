@@ -123,8 +123,9 @@ DiskOperation::Step DiskOperation::first_zero_step() const noexcept {
     const std::uint32_t unit = file_->zeroing_alignment();
     const bool sector_aligned = is_aligned(left_.offset, unit) && is_aligned(left_.length, unit);
     const bool can_punch = sector_aligned && file_->can_punch.load(std::memory_order_relaxed);
-    const bool can_zero_range =
-        sector_aligned && file_->can_zero_range.load(std::memory_order_relaxed);
+    // A block device that cannot zero by itself is zeroed by the kernel with writes here.
+    const bool can_zero_range = sector_aligned && !(mode_.fast_only && file_->is_block_device()) &&
+                                file_->can_zero_range.load(std::memory_order_relaxed);
     if (mode_.may_punch && can_punch) {
         return Step::punch;
     }
@@ -160,7 +161,7 @@ void DiskOperation::submit(Step step) {
             }
             break;
         case Step::sync:
-            ring_->fsync(*this, file_->fd(), IORING_FSYNC_DATASYNC);
+            ring_->fsync(*this, sync_fd_ >= 0 ? sync_fd_ : file_->fd(), IORING_FSYNC_DATASYNC);
             break;
         case Step::read:
         case Step::write:

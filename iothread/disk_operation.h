@@ -37,6 +37,9 @@ class DiskOperation : public Operation {
     // All completed writes are durable afterwards.
     void flush(Ring& ring, DiskFile& file);
 
+    // Syncs go through this descriptor of the same file instead of the file's own: the kernel tells
+    // each open file of a lost write-back once.
+    void sync_through(int fd) noexcept { sync_fd_ = fd; }
     // Of a request that failed: the data sync did, so that data of this and other, answered writes
     // may be lost.
     [[nodiscard]] bool was_syncing() const noexcept { return step_ == Step::sync; }
@@ -72,6 +75,7 @@ class DiskOperation : public Operation {
 
     Ring* ring_ = nullptr;
     DiskFile* file_ = nullptr;
+    int sync_fd_ = -1;
     Range left_;  // what is still to be transferred
     std::byte* into_ = nullptr;
     const std::byte* from_ = nullptr;

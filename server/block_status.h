@@ -13,7 +13,7 @@ namespace nbdm {
 // Describes the extents of one context from the start of `range` (not empty) on; neighbours that
 // are alike are one. Stops at the end of the range or when `into` (not empty) is full; one
 // descriptor is always written, and none reaches past the range.
-// `extents_fd` is from DiskFile::open_for_extents, this thread's own.
+// `extents_fd` is from DiskFile::open_again, this thread's own.
 [[nodiscard]] std::size_t describe(const Export& served, int extents_fd, const MetaContext& context,
                                    Range range, std::span<wire::BlockDescriptor> into) noexcept;
 

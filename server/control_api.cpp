@@ -101,40 +101,40 @@ void ControlApi::handle_export(HttpRequest request, Export& served) {
 
 void ControlApi::handle_tracker(HttpRequest request, Export& served) {
     const std::string name = request.path[4];
-    const std::string unknown = quoted(served) + " has no tracker '" + name + "'";
     const std::string action = request.path.size() == 6 ? request.path[5] : "";
+    const bool post = request.method == "POST";
     if (request.path.size() == 5 && request.method == "PUT") {
         put_tracker(std::move(request), served, name);
-    } else if (request.path.size() == 5 && request.method == "DELETE") {
-        if (served.trackers().remove(name)) {
+        return;
+    }
+    const bool remove = request.path.size() == 5 && request.method == "DELETE";
+    if (!remove && !(post && action == "freeze") && !(post && action == "acknowledge")) {
+        request.reply_error(404, "there is nothing at this path that takes " + request.method);
+        return;
+    }
+    const std::string which = "tracker '" + name + "' of " + quoted(served);
+    TrackerSet& trackers = served.trackers();
+    const auto standing = trackers.find(name);
+    if (!standing) {
+        request.reply_error(404, quoted(served) + " has no tracker '" + name + "'");
+    } else if (request.body.contains("incarnation") &&
+               request.body["incarnation"] != standing->incarnation) {
+        // Whoever names it means the tracker it has made, and no later one of that name.
+        request.reply_error(409, which + " is another one by now");
+    } else if (remove) {
+        static_cast<void>(trackers.remove(name));  // it stands: only this thread removes them
+        request.reply(200, json::object());
+    } else if (action == "freeze") {
+        const auto frozen = trackers.freeze(name);
+        request.reply(200,
+                      {{"generation", frozen->generation}, {"dirty_bytes", frozen->dirty_bytes}});
+    } else {
+        const auto generation = request.body.at("generation").get<std::uint64_t>();
+        if (trackers.acknowledge(name, generation) == TrackerSet::Acknowledged::yes) {
             request.reply(200, json::object());
         } else {
-            request.reply_error(404, unknown);
+            request.reply_error(409, which + " is not at generation " + std::to_string(generation));
         }
-    } else if (action == "freeze" && request.method == "POST") {
-        const auto frozen = served.trackers().freeze(name);
-        if (frozen) {
-            request.reply(
-                200, {{"generation", frozen->generation}, {"dirty_bytes", frozen->dirty_bytes}});
-        } else {
-            request.reply_error(404, unknown);
-        }
-    } else if (action == "acknowledge" && request.method == "POST") {
-        const auto generation = request.body.at("generation").get<std::uint64_t>();
-        switch (served.trackers().acknowledge(name, generation)) {
-            case TrackerSet::Acknowledged::yes:
-                request.reply(200, json::object());
-                break;
-            case TrackerSet::Acknowledged::other_generation:
-                request.reply_error(409, "tracker '" + name + "' of " + quoted(served) +
-                                             " is not at generation " + std::to_string(generation));
-                break;
-            case TrackerSet::Acknowledged::unknown_tracker:
-                request.reply_error(404, unknown);
-                break;
-        }
-    } else {
-        request.reply_error(404, "there is nothing at this path that takes " + request.method);
     }
 }
 
@@ -155,8 +155,12 @@ void ControlApi::put_tracker(HttpRequest request, Export& served, const std::str
         request.reply_error(409, quoted(served) + " is read-only: nothing can be tracked there");
         return;
     }
-    const json answer = {{"name", name}, {"granularity", granularity}};
-    switch (served.trackers().add(name, static_cast<std::uint32_t>(granularity))) {
+    const auto added = served.trackers().add(name, static_cast<std::uint32_t>(granularity));
+    const auto standing = served.trackers().find(name);
+    const json answer = {{"name", name},
+                         {"granularity", granularity},
+                         {"incarnation", standing ? standing->incarnation : 0}};
+    switch (added) {
         case TrackerSet::Added::created:
             request.reply(201, answer);
             break;
@@ -202,6 +206,7 @@ void ControlApi::hold(HttpRequest request, Export& served) {
     };
     switch (hold.begin(lease, drained)) {
         case Hold::Begun::yes:
+            waiting->on_client_left([&hold] { hold.abandon(); });
             break;
         case Hold::Begun::held_by_another:
             waiting->reply_error(409, quoted(served) + " is held already");
@@ -242,7 +247,9 @@ json ControlApi::describe(const Export& served) {
                             {"granularity", each.granularity_bytes},
                             {"generation", each.generation},
                             {"frozen_bytes", each.frozen_bytes},
-                            {"dirty_bytes", each.dirty_bytes}});
+                            {"dirty_bytes", each.dirty_bytes},
+                            {"incarnation", each.incarnation},
+                            {"readers", each.readers}});
     }
     const int error = served.write_back_error();
     const char* state = served.gate().retired()          ? "retired"

@@ -64,19 +64,17 @@ void DirtyMap::clear() noexcept {
 }
 
 std::uint64_t DirtyMap::count_bytes() const noexcept {
+    // Each word is looked at once: marks may come meanwhile.
     std::uint64_t blocks = 0;
+    std::uint64_t last_word = 0;
     for (std::uint64_t word = 0; word < word_count_; ++word) {
-        blocks +=
-            static_cast<std::uint64_t>(std::popcount(words_[word].load(std::memory_order_relaxed)));
+        last_word = words_[word].load(std::memory_order_relaxed);
+        blocks += static_cast<std::uint64_t>(std::popcount(last_word));
     }
     const std::uint64_t bytes = blocks << block_shift_;
     const std::uint64_t missing = align_up(disk_bytes_, block_bytes()) - disk_bytes_;
-    if (missing == 0) {
-        return bytes;
-    }
     const std::uint64_t tail = block_of(disk_bytes_);
-    const bool tail_dirty =
-        (words_[tail / kWordBits].load(std::memory_order_relaxed) & bits(tail, tail)) != 0;
+    const bool tail_dirty = missing > 0 && (last_word & bits(tail, tail)) != 0;
     return tail_dirty ? bytes - missing : bytes;
 }
 

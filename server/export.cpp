@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "control/durable_file.h"
+
 namespace nbdm {
 
 Export::Export(ExportOptions options, int drained_fd)
@@ -13,7 +15,11 @@ Export::Export(ExportOptions options, int drained_fd)
                             .cache = options_.cache,
                             .create_bytes = options_.create_bytes}),
       gate_(drained_fd),
-      trackers_(file_.size_bytes()) {}
+      trackers_(file_.size_bytes()) {
+    if (file_.created()) {
+        sync_directory_of(file_.path());
+    }
+}
 
 void Export::note_write_back_error(int error) noexcept {
     int none = 0;

@@ -256,9 +256,12 @@ bool Handshake::send_info(const Export& served, const std::vector<wire::Info>& w
         } else if (type == wire::Info::description && !served.options().description.empty()) {
             sent = send_text(type, served.options().description);
         } else if (type == wire::Info::block_size) {
-            const wire::InfoBlockSize sizes{.minimum_bytes = file.request_alignment(),
-                                            .preferred_bytes = file.preferred_bytes(),
-                                            .maximum_bytes = kMaxPayloadBytes};
+            // What is not aligned is served too, slowly; a disk that ends within a block needs it.
+            const std::uint32_t unit = file.request_alignment();
+            const wire::InfoBlockSize sizes{
+                .minimum_bytes = is_aligned(file.size_bytes(), unit) ? unit : 1,
+                .preferred_bytes = file.preferred_bytes(),
+                .maximum_bytes = kMaxPayloadBytes};
             sent = reply(OptionReply::info, wire::bytes_of(sizes)) == Next::option;
         }
         if (!sent) {

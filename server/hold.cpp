@@ -35,9 +35,7 @@ Hold::Hold(event_base* base, Export& held)
           this)) {}
 
 Hold::~Hold() {
-    if (held()) {
-        end(false);
-    }
+    abandon();
 }
 
 Hold::Begun Hold::begin(std::chrono::milliseconds lease, std::function<void(bool)> drained) {
@@ -93,11 +91,18 @@ std::optional<HoldTimes> Hold::retire(const std::string& id, const std::function
     return end(true);
 }
 
+void Hold::abandon() {
+    if (held()) {
+        end(false);
+    }
+}
+
 HoldTimes Hold::end(bool retire) {
     evtimer_del(timer_.get());
     id_.clear();
     HoldTimes times;
-    times.longest_wait = std::chrono::nanoseconds(export_.gate().release(retire));
+    times.longest_wait =
+        std::chrono::nanoseconds(retire ? export_.gate().retire() : export_.gate().release());
     times.held = Clock::now() - begun_;
     if (auto waiting = std::exchange(on_drained_, nullptr)) {
         waiting(false);
@@ -112,11 +117,11 @@ void Hold::arm(std::chrono::milliseconds lease) {
 }
 
 void Hold::lapsed() {
-    if (!held()) {
-        return;
+    if (held()) {
+        log_warning("export '" + export_.name() +
+                    "': the lease of the hold has lapsed, writers go on");
     }
-    log_warning("export '" + export_.name() + "': the lease of the hold has lapsed, writers go on");
-    end(false);
+    abandon();
 }
 
 }  // namespace nbdm

@@ -10,6 +10,7 @@
 
 #include <event2/event.h>
 
+#include "control/event.h"
 #include "server/export.h"
 
 namespace nbdm {
@@ -48,23 +49,23 @@ class Hold {
     [[nodiscard]] std::optional<HoldTimes> retire(const std::string& id,
                                                   const std::function<void()>& record);
 
+    // Ends the hold, if there is one, whoever has it: the server stops, or the holder has left
+    // before it learned its id. Writers go on.
+    void abandon();
+
     [[nodiscard]] bool held() const noexcept { return !id_.empty(); }
     [[nodiscard]] const std::string& id() const noexcept { return id_; }
     // Some write came back: looks whether it was the last.
     void check_drained();
 
   private:
-    struct EventFree {
-        void operator()(event* timer) const noexcept { event_free(timer); }
-    };
-
     [[nodiscard]] bool is_valid(const std::string& id) const;
     HoldTimes end(bool retire);
     void arm(std::chrono::milliseconds lease);
     void lapsed();
 
     Export& export_;
-    const std::unique_ptr<event, EventFree> timer_;
+    const EventPointer timer_;
     std::string id_;  // empty: not held
     bool drained_ = false;
     std::function<void(bool)> on_drained_;

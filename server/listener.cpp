@@ -56,11 +56,16 @@ ListenAddress ListenAddress::parse(const std::string& text) {
     if (!text.starts_with("tcp:") || colon < 4 || colon + 1 == text.size()) {
         throw std::invalid_argument(bad);
     }
+    const std::string port = text.substr(colon + 1);
+    const bool is_number = port.find_first_not_of("0123456789") == std::string::npos;
+    if (is_number && (port.size() > 5 || std::stoi(port) > 65535)) {
+        throw std::invalid_argument("listen address '" + text + "': a port is at most 65535");
+    }
     std::string host = text.substr(4, colon - 4);
     if (host.starts_with('[') && host.ends_with(']')) {
         host = host.substr(1, host.size() - 2);
     }
-    return {.host = host, .port = text.substr(colon + 1), .path = {}};
+    return {.host = host, .port = port, .path = {}};
 }
 
 std::string ListenAddress::to_string() const {
@@ -68,7 +73,11 @@ std::string ListenAddress::to_string() const {
 }
 
 Listener::Listener(event_base* base, ListenAddress address, Accepted accepted)
-    : address_(std::move(address)), accepted_(std::move(accepted)) {
+    : address_(std::move(address)),
+      accepted_(std::move(accepted)),
+      resume_(evtimer_new(
+          base, [](evutil_socket_t, short, void* self) { static_cast<Listener*>(self)->resume(); },
+          this)) {
     if (address_.path.empty()) {
         listen_tcp(base);
     } else {
@@ -90,7 +99,7 @@ void Listener::stop_accepting() {
 }
 
 void Listener::listen_unix(event_base* base) {
-    UniqueFd socket = bind_unix_socket(address_.path, 0666);
+    UniqueFd socket = bind_unix_socket(address_.path, std::nullopt);
     made_socket_file_ = true;
     add(base, std::move(socket));
 }
@@ -150,17 +159,23 @@ void Listener::add(event_base* base, UniqueFd socket) {
         throw std::runtime_error("cannot listen on " + address_.to_string());
     }
     [[maybe_unused]] const int owned_by_listener = socket.release();
-    evconnlistener_set_error_cb(made, [](evconnlistener* listener, void*) {
-        log_error("cannot accept a client: " + error_text(errno) + "; trying again in a second");
-        evconnlistener_disable(listener);
-        event_base_once(
-            evconnlistener_get_base(listener), -1, EV_TIMEOUT,
-            [](evutil_socket_t, short, void* again) {
-                evconnlistener_enable(static_cast<evconnlistener*>(again));
-            },
-            listener, &kAcceptPause);
-    });
+    evconnlistener_set_error_cb(
+        made, [](evconnlistener*, void* self) { static_cast<Listener*>(self)->pause(); });
     listeners_.emplace_back(made);
+}
+
+void Listener::pause() {
+    log_error("cannot accept a client: " + error_text(errno) + "; trying again in a second");
+    for (const auto& listener : listeners_) {
+        evconnlistener_disable(listener.get());
+    }
+    evtimer_add(resume_.get(), &kAcceptPause);
+}
+
+void Listener::resume() {
+    for (const auto& listener : listeners_) {
+        evconnlistener_enable(listener.get());
+    }
 }
 
 void Listener::accept(evutil_socket_t fd, sockaddr* peer) {
@@ -178,12 +193,13 @@ void Listener::accept(evutil_socket_t fd, sockaddr* peer) {
         return;
     }
     // Requests and replies are small and waited for (Nagle costs 40 ms each); a peer whose host
-    // died is noticed in about a minute and a half.
+    // died is noticed in a minute and a half, whether or not it owes an acknowledgement.
     set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 30);
     set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10);
     set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
+    set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 90'000);
     const socklen_t length =
         peer->sa_family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
     accepted_(std::move(socket), describe(peer, length));

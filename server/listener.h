@@ -9,6 +9,7 @@
 #include <event2/event.h>
 #include <event2/listener.h>
 
+#include "control/event.h"
 #include "iothread/unique_fd.h"
 
 namespace nbdm {
@@ -53,12 +54,16 @@ class Listener {
     void listen_unix(event_base* base);
     void listen_tcp(event_base* base);
     void add(event_base* base, UniqueFd socket);
+    // After a failed accept: what it lacked (descriptors) others may give back.
+    void pause();
+    void resume();
     void accept(evutil_socket_t socket, sockaddr* peer);
 
     const ListenAddress address_;
     const Accepted accepted_;
     std::vector<std::string> bound_;  // HOST:PORT as bound
     std::vector<std::unique_ptr<evconnlistener, ListenerFree>> listeners_;
+    const EventPointer resume_;
     bool made_socket_file_ = false;
 };
 

@@ -10,6 +10,7 @@
 #include <event2/event.h>
 #include <systemd/sd-daemon.h>
 
+#include "control/event.h"
 #include "control/http_server.h"
 #include "control/log.h"
 #include "control/runtime_paths.h"
@@ -21,14 +22,6 @@ namespace {
 
 using namespace nbdm;
 
-struct BaseFree {
-    void operator()(event_base* base) const noexcept { event_base_free(base); }
-};
-struct EventFree {
-    void operator()(event* freed) const noexcept { event_free(freed); }
-};
-using EventPointer = std::unique_ptr<event, EventFree>;
-
 std::string directory_of(const std::string& path) {
     const std::size_t slash = path.rfind('/');
     return slash == std::string::npos || slash == 0 ? "." : path.substr(0, slash);
@@ -37,7 +30,7 @@ std::string directory_of(const std::string& path) {
 void serve(CommandLine options) {
     std::signal(SIGPIPE, SIG_IGN);
     set_log_level(options.log_level);
-    const std::unique_ptr<event_base, BaseFree> base(event_base_new());
+    const EventBasePointer base(event_base_new());
     const std::string control_path = options.server.control_path;
     if (control_path == default_server_socket()) {
         ensure_directory(directory_of(control_path), 0755);
@@ -58,6 +51,7 @@ void serve(CommandLine options) {
             &server));
         event_add(signals[i].get(), nullptr);
     }
+    server.take_ownership();
     server.announce();
     sd_notify(0, "READY=1");
     event_base_dispatch(base.get());

@@ -171,6 +171,9 @@ ExportOptions parse_export(const std::string& text) {
     const bool named =
         equals != std::string::npos && (slash == std::string::npos || equals < slash);
     options.name = named ? text.substr(0, equals) : "";
+    if (options.name == "-") {
+        throw std::invalid_argument("an export is not named '-', which stands for the empty name");
+    }
     if (options.name.size() > wire::kMaxStringBytes) {
         throw std::invalid_argument("an export's name has at most 4096 bytes");
     }

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/ownership.h"
 
+#include <chrono>
 #include <cstdio>
 #include <ctime>
-#include <fcntl.h>
+#include <filesystem>
+#include <stdexcept>
 #include <unistd.h>
-
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 
 #include <nlohmann/json.hpp>
 
@@ -19,84 +18,95 @@ namespace nbdm {
 
 namespace {
 
-std::string now_utc() {
-    const std::time_t now = std::time(nullptr);
+using nlohmann::json;
+
+std::string utc(const char* format, std::chrono::system_clock::time_point when) {
+    const std::time_t seconds = std::chrono::system_clock::to_time_t(when);
     std::tm parts{};
-    ::gmtime_r(&now, &parts);
+    ::gmtime_r(&seconds, &parts);
     char text[32];
-    std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &parts);
+    std::strftime(text, sizeof(text), format, &parts);
     return text;
 }
 
-// When the file was made, so that a new file with the number of a deleted one is not taken for it;
-// 0 where the file system does not tell.
-std::int64_t born_at_ns(const DiskFile& file) {
-    struct statx status {};
-    if (file.is_block_device() ||
-        ::statx(file.fd(), "", AT_EMPTY_PATH, STATX_BTIME, &status) != 0 ||
-        (status.stx_mask & STATX_BTIME) == 0) {
-        return 0;
+MoveRecord read_record(const std::string& path) {
+    const json stored = json::parse(read_file(path).value_or(""), nullptr, false);
+    MoveRecord record;
+    try {
+        record.disk.path = stored.at("path");
+        record.disk.storage = stored.at("storage");
+        record.disk.born_at_ns = stored.at("born_at_ns");
+        record.export_name = stored.at("export");
+        record.moved_to = stored.at("moved_to");
+        record.job = stored.at("job");
+        record.moved_at = stored.at("moved_at");
+    } catch (const json::exception& error) {
+        throw std::runtime_error("the record of a moved disk '" + path +
+                                 "' is damaged, so that nobody can say which disk it is about; "
+                                 "remove it when its disk is not to be served here (" +
+                                 error.what() + ")");
     }
-    return status.stx_btime.tv_sec * 1'000'000'000 + status.stx_btime.tv_nsec;
+    return record;
 }
 
 }  // namespace
 
-std::string OwnershipRecords::record_path(const DiskFile& file) const {
-    struct stat status {};
-    check_errno(::fstat(file.fd(), &status), "cannot examine '" + file.path() + "'");
-    const bool device = file.is_block_device();
-    const dev_t number = device ? status.st_rdev : status.st_dev;
-    return directory_ + "/" + (device ? "device-" : "file-") + std::to_string(major(number)) + "-" +
-           std::to_string(minor(number)) + (device ? "" : "-" + std::to_string(status.st_ino)) +
-           ".json";
+void OwnershipRecords::check_writable() const {
+    ensure_directory(directory_, 0700);
+    check_errno(::access(directory_.c_str(), W_OK), "cannot write to '" + directory_ + "'");
 }
 
 void OwnershipRecords::record_move(const Export& moved, const std::string& moved_to,
                                    const std::string& job) const {
     ensure_directory(directory_, 0700);
-    const nlohmann::json record = {
-        {"export", moved.name()}, {"path", moved.file().path()},
-        {"moved_to", moved_to},   {"job", job},
-        {"moved_at", now_utc()},  {"born_at_ns", born_at_ns(moved.file())}};
-    write_file_durably(record_path(moved.file()), record.dump(2) + "\n");
+    const DiskIdentity disk = DiskIdentity::of(moved.file());
+    const auto now = std::chrono::system_clock::now();
+    const json record = {{"export", moved.name()},
+                         {"path", disk.path},
+                         {"storage", disk.storage},
+                         {"born_at_ns", disk.born_at_ns},
+                         {"moved_to", moved_to},
+                         {"job", job},
+                         {"moved_at", utc("%Y-%m-%dT%H:%M:%SZ", now)}};
+    // Found by what is in it; the name is for people, and of no other record.
+    const auto fraction = now.time_since_epoch() % std::chrono::seconds(1);
+    const std::string path =
+        directory_ + "/" + utc("%Y%m%dT%H%M%S.", now) + std::to_string(fraction.count()) + ".json";
+    try {
+        write_file_durably(path, record.dump(2) + "\n");
+    } catch (const std::system_error&) {
+        ::unlink(path.c_str());  // it may stand already, and only its directory not be synced
+        throw;
+    }
+}
+
+std::vector<OwnershipRecords::Stored> OwnershipRecords::records_of(const DiskFile& file) const {
+    std::vector<Stored> found;
+    std::error_code error;
+    const DiskIdentity disk = DiskIdentity::of(file);
+    for (const auto& entry : std::filesystem::directory_iterator(directory_, error)) {
+        if (entry.path().extension() == ".json") {
+            MoveRecord record = read_record(entry.path());
+            if (record.disk.is_same_as(disk)) {
+                found.push_back({entry.path(), std::move(record)});
+            }
+        }
+    }
+    if (error && error != std::errc::no_such_file_or_directory) {
+        throw std::system_error(error, "cannot look into '" + directory_ + "'");
+    }
+    return found;
 }
 
 std::optional<MoveRecord> OwnershipRecords::find(const DiskFile& file) const {
-    const std::string path = record_path(file);
-    const std::optional<std::string> text = read_file(path);
-    if (!text) {
-        return std::nullopt;
-    }
-    const auto record = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
-    MoveRecord result;
-    if (record.is_object()) {
-        const std::int64_t born_at = born_at_ns(file);
-        if (born_at != 0 && record.value("born_at_ns", std::int64_t{0}) != 0 &&
-            record["born_at_ns"] != born_at) {
-            return std::nullopt;  // of a file that is gone
-        }
-        const auto field = [&](const char* name) {
-            return record.contains(name) && record[name].is_string()
-                       ? record[name].get<std::string>()
-                       : std::string();
-        };
-        result = {field("export"), field("path"), field("moved_to"), field("job"),
-                  field("moved_at")};
-    }
-    if (result.moved_to.empty()) {
-        result.moved_to = "an unknown place (the record '" + path + "' is damaged)";
-    }
-    return result;
+    const std::vector<Stored> found = records_of(file);
+    return found.empty() ? std::nullopt : std::optional(found.front().record);
 }
 
 void OwnershipRecords::take_back(const DiskFile& file) const {
-    const std::string path = record_path(file);
-    check_errno(std::rename(path.c_str(), (path + ".taken-back").c_str()),
-                "cannot set '" + path + "' aside");
-    const UniqueFd directory(check_errno(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY),
-                                         "cannot open '" + directory_ + "'"));
-    check_errno(::fsync(directory.get()), "cannot make '" + directory_ + "' durable");
+    for (const Stored& stored : records_of(file)) {
+        rename_durably(stored.path, stored.path + ".taken-back");
+    }
 }
 
 }  // namespace nbdm

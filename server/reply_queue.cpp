@@ -69,8 +69,9 @@ void ReplyQueue::sent(std::size_t bytes) {
             done->owner->replied(*done);
         }
     }
-    if (empty()) {
-        entries_.clear();
+    // The sent half goes: a queue that is never empty stays as short as what is not sent.
+    if (2 * next_ >= entries_.size()) {
+        entries_.erase(entries_.begin(), entries_.begin() + static_cast<std::ptrdiff_t>(next_));
         next_ = 0;
     }
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 
 #include "control/log.h"
 #include "iothread/check.h"
@@ -21,6 +22,32 @@ constexpr timeval kRetireLinger{5, 0};
 // At the stop, clients that do not take their answers are cut off after this long.
 constexpr timeval kDrainTime{5, 0};
 
+// A connection has a socket, a ring, a wake-up and its own opening of the disk. What is left is for
+// the control socket, the disks and records: without descriptors nobody could end a hold.
+constexpr std::size_t kFdsOfConnection = 4;
+constexpr std::size_t kReservedFds = 128;
+
+// As many clients as asked for or, with a warning, as there may be descriptors for.
+std::size_t affordable_connections(std::size_t wanted, std::size_t exports) {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return wanted;
+    }
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);  // as far as this process may; looked at anew below
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    const std::size_t fds = limit.rlim_cur;
+    const std::size_t reserved = kReservedFds + exports;
+    const std::size_t most = fds > reserved ? (fds - reserved) / kFdsOfConnection : 1;
+    if (most >= wanted) {
+        return wanted;
+    }
+    log_warning("no more than " + std::to_string(most) + " clients at a time instead of " +
+                std::to_string(wanted) + ": this process may only have " + std::to_string(fds) +
+                " descriptors (ulimit -n, LimitNOFILE=)");
+    return most;
+}
+
 UniqueFd make_eventfd() {
     return UniqueFd(
         check_errno(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "cannot make an eventfd"));
@@ -32,10 +59,18 @@ Server::Server(event_base* base, ServerOptions options)
     : base_(base),
       options_(std::move(options)),
       ownership_(options_.state_dir),
+      max_connections_(affordable_connections(options_.max_connections, options_.exports.size())),
       done_fd_(make_eventfd()),
       drained_fd_(make_eventfd()) {
     for (const ExportOptions& each : options_.exports) {
         open_export(each);
+    }
+    // One disk that has moved away must not keep the others from being served.
+    if (!moved_.empty() && moved_.size() == exports_.all().size()) {
+        throw std::runtime_error(moved_.front());
+    }
+    for (const std::string& sentence : moved_) {
+        log_warning(sentence + "; until then it is read-only");
     }
     for (const std::string& name : options_.take_ownership) {
         if (exports_.find(name) == nullptr) {
@@ -55,6 +90,12 @@ Server::Server(event_base* base, ServerOptions options)
 }
 
 void Server::announce() const {
+    try {
+        ownership_.check_writable();
+    } catch (const std::system_error& error) {
+        log_warning(std::string("no disk can be handed over from here: ") + error.what() +
+                    " (--state-dir, NBD_MIRROR_STATE_DIR)");
+    }
     for (const auto& listener : listeners_) {
         for (const std::string& bound : listener->addresses()) {
             log_info("listening on " + bound);
@@ -77,16 +118,24 @@ void Server::open_export(const ExportOptions& options) {
         return;
     }
     const auto& taken = options_.take_ownership;
-    if (std::find(taken.begin(), taken.end(), options.name) == taken.end()) {
-        throw std::runtime_error("export '" + options.name + "' ('" + options.path +
-                                 "') has moved to " + moved->moved_to + " at " + moved->moved_at +
-                                 " (job '" + moved->job +
-                                 "'); it can be served with ',ro', or for writing again with "
-                                 "--take-ownership '" +
-                                 options.name + "'");
+    if (std::find(taken.begin(), taken.end(), options.name) != taken.end()) {
+        taken_.push_back(&opened);
+        return;
     }
-    ownership_.take_back(opened.file());
-    log_warning("export '" + options.name + "': ownership is taken back from " + moved->moved_to);
+    opened.gate().retire();
+    moved_.push_back("export '" + options.name + "' ('" + options.path + "') has moved to " +
+                     (moved->moved_to.empty() ? "an unnamed place" : moved->moved_to) + " at " +
+                     moved->moved_at + " (job '" + moved->job +
+                     "'); it can be served with ',ro', or for writing again with "
+                     "--take-ownership '" +
+                     options.name + "'");
+}
+
+void Server::take_ownership() {
+    for (const Export* each : taken_) {
+        ownership_.take_back(each->file());
+        log_warning("export '" + each->name() + "': ownership is taken back");
+    }
 }
 
 void Server::watch(int fd, event_callback_fn handler) {
@@ -96,7 +145,7 @@ void Server::watch(int fd, event_callback_fn handler) {
 }
 
 void Server::accepted(UniqueFd socket, std::string peer) {
-    if (connections_.size() >= options_.max_connections) {
+    if (connections_.size() >= max_connections_) {
         log_warning("client " + peer + " is turned away: there are " +
                     std::to_string(connections_.size()) + " connections already");
         return;
@@ -142,6 +191,9 @@ void Server::drain() {
     }
     for (const auto& listener : listeners_) {
         listener->stop_accepting();
+    }
+    for (const auto& [served, hold] : holds_) {
+        hold->abandon();  // what waits is owed an answer before the end
     }
     for (Connection& connection : connections_) {
         connection.request_stop();

@@ -12,6 +12,7 @@
 
 #include <event2/event.h>
 
+#include "control/event.h"
 #include "iothread/unique_fd.h"
 #include "server/connection.h"
 #include "server/export.h"
@@ -44,6 +45,9 @@ class Server {
     Server& operator=(const Server&) = delete;
     ~Server();
 
+    // Makes the --take-ownership of the command line durable. Call when nothing else can fail any
+    // more: a server that does not serve has taken nothing.
+    void take_ownership();
     // Logs where it listens: everything that could fail at the start has succeeded.
     void announce() const;
     // Accepts no more clients; the ones there are finish what they asked for. The loop ends when
@@ -65,11 +69,6 @@ class Server {
                                                   const std::string& job);
 
   private:
-    struct EventFree {
-        void operator()(event* freed) const noexcept { event_free(freed); }
-    };
-    using EventPointer = std::unique_ptr<event, EventFree>;
-
     // The clients that a disk that has moved away had at that moment, and when they are let go.
     struct Farewell {
         Server& server;
@@ -88,11 +87,14 @@ class Server {
     event_base* const base_;
     const ServerOptions options_;
     const OwnershipRecords ownership_;
+    const std::size_t max_connections_;
     const UniqueFd done_fd_;     // rung by a connection that ended
     const UniqueFd drained_fd_;  // rung by a writer that left a held export
 
     ExportTable exports_;
     std::map<const Export*, std::unique_ptr<Hold>> holds_;
+    std::vector<const Export*> taken_;  // by --take-ownership
+    std::vector<std::string> moved_;    // a sentence for each export that stays retired
     std::list<Connection> connections_;
     std::uint64_t next_connection_ = 1;
     std::vector<std::unique_ptr<Listener>> listeners_;

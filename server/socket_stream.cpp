@@ -22,8 +22,6 @@ const char* to_string(DisconnectReason reason) noexcept {
             return "the client does not speak NBD";
         case DisconnectReason::unknown_export:
             return "the client asked for an export that is not served";
-        case DisconnectReason::write_back_stalled:
-            return "the client does not take its replies";
         case DisconnectReason::export_retired:
             return "the disk has moved away";
         case DisconnectReason::server_stopped:

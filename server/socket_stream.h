@@ -17,7 +17,6 @@ enum class DisconnectReason {
     handshake_time_out,  // the client did not finish its negotiation in time
     protocol_error,      // bytes that are not NBD
     unknown_export,      // NBD_OPT_EXPORT_NAME for a name that is not served
-    write_back_stalled,  // the client does not take its replies
     export_retired,      // the disk has moved away
     server_stopped,
 };

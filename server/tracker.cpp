@@ -9,6 +9,8 @@ Tracker::Tracker(std::uint64_t disk_bytes, std::uint32_t granularity_bytes)
     : active_(disk_bytes, granularity_bytes), frozen_(disk_bytes, granularity_bytes) {}
 
 void TrackerSet::mark(Range range) noexcept {
+    // With add()'s store: whoever does not see the tracker here wrote its data before that store.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
     for (auto& slot : in_use_) {
         if (Tracker* tracker = slot.load(std::memory_order_acquire)) {
             tracker->mark(range);
@@ -46,6 +48,7 @@ TrackerSet::Added TrackerSet::add(const std::string& name, std::uint32_t granula
     }
     tracker->name_ = name;
     tracker->acknowledged_ = true;
+    tracker->incarnation_.store(++last_incarnation_, std::memory_order_release);
     // seq_cst: a writer that does not see the tracker finished its disk write before this store,
     // so that whatever its consumer reads from now on contains that write.
     free_slot->store(tracker, std::memory_order_seq_cst);
@@ -63,7 +66,7 @@ bool TrackerSet::remove(std::string_view name) {
             slot.store(nullptr, std::memory_order_seq_cst);
         }
     }
-    tracker->incarnation_.fetch_add(1, std::memory_order_acq_rel);
+    tracker->incarnation_.store(0, std::memory_order_release);
     tracker->name_.clear();
     return true;
 }
@@ -106,7 +109,9 @@ std::vector<TrackerStatus> TrackerSet::status() const {
                               .granularity_bytes = tracker->active_.block_bytes(),
                               .generation = tracker->generation_,
                               .frozen_bytes = tracker->frozen_.count_bytes(),
-                              .dirty_bytes = tracker->active_.count_bytes()});
+                              .dirty_bytes = tracker->active_.count_bytes(),
+                              .incarnation = tracker->incarnation(),
+                              .readers = tracker->readers()});
         }
     }
     return result;

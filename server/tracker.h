@@ -29,16 +29,24 @@ class Tracker {
     // Any thread.
     void mark(Range range) noexcept { active_.mark(range); }
     [[nodiscard]] const DirtyMap& frozen() const noexcept { return frozen_; }
-    // Changes when the tracker is removed: whoever negotiated it before must not read on.
+    // Of all trackers of the export that ever stood; 0 once it is removed: whoever negotiated it
+    // before must not read on.
     [[nodiscard]] std::uint64_t incarnation() const noexcept {
         return incarnation_.load(std::memory_order_acquire);
+    }
+    // Connections that have selected its frozen map.
+    void add_reader() const noexcept { readers_.fetch_add(1, std::memory_order_relaxed); }
+    void drop_reader() const noexcept { readers_.fetch_sub(1, std::memory_order_relaxed); }
+    [[nodiscard]] std::uint32_t readers() const noexcept {
+        return readers_.load(std::memory_order_relaxed);
     }
 
   private:
     friend class TrackerSet;
     DirtyMap active_;
     DirtyMap frozen_;
-    std::atomic<std::uint64_t> incarnation_{1};
+    std::atomic<std::uint64_t> incarnation_{0};
+    mutable std::atomic<std::uint32_t> readers_{0};  // also of earlier incarnations
     // Guarded by TrackerSet's mutex.
     std::string name_;
     std::uint64_t generation_ = 0;
@@ -58,6 +66,8 @@ struct TrackerStatus {
     std::uint64_t generation = 0;
     std::uint64_t frozen_bytes = 0;  // 0 once acknowledged
     std::uint64_t dirty_bytes = 0;   // in the active map
+    std::uint64_t incarnation = 0;
+    std::uint32_t readers = 0;
 };
 
 struct Frozen {
@@ -110,6 +120,7 @@ class TrackerSet {
     std::array<std::atomic<Tracker*>, kMaxTrackers> in_use_{};
 
     mutable std::mutex mutex_;  // guards all below, and the names and generations of trackers
+    std::uint64_t last_incarnation_ = 0;
     std::vector<std::unique_ptr<Tracker>> all_;  // in use and kept for reuse
 };
 

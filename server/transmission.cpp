@@ -40,7 +40,7 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, std::strin
              .read_only = session_.read_only,
              .structured_replies = session_.structured_replies,
              .block_status = !session_.contexts.empty()},
-      extents_fd_(export_.file().open_for_extents()),
+      own_fd_(export_.file().open_again()),
       buffers_(kMaxBufferBytes),
       ring_(kRingEntries),
       wake_(ring_, thread),
@@ -48,14 +48,25 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, std::strin
       replies_(ring_, fd),
       requests_(std::make_unique<std::array<Request, kMaxRequests>>()),
       lane_(export_.gate().attach(thread)) {
+    for (const MetaContext& context : session_.contexts) {
+        if (!context.is_allocation()) {
+            context.tracker.tracker->add_reader();
+        }
+    }
     free_requests_.reserve(kMaxRequests);
     for (Request& request : *requests_) {
         request.owner = this;
+        request.sync_through(own_fd_.get());
         free_requests_.push_back(&request);
     }
 }
 
 Transmission::~Transmission() {
+    for (const MetaContext& context : session_.contexts) {
+        if (!context.is_allocation()) {
+            context.tracker.tracker->drop_reader();
+        }
+    }
     export_.gate().detach(lane_);
 }
 
@@ -289,7 +300,7 @@ void Transmission::start_read(Request& request) {
         request.range.length >= kMinBytesForHoles && file.may_have_holes()) {
         Range left = request.range;
         while (!left.empty() && request.extent_count < Request::kMaxExtents) {
-            FileExtent extent = file.next_extent(extents_fd_.get(), left);
+            FileExtent extent = file.next_extent(own_fd_.get(), left);
             if (request.extent_count == Request::kMaxExtents - 1) {
                 extent = {left, false};
             }
@@ -391,7 +402,7 @@ void Transmission::write_alone(Request& request) noexcept {
     int error = ENOTSUP;
     if (!request.has(wire::kFastZero)) {
         error = file.write_unaligned(request.range, request.buffer.data());
-        if (error == 0 && request.has(wire::kFua) && ::fdatasync(file.fd()) < 0) {
+        if (error == 0 && request.has(wire::kFua) && ::fdatasync(own_fd_.get()) < 0) {
             error = errno;
             export_.note_write_back_error(error);
         }
@@ -455,7 +466,7 @@ void Transmission::answer_block_status(Request& request) {
         // Descriptors are made of bytes: any memory is good for them.
         auto* into = reinterpret_cast<wire::BlockDescriptor*>(memory);
         const std::size_t count =
-            describe(export_, extents_fd_.get(), context, request.range, {into, limit});
+            describe(export_, own_fd_.get(), context, request.range, {into, limit});
         const std::size_t bytes = count * sizeof(wire::BlockDescriptor);
         const bool last = i + 1 == session_.contexts.size();
         wire::BlockStatusChunk chunk{};

@@ -47,7 +47,6 @@ class Transmission {
   private:
     enum class State { closed, closing, draining, active };
     void step_down(State state, DisconnectReason reason) noexcept;
-    void advance();
 
     // True when requests wait for a slot or a buffer that a completion will free.
     [[nodiscard]] bool process_received();
@@ -85,7 +84,8 @@ class Transmission {
     Export& export_;
     const std::string peer_;
     const RequestRules rules_;
-    const UniqueFd extents_fd_;
+    // The disk once more, opened by this connection: for extents and data syncs.
+    const UniqueFd own_fd_;
 
     // In this order: the pool and the ring outlive the requests that use them.
     BufferPool buffers_;

@@ -58,7 +58,8 @@ void WriteGate::leave(Lane& lane) noexcept {
     if (before == 1) {
         const std::uint32_t shut = shut_.load(std::memory_order_seq_cst);
         if (shut != 0) {
-            lane.in_flight.notify_all();
+            emptied_.fetch_add(1, std::memory_order_seq_cst);
+            emptied_.notify_all();
         }
         if ((shut & kHeld) != 0) {
             const std::uint64_t one = 1;
@@ -70,28 +71,30 @@ void WriteGate::leave(Lane& lane) noexcept {
 WriteGate::Entry WriteGate::enter_alone(Lane& lane) noexcept {
     assert(lane.in_flight.load() == 0);
     alone_.lock();
-    // Counted in before the gate is looked at, as in enter(): a hold either is seen here or waits
-    // for this write.
-    lane.in_flight.fetch_add(1, std::memory_order_seq_cst);
-    const std::uint32_t shut = shut_.fetch_or(kAlone, std::memory_order_seq_cst);
+    std::uint32_t shut = shut_.load(std::memory_order_seq_cst);
+    if (shut == 0) {
+        // Counted in before the gate is looked at, as in enter(): a hold either is seen here or
+        // waits for this write.
+        lane.in_flight.fetch_add(1, std::memory_order_seq_cst);
+        shut = shut_.fetch_or(kAlone, std::memory_order_seq_cst);
+        if (shut != 0) {
+            shut_.fetch_and(~kAlone, std::memory_order_seq_cst);
+            leave(lane);
+            wake_all();  // others may have found only this shut meanwhile
+        }
+    }
     if (shut != 0) {
-        shut_.fetch_and(~kAlone, std::memory_order_seq_cst);
-        leave(lane);
         alone_.unlock();
-        wake_all();
         return refuse(shut);
     }
-    // A lane that comes now finds the gate shut.
-    const std::lock_guard lock(lanes_mutex_);
-    for (Lane& other : lanes_) {
-        if (&other == &lane) {
-            continue;
+    // A lane that comes now finds the gate shut; one that empties says so after this look at
+    // emptied_. The lanes' mutex is not kept meanwhile: the main thread needs it.
+    for (;;) {
+        const std::uint32_t emptied = emptied_.load(std::memory_order_seq_cst);
+        if (is_empty_but_for(&lane)) {
+            break;
         }
-        std::uint32_t count = other.in_flight.load(std::memory_order_seq_cst);
-        while (count != 0) {
-            other.in_flight.wait(count);
-            count = other.in_flight.load(std::memory_order_seq_cst);
-        }
+        emptied_.wait(emptied, std::memory_order_seq_cst);
     }
     return Entry::entered;
 }
@@ -109,20 +112,26 @@ void WriteGate::hold() noexcept {
 }
 
 bool WriteGate::drained() const noexcept {
+    return is_empty_but_for(nullptr);
+}
+
+bool WriteGate::is_empty_but_for(const Lane* lane) const noexcept {
     const std::lock_guard lock(lanes_mutex_);
-    return std::all_of(lanes_.begin(), lanes_.end(), [](const Lane& lane) {
-        return lane.in_flight.load(std::memory_order_seq_cst) == 0;
+    return std::all_of(lanes_.begin(), lanes_.end(), [&](const Lane& each) {
+        return &each == lane || each.in_flight.load(std::memory_order_seq_cst) == 0;
     });
 }
 
-std::uint64_t WriteGate::release(bool retire) noexcept {
+std::uint64_t WriteGate::release() noexcept {
     const std::uint64_t first_parked_ns = first_parked_ns_.exchange(0);
-    if (retire) {
-        shut_.fetch_or(kRetired, std::memory_order_seq_cst);
-    }
     shut_.fetch_and(~kHeld, std::memory_order_seq_cst);
     wake_all();
     return first_parked_ns == 0 ? 0 : now_ns() - first_parked_ns;
+}
+
+std::uint64_t WriteGate::retire() noexcept {
+    shut_.fetch_or(kRetired, std::memory_order_seq_cst);
+    return release();
 }
 
 void WriteGate::wake_all() noexcept {

@@ -20,7 +20,7 @@ namespace nbdm {
 // in and then looks at the gate; the holder shuts the gate and then looks at the counts.
 //
 // Threads: attach(), detach(), enter(), leave() by iothreads, each with its own lane; hold(),
-//          release(), retire() by the main thread; drained() and the rest by any.
+//          release() and retire() by the main thread; drained() and the rest by any.
 class WriteGate {
   public:
     // One connection's count of writes under way. Its address is stable until detach().
@@ -47,9 +47,11 @@ class WriteGate {
 
     void hold() noexcept;
     [[nodiscard]] bool drained() const noexcept;
-    // Opens the gate after a hold; `retire`: for good, as moved away. Returns how long the first
-    // write that was kept waiting has waited, in nanoseconds; 0 when none was.
-    std::uint64_t release(bool retire) noexcept;
+    // Opens the gate after a hold. Returns how long the first write that was kept waiting has
+    // waited, in nanoseconds; 0 when none was.
+    std::uint64_t release() noexcept;
+    // The same, but from now on every write is refused: the disk has moved away.
+    std::uint64_t retire() noexcept;
     [[nodiscard]] bool retired() const noexcept {
         return (shut_.load(std::memory_order_acquire) & kRetired) != 0;
     }
@@ -61,12 +63,14 @@ class WriteGate {
 
     [[nodiscard]] Entry refuse(std::uint32_t shut) noexcept;
     void wake_all() noexcept;
+    [[nodiscard]] bool is_empty_but_for(const Lane* lane) const noexcept;
 
     const int drained_fd_;
     std::atomic<std::uint32_t> shut_{0};             // reasons, by bit
     std::atomic<std::uint64_t> first_parked_ns_{0};  // steady clock; 0: none in this hold
 
-    std::mutex alone_;  // held from enter_alone to leave_alone: one at a time
+    std::atomic<std::uint32_t> emptied_{0};  // grows when a lane empties while the gate is shut
+    std::mutex alone_;                       // held from enter_alone to leave_alone: one at a time
 
     mutable std::mutex lanes_mutex_;  // guards lanes_
     std::list<Lane> lanes_;

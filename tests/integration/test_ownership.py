@@ -75,6 +75,28 @@ def test_ownership_is_taken_back_once_and_for_all(world):
         connect(server).pwrite(b"x", 0)
 
 
+def test_a_server_that_cannot_start_takes_no_ownership(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        assert retire(server)[0] == 200
+    result = start(world, f"d={disk}", "--take-ownership", "d", "--listen", "tcp:192.0.2.1:1")
+    assert result.returncode == 1
+    assert "nbd://elsewhere/d" in start(world, f"d={disk}").stderr
+
+
+def test_a_disk_that_moved_away_does_not_keep_others_from_being_served(world):
+    disk, other = make_disk(world.path("disk"), MIB), make_disk(world.path("other"), MIB)
+    with world.server(f"d={disk}", f"o={other}") as server:
+        assert retire(server)[0] == 200
+    with world.server(f"d={disk}", f"o={other}") as server:
+        assert "nbd://elsewhere/d" in server.messages()
+        assert server.export("d")["state"] == "retired"
+        assert connect(server).is_read_only()
+        handle = nbd.NBD()
+        handle.connect_uri(server.uri("o"))
+        handle.pwrite(b"x", 0)
+
+
 def test_a_new_disk_at_an_old_place_is_nobody_elses(world):
     disk = make_disk(world.path("disk"), MIB)
     with world.server(f"d={disk}") as server:
@@ -88,7 +110,7 @@ def test_a_new_disk_at_an_old_place_is_nobody_elses(world):
 def test_a_move_that_cannot_be_recorded_does_not_happen(world):
     disk = make_disk(world.path("disk"), MIB)
     with world.server(f"d={disk}") as server:
-        world.path("state").mkdir()
+        world.path("state/moved").rmdir()
         world.path("state/moved").write_text("in the way")
         handle = connect(server)
         status, answer = retire(server)

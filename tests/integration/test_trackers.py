@@ -189,6 +189,20 @@ def test_a_renewed_lease_lasts(server, writer):
     assert server.ask("POST", "/v1/exports/d/release", {"hold": answer["hold"]})[0] == 200
 
 
+def test_a_stop_ends_a_hold_and_what_waited_is_done(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        handle = connect(server)
+        assert hold(server, lease_ms=30_000)[0] == 200
+        buffer = nbd.Buffer.from_bytearray(bytearray(b"y" * 512))
+        handle.aio_pwrite(buffer, 0)
+        handle.aio_disconnect(0)  # a client that has said goodbye is owed its write
+        begin = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - begin < 4
+    assert disk.read_bytes()[:512] == b"y" * 512
+
+
 def test_a_second_hold_and_a_wrong_id_are_refused(server):
     answer = hold(server)[1]
     assert hold(server)[0] == 409

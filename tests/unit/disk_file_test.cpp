@@ -97,7 +97,7 @@ TEST_F(DiskFileTest, ExtentsCoverTheDiskAndHolesAreFound) {
     DiskFile file = make(1 << 20);
     const std::string data(65536, 'x');
     ASSERT_EQ(::pwrite(file.fd(), data.data(), data.size(), 262144), 65536);
-    const UniqueFd fd = file.open_for_extents();
+    const UniqueFd fd = file.open_again();
     EXPECT_TRUE(file.may_have_holes());
     std::uint64_t at = 0;
     std::uint64_t data_bytes = 0;

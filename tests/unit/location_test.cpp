@@ -20,12 +20,15 @@ TEST(Location, WhatBeginsWithAnNbdSchemeIsAUri) {
 }
 
 TEST(Location, EverythingElseWithoutASchemeIsAPath) {
-    for (const char* path : {"disk.img", "/dev/sda", "a:b", "nbd:host", "./server:x"}) {
+    for (const char* path : {"disk.img", "/dev/sda", "a:b", "./nbd:host", "./server:x"}) {
         EXPECT_EQ(Location::parse(path).kind, Location::Kind::path) << path;
     }
 }
 
 TEST(Location, AnotherSchemeAndNothingAreRefused) {
+    // --create would make files of these names.
+    EXPECT_THROW((void)Location::parse("tcp:host:10809"), std::invalid_argument);
+    EXPECT_THROW((void)Location::parse("nbd:host:10809"), std::invalid_argument);
     EXPECT_THROW((void)Location::parse("http://host/x"), std::invalid_argument);
     EXPECT_THROW((void)Location::parse(""), std::invalid_argument);
 }
