@@ -12,11 +12,27 @@ namespace nbdm {
 namespace {
 
 // An export of a local server is read over NBD like any other.
-Side open_source(const Location& location, const Cancellation& cancellation) {
-    if (location.kind != Location::Kind::server_export) {
-        return Side::open_source(location, cancellation);
+Side open_source(const CopyOptions& options, const Cancellation& cancellation) {
+    if (options.source.kind != Location::Kind::server_export) {
+        return Side::open_source(options.source, cancellation);
     }
-    return Side::open_source(SourceServer(location, cancellation).about("").address, cancellation);
+    return Side::open_source(SourceServer(options.source, cancellation).about().address,
+                             cancellation);
+}
+
+// Throws JobError when both name one disk.
+void check_two_disks(const CopyOptions& options, const Cancellation& cancellation) {
+    SourceServer::About about;
+    if (options.source.kind == Location::Kind::server_export) {
+        about = SourceServer(options.source, cancellation).about();
+    } else if (options.source.kind == Location::Kind::path) {
+        about.path = options.source.path_or_uri;
+    } else {
+        about.uris = {options.source.path_or_uri};
+    }
+    if (is_same_disk(options.target, about.path, about.uris)) {
+        throw JobError("'" + options.target.text + "' is both the source and the target");
+    }
 }
 
 }  // namespace
@@ -30,15 +46,12 @@ TargetZeroes known_zeroes(const Side& target, const Cancellation& cancellation) 
 
 std::string copy_disk(const CopyOptions& options, JobStatus& status,
                       const Cancellation& cancellation) {
-    Side source = open_source(options.source, cancellation);
+    Side source = open_source(options, cancellation);
     const std::uint64_t size = source.traits().size_bytes;
     if (size == 0) {
         throw JobError("source " + source.name() + " is empty: there is nothing to copy");
     }
-    if (options.source.kind == Location::Kind::path &&
-        is_same_disk(options.target, options.source.path_or_uri, {})) {
-        throw JobError("'" + source.name() + "' is both the source and the target");
-    }
+    check_two_disks(options, cancellation);
     Side::TargetOptions target_options{.create_bytes = {}, .is_zero = options.target_is_zero};
     if (options.create) {
         target_options.create_bytes = size;
@@ -79,7 +92,7 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status,
 
 std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status,
                                  const Cancellation& cancellation) {
-    Side source = open_source(options.source, cancellation);
+    Side source = open_source(options, cancellation);
     Side target = Side::open_source(options.target, cancellation);
     const std::uint64_t size = source.traits().size_bytes;
     if (size == 0) {

@@ -46,8 +46,8 @@ bool runs(const std::string& job) {
     return unix_socket_answers(job_socket(job));
 }
 
-// The last state on disk; of a job whose process died without saying so, with that said.
-std::optional<json> recorded(const std::string& job) {
+// The last state on disk.
+std::optional<json> read_state(const std::string& job) {
     const std::optional<std::string> text = read_file(job_state_path(job));
     if (!text) {
         return std::nullopt;
@@ -57,12 +57,25 @@ std::optional<json> recorded(const std::string& job) {
         throw JobError("the state of job '" + job + "' in '" + job_state_path(job) +
                        "' is damaged");
     }
+    return state;
+}
+
+// Of a job whose process died without saying so, with that said.
+std::optional<json> recorded(const std::string& job) {
+    std::optional<json> read = read_state(job);
+    if (!read) {
+        return std::nullopt;
+    }
+    json& state = *read;
     const std::string phase = state.value("phase", "");
     if (phase != "done" && phase != "failed" && phase != "cancelled") {
         state["phase"] = "failed";
-        state["error"] = "the mirror process ended while " + phase + "; the source was in service";
+        state["error"] =
+            "the mirror process ended while " + phase +
+            (phase == "cutting_over" ? "; whether the disk has moved, the source's server knows"
+                                     : "; the source was in service");
     }
-    return state;
+    return read;
 }
 
 std::optional<json> find(const std::string& job) {
@@ -70,10 +83,14 @@ std::optional<json> find(const std::string& job) {
         HttpClient client(job_socket(job));
         try {
             return client.request("GET", "/v1/job", nullptr, kAnswerLimit).body;
-        } catch (const HttpError&) {
-            // It may have ended between the two looks.
+        } catch (const HttpError& error) {
+            // It may have ended between the two looks; or it was stopped, or hangs.
             if (runs(job)) {
-                throw;
+                std::optional<json> state = read_state(job);
+                if (state) {
+                    (*state)["error"] = error.what();
+                }
+                return state;
             }
         }
     }

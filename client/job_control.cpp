@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/job_control.h"
 
+#include <limits>
 #include <unistd.h>
 #include <utility>
 
@@ -8,6 +9,7 @@
 #include "control/log.h"
 #include "control/prometheus.h"
 #include "control/runtime_paths.h"
+#include "control/unix_socket.h"
 
 namespace nbdm {
 
@@ -24,6 +26,9 @@ namespace {
 std::string prepared_socket(const std::string& job) {
     ensure_directory(jobs_runtime_directory(), 0755);
     ensure_directory(job_state_directory(), 0700);
+    if (unix_socket_answers(job_socket(job))) {
+        throw JobError("job '" + job + "' runs already; --job gives this one another name");
+    }
     return job_socket(job);
 }
 
@@ -81,19 +86,23 @@ void JobControl::cut_over(HttpRequest request) {
 void JobControl::answer_cutovers() {
     std::uint64_t count = 0;
     [[maybe_unused]] const ssize_t got = ::read(outcome_fd_, &count, sizeof(count));
-    const std::optional<CutoverOutcome> outcome = mirror_.take_outcome();
+    const std::optional<CutoverOutcome> outcome = mirror_.outcome();
     if (!outcome) {
         return;
     }
     if (outcome->done) {
         save(runner_.status().snapshot());  // whoever is answered finds it recorded
     }
-    while (!cutovers_.empty() && cutovers_.front().ticket <= outcome->ticket) {
+    answer_cutovers_up_to(*outcome, outcome->ticket);
+}
+
+void JobControl::answer_cutovers_up_to(const CutoverOutcome& outcome, std::uint64_t ticket) {
+    while (!cutovers_.empty() && cutovers_.front().ticket <= ticket) {
         HttpRequest& request = cutovers_.front().request;
-        if (outcome->done) {
-            request.reply(200, {{"result", outcome->line}});
+        if (outcome.done) {
+            request.reply(200, {{"result", outcome.line}});
         } else {
-            request.reply_error(409, outcome->line);
+            request.reply_error(409, outcome.line);
         }
         cutovers_.pop_front();
     }
@@ -101,6 +110,10 @@ void JobControl::answer_cutovers() {
 
 void JobControl::finish() {
     answer_cutovers();
+    // Who has asked since then learns the same.
+    if (const std::optional<CutoverOutcome> outcome = mirror_.outcome()) {
+        answer_cutovers_up_to(*outcome, std::numeric_limits<std::uint64_t>::max());
+    }
     save(runner_.status().snapshot());
     // What was answered is still on its way: two rounds of the loop hand it to the socket.
     event_base_loop(runner_.base(), EVLOOP_NONBLOCK);

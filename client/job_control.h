@@ -8,6 +8,7 @@
 
 #include "client/job_runner.h"
 #include "client/mirror.h"
+#include "control/event.h"
 #include "control/http_server.h"
 #include "iothread/unique_fd.h"
 
@@ -27,6 +28,7 @@ class JobControl {
     void handle(HttpRequest request);
     void cut_over(HttpRequest request);
     void answer_cutovers();
+    void answer_cutovers_up_to(const CutoverOutcome& outcome, std::uint64_t ticket);
     void save(const JobSnapshot& snapshot) const;
     [[nodiscard]] std::string metrics();
 
@@ -40,10 +42,7 @@ class JobControl {
     };
     std::list<Waiting> cutovers_;  // waiting for their outcome
     HttpServer server_;
-    struct EventFree {
-        void operator()(event* freed) const noexcept { event_free(freed); }
-    };
-    std::unique_ptr<event, EventFree> outcome_event_;
+    EventPointer outcome_event_;
 };
 
 // Where a job's last state is kept.

@@ -55,7 +55,8 @@ void JobRunner::watch(int fd, short events, event_callback_fn call) {
 }
 
 void JobRunner::signalled() {
-    if (cancellation_.requested()) {
+    // A hand-over under way is finished or given up, within seconds: nobody could say which.
+    if (cancellation_.requested() && status_.phase() != Phase::cutting_over) {
         constexpr int kCancelled = 4;
         std::_Exit(kCancelled);
     }

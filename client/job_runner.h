@@ -11,6 +11,7 @@
 #include "client/cancellation.h"
 #include "client/job_status.h"
 #include "client/progress_printer.h"
+#include "control/event.h"
 #include "iothread/unique_fd.h"
 
 namespace nbdm {
@@ -41,24 +42,17 @@ class JobRunner {
     [[nodiscard]] Result run(const std::function<std::string()>& work);
 
   private:
-    struct BaseFree {
-        void operator()(event_base* base) const noexcept { event_base_free(base); }
-    };
-    struct EventFree {
-        void operator()(event* freed) const noexcept { event_free(freed); }
-    };
-
     void signalled();
     void show();
     void watch(int fd, short events, event_callback_fn call);
 
-    const std::unique_ptr<event_base, BaseFree> base_;
+    const EventBasePointer base_;
     const UniqueFd changed_fd_;  // the phase has changed, or the work has ended
     Cancellation cancellation_;
     JobStatus status_;
     ProgressPrinter printer_;
     std::function<void(const JobSnapshot&)> phase_changed_;
-    std::vector<std::unique_ptr<event, EventFree>> events_;
+    std::vector<EventPointer> events_;
     std::atomic<bool> ended_{false};
 };
 

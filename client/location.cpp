@@ -18,6 +18,9 @@ namespace {
 constexpr std::array<std::string_view, 8> kNbdSchemes = {
     "nbd://",       "nbds://",       "nbd+unix://", "nbds+unix://",
     "nbd+vsock://", "nbds+vsock://", "nbd+ssh://",  "nbds+ssh://"};
+// Other programs' ways to name a disk: taken for a path, --create would make a file of that name.
+constexpr std::array<std::string_view, 7> kForeignPrefixes = {
+    "tcp:", "unix:", "nbd:", "nbds:", "qemu:", "file:", "nbd+unix:"};
 constexpr std::string_view kServerPrefix = "server:";
 
 }  // namespace
@@ -50,6 +53,15 @@ Location Location::parse(const std::string& text) {
         throw std::invalid_argument("'" + text +
                                     "' is neither a path nor a URI that begins with nbd://, "
                                     "nbds://, nbd+unix:// or the like");
+    }
+    for (const std::string_view prefix : kForeignPrefixes) {
+        if (text.starts_with(prefix)) {
+            throw std::invalid_argument(
+                "'" + text +
+                "' is neither a path nor an NBD URI like nbd://HOST/EXPORT; "
+                "for a file of that name write ./" +
+                text);
+        }
     }
     return {.kind = Kind::path,
             .text = text,

@@ -36,7 +36,7 @@ int end(const JobRunner::Result& result) {
         case Phase::done:
             return kDone;
         case Phase::cancelled:
-            return say(kCancelled, "cancelled");
+            return say(kCancelled, result.line);
         default:
             return say(kFailed, result.line);
     }
@@ -47,6 +47,10 @@ int run(const CopyCommand& command) {
                      command.progress);
     const JobRunner::Result result = runner.run(
         [&] { return copy_disk(command.options, runner.status(), runner.cancellation()); });
+    if (result.phase != Phase::done && runner.status().snapshot().moved_bytes > 0) {
+        return end({result.phase,
+                    result.line + "; target " + command.options.target.text + " is not complete"});
+    }
     if (result.phase == Phase::done && command.progress == ProgressStyle::bar) {
         std::cout << result.line << '\n';
     }

@@ -22,8 +22,10 @@ constexpr milliseconds kReadyInterval{100};
 constexpr int kMaxFinalPasses = 6;
 // A pass shorter than this says nothing of the copy rate.
 constexpr std::uint64_t kMinBytesForRate = 1 << 20;
-// The dirty map is asked for its size this often while the disk is copied.
-constexpr milliseconds kShowInterval{500};
+// The source server is looked at this often, for what is dirty and whether the disk is still there.
+constexpr milliseconds kLookInterval{500};
+// A pass in which nothing is completed for this long is said to stand still.
+constexpr std::chrono::seconds kStallLimit{10};
 // Between automatic attempts to cut over, each of which holds the writers for a while: doubled
 // after each failure.
 constexpr milliseconds kMinAttemptDelay{1000};
@@ -40,7 +42,7 @@ struct Mirror::Setup {
     std::unique_ptr<TargetZeroes> target_zeroes;
     std::unique_ptr<Scout> dirtiness;
     std::unique_ptr<Engine> engine;
-    bool tracking = false;
+    std::optional<SourceServer::Tracker> tracker;
 };
 
 Mirror::Mirror(MirrorOptions options, JobStatus& status, const Cancellation& cancellation,
@@ -58,26 +60,27 @@ std::string Mirror::run() {
                 .allocation = {},
                 .target_zeroes = {},
                 .dirtiness = {},
-                .engine = {}};
+                .engine = {},
+                .tracker = {}};
     std::string line;
     try {
         prepare(setup);
         copy_everything(setup);
         line = stay_in_step(setup);
     } catch (const std::exception& error) {
-        if (setup.tracking) {
-            setup.server.drop_tracker(options_.job);
+        if (setup.tracker) {
+            setup.server.drop_tracker(*setup.tracker);
         }
         report(false, error.what());
         throw;
     }
-    setup.server.drop_tracker(options_.job);
+    setup.server.drop_tracker(*setup.tracker);
     return line;
 }
 
 void Mirror::prepare(Setup& setup) {
     const Location& source = options_.copy.source;
-    const SourceServer::About about = setup.server.about(options_.job);
+    const SourceServer::About about = setup.server.about();
     if (about.state == "retired") {
         throw JobError("export '" + source.export_name + "' has moved away already");
     }
@@ -101,10 +104,10 @@ void Mirror::prepare(Setup& setup) {
         std::max(options_.granularity_bytes,
                  static_cast<std::uint32_t>(std::bit_ceil(setup.target->traits().alignment)));
     // The tracker first, the allocation map after it: what is allocated in between is dirty.
-    setup.tracking = true;
-    setup.server.start_tracker(options_.job, granularity);
+    setup.tracker = setup.server.start_tracker(options_.job, granularity);
     last_freeze_ = Clock::now();
-    setup.dirtiness = setup.source->open_scout(options_.job, cancellation_);
+    setup.dirtiness = setup.source->open_scout(setup.tracker->name, cancellation_);
+    setup.server.check_only_mirror(*setup.tracker);
     setup.allocation = setup.source->open_scout("", cancellation_);
     setup.engine = std::make_unique<Engine>(*setup.source, *setup.target, options_.copy.engine,
                                             status_, cancellation_);
@@ -118,6 +121,11 @@ void Mirror::open_target(Setup& setup, std::uint64_t source_bytes) {
     const Location& target = options_.copy.target;
     setup.target = std::make_unique<Side>(Side::open_target(target, options, cancellation_));
     check_sides(*setup.source, *setup.target);
+    // A host has many names; a client of the source server is one.
+    const std::string address = setup.target->local_address();
+    if (!address.empty() && setup.server.has_client(address)) {
+        throw JobError("'" + target.text + "' is the source itself");
+    }
     if (!setup.target->traits().can_flush) {
         throw JobError("target " + target.text +
                        " cannot flush: a disk cannot be handed over to it durably");
@@ -127,7 +135,9 @@ void Mirror::open_target(Setup& setup, std::uint64_t source_bytes) {
 
 void Mirror::copy_everything(Setup& setup) {
     status_.set_phase(Phase::copying);
-    const auto tick = [&] { show_dirtiness(setup); };
+    in_pass_ = true;
+    progress_time_ = Clock::now();
+    const auto tick = [&] { look_around(setup); };
     const Clock::time_point begin = Clock::now();
     setup.engine->copy(Engine::Sweep::everything, *setup.allocation, *setup.target_zeroes, tick);
     const std::chrono::duration<double> time = Clock::now() - begin;
@@ -136,6 +146,7 @@ void Mirror::copy_everything(Setup& setup) {
         copy_rate_bytes_per_s_ = static_cast<double>(sent) / time.count();
     }
     setup.engine->flush(tick);
+    in_pass_ = false;
     // Both describe what was before the copy, and hold a connection each.
     setup.allocation.reset();
     setup.target_zeroes.reset();
@@ -145,7 +156,7 @@ void Mirror::copy_everything(Setup& setup) {
 std::string Mirror::stay_in_step(Setup& setup) {
     bool fitted_before = false;
     for (;;) {
-        const std::uint64_t dirty_bytes = catch_up(setup, [&] { show_dirtiness(setup); });
+        const std::uint64_t dirty_bytes = catch_up(setup, [&] { look_around(setup); });
         const bool fits = would_be_ready(dirty_bytes);
         // A single burst of writes does not make a ready job unready.
         const bool ready = fits || (fitted_before && status_.phase() == Phase::ready);
@@ -156,7 +167,7 @@ std::string Mirror::stay_in_step(Setup& setup) {
                 return *line;
             }
         }
-        show_dirtiness(setup);
+        look_around(setup);
         if (ready) {
             wait_for_events(dirty_bytes == 0 ? kQuietInterval : kReadyInterval);
         }
@@ -170,7 +181,9 @@ bool Mirror::cutover_wanted() {
 }
 
 std::uint64_t Mirror::catch_up(Setup& setup, const std::function<void()>& tick) {
-    const SourceServer::Frozen frozen = setup.server.freeze(options_.job);
+    const SourceServer::Frozen frozen = setup.server.freeze(*setup.tracker);
+    in_pass_ = true;
+    progress_time_ = Clock::now();
     const Clock::time_point begin = Clock::now();
     const std::chrono::duration<double> since = begin - last_freeze_;
     last_freeze_ = begin;
@@ -191,7 +204,8 @@ std::uint64_t Mirror::catch_up(Setup& setup, const std::function<void()>& tick) 
     setup.engine->flush(tick);
     flush_time_ = Clock::now() - copied;
     // Only now: what was acknowledged is never looked at again.
-    setup.server.acknowledge(options_.job, frozen.generation);
+    setup.server.acknowledge(*setup.tracker, frozen.generation);
+    in_pass_ = false;
     status_.set_dirty(0);
     return frozen.dirty_bytes;
 }
@@ -224,7 +238,8 @@ std::optional<std::string> Mirror::cut_over(Setup& setup) {
     // Shrink what is left while writers still write.
     std::uint64_t dirty_bytes = UINT64_MAX;
     for (int pass = 0; pass < kMaxFinalPasses; ++pass) {
-        const std::uint64_t before = std::exchange(dirty_bytes, catch_up(setup, {}));
+        const std::uint64_t before =
+            std::exchange(dirty_bytes, catch_up(setup, [&] { look_around(setup); }));
         if (dirty_bytes == 0 || dirty_bytes > before / 2) {
             break;
         }
@@ -237,8 +252,16 @@ std::optional<std::string> Mirror::cut_over(Setup& setup) {
         return std::nullopt;  // taken back meanwhile
     }
     status_.set_phase(Phase::cutting_over);
+    // Said as soon as the writers go on, not when a server that stands still has let go of the last
+    // request.
+    bool told = false;
+    const auto tell = [&](const std::exception& error) {
+        if (!std::exchange(told, true)) {
+            given_up(std::string("not cut over: ") + error.what());
+        }
+    };
     try {
-        const WriterHold::Done done = hand_over(setup);
+        const WriterHold::Done done = hand_over(setup, tell);
         if (done.downtime_ms >= 0) {
             status_.set_downtime(done.downtime_ms);
         }
@@ -251,23 +274,31 @@ std::optional<std::string> Mirror::cut_over(Setup& setup) {
         throw;
     } catch (const std::exception& error) {
         // Whatever it was, the writers go on. If it lasts, the next pass meets it again and fails.
-        given_up(std::string("not cut over: ") + error.what());
+        tell(error);
         return std::nullopt;
     }
 }
 
-WriterHold::Done Mirror::hand_over(Setup& setup) {
+WriterHold::Done Mirror::hand_over(Setup& setup,
+                                   const std::function<void(const std::exception&)>& tell) {
     WriterHold hold(setup.server, options_.copy.source, cancellation_, options_.max_downtime);
-    const auto check = [&hold] { hold.check(); };
+    const auto check = [&] {
+        try {
+            hold.check();
+        } catch (const GivenUp& error) {
+            tell(error);
+            throw;
+        }
+    };
     check();
     catch_up(setup, check);
     check();
-    const SourceServer::Frozen last = setup.server.freeze(options_.job);
+    const SourceServer::Frozen last = setup.server.freeze(*setup.tracker);
     if (last.dirty_bytes != 0) {
         // Cannot be while the writers are held; a disk in doubt is not handed over.
         throw GivenUp("the source was written to although its writers were held");
     }
-    setup.server.acknowledge(options_.job, last.generation);
+    setup.server.acknowledge(*setup.tracker, last.generation);
     return options_.handover == Handover::release
                ? hold.release()
                : hold.retire(options_.copy.target.text, options_.job);
@@ -282,13 +313,52 @@ void Mirror::given_up(const std::string& reason) {
     report(false, reason);
 }
 
-void Mirror::show_dirtiness(Setup& setup) {
+// Called again and again while a pass runs, and between passes.
+void Mirror::look_around(Setup& setup) {
     const Clock::time_point now = Clock::now();
-    if (now - last_shown_ < kShowInterval) {
+    if (now - last_look_ < kLookInterval) {
         return;
     }
-    last_shown_ = now;
-    status_.set_dirty(setup.server.about(options_.job).dirty_bytes);
+    last_look_ = now;
+    watch_progress(now);
+    try {
+        const SourceServer::About about = setup.server.about();
+        if (about.state == "retired") {
+            throw JobError(options_.copy.source.text +
+                           " has moved away meanwhile, by another job's hand-over");
+        }
+        for (const SourceServer::TrackerAbout& each : about.trackers) {
+            if (each.incarnation == setup.tracker->incarnation) {
+                status_.set_dirty(each.dirty_bytes);
+            }
+        }
+    } catch (const NoAnswer&) {
+        // What is shown is old for a while; if the server is gone, the copying meets that.
+    }
+}
+
+// A server that stands still is waited for, but not in silence.
+void Mirror::watch_progress(Clock::time_point now) {
+    const WorkCounters& counters = status_.counters;
+    const std::uint64_t done =
+        counters.moved_bytes.load() + counters.sent_bytes.load() + counters.zeroed_bytes.load();
+    if (done != progress_ || !in_pass_) {
+        progress_ = done;
+        progress_time_ = now;
+        if (std::exchange(stalled_, false)) {
+            status_.set_error("");
+        }
+    } else if (!stalled_ && now - progress_time_ >= kStallLimit) {
+        stalled_ = true;
+        const std::string sentence = "nothing was copied or flushed for " +
+                                     std::to_string(kStallLimit.count()) +
+                                     " s: the source or the target does not answer";
+        status_.set_error(sentence);
+        log_warning(sentence);
+        if (status_.phase() == Phase::ready) {
+            report(false, "not cut over: " + sentence);
+        }
+    }
 }
 
 std::uint64_t Mirror::request_cutover() {
@@ -302,7 +372,7 @@ void Mirror::withdraw_cutover() {
     answered_ = requested_;
 }
 
-std::optional<CutoverOutcome> Mirror::take_outcome() {
+std::optional<CutoverOutcome> Mirror::outcome() {
     const std::lock_guard lock(mutex_);
     return outcome_;
 }

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -41,7 +43,7 @@ struct CutoverOutcome {
 // Threads: run() on a thread of its own; the others by any other.
 class Mirror {
   public:
-    // `outcome_fd` (an eventfd) is written when take_outcome() has something new.
+    // `outcome_fd` (an eventfd) is written when outcome() has something new.
     Mirror(MirrorOptions options, JobStatus& status, const Cancellation& cancellation,
            int outcome_fd);
 
@@ -53,7 +55,7 @@ class Mirror {
     std::uint64_t request_cutover();
     // Takes all requests back; without effect once writers are held.
     void withdraw_cutover();
-    [[nodiscard]] std::optional<CutoverOutcome> take_outcome();
+    [[nodiscard]] std::optional<CutoverOutcome> outcome();
 
   private:
     using Clock = std::chrono::steady_clock;
@@ -71,9 +73,12 @@ class Mirror {
     void wait_for_events(std::chrono::milliseconds limit);
     // The line to end with, or nothing when it was given up.
     [[nodiscard]] std::optional<std::string> cut_over(Setup& setup);
-    [[nodiscard]] WriterHold::Done hand_over(Setup& setup);
+    // `tell` is called when it is given up before this can throw that.
+    [[nodiscard]] WriterHold::Done hand_over(
+        Setup& setup, const std::function<void(const std::exception&)>& tell);
     void given_up(const std::string& reason);
-    void show_dirtiness(Setup& setup);
+    void look_around(Setup& setup);
+    void watch_progress(Clock::time_point now);
     void report(bool done, const std::string& line);
 
     const MirrorOptions options_;
@@ -85,7 +90,11 @@ class Mirror {
     double copy_rate_bytes_per_s_ = 0;  // 0: not known yet
     Clock::duration flush_time_{};
     Clock::time_point last_freeze_;
-    Clock::time_point last_shown_;
+    Clock::time_point last_look_;
+    bool in_pass_ = false;
+    std::uint64_t progress_ = 0;  // all that is counted as done, when it last grew
+    Clock::time_point progress_time_;
+    bool stalled_ = false;
     // When a cutover that nobody asks for by hand may be tried again.
     Clock::time_point next_attempt_;
     std::chrono::milliseconds attempt_delay_;

@@ -44,7 +44,9 @@ void NbdEndpoint::begun(EndpointRequest& request, std::int64_t cookie) {
         // Refused before it was sent: the connection is gone, or libnbd knows that the server
         // would not take it. The callback has not been and will not be called.
         const int error = nbd_get_errno();
-        request.done(error != 0 ? error : EIO);
+        const bool lost =
+            nbd_aio_is_ready(handle_.get()) != 1 && nbd_aio_is_processing(handle_.get()) != 1;
+        request.done(lost ? ECONNRESET : (error != 0 ? error : EIO));
     }
     watch();
 }

@@ -33,6 +33,9 @@ class NbdHandle {
     // What the server said of the export.
     [[nodiscard]] EndpointTraits traits() const;
 
+    // Its own end of a TCP connection as the server sees it, "HOST:PORT"; empty for others.
+    [[nodiscard]] std::string local_address() const;
+
     // Runs the connection until `done` says so. Throws JobError when it is lost or `limit` has
     // passed, or Cancelled.
     void run_until(const std::function<bool()>& done, std::chrono::milliseconds limit,

@@ -2,6 +2,7 @@
 #include "client/source_server.h"
 
 #include <algorithm>
+#include <poll.h>
 
 #include "control/uri.h"
 
@@ -13,6 +14,22 @@ namespace {
 
 // The server answers from its loop, in milliseconds; a durable record waits for a disk.
 constexpr std::chrono::milliseconds kAnswerLimit{10'000};
+// Between two looks at something that is about to change.
+constexpr int kStepMs = 50;
+// How long the connections of a mirror that died may still be seen.
+constexpr std::chrono::seconds kDeadMirrorLimit{3};
+// Of the trackers of mirror jobs; others are somebody else's.
+const std::string kMirrorPrefix = "mirror.";
+
+// An answer that is not what it should be says nothing of what the server did.
+template <typename T>
+T field(const json& answer, const char* key) {
+    try {
+        return answer.at(key).get<T>();
+    } catch (const json::exception& error) {
+        throw NoAnswer(std::string("source server: unexpected answer: ") + error.what());
+    }
+}
 
 }  // namespace
 
@@ -25,9 +42,14 @@ SourceServer::SourceServer(const Location& location, const Cancellation& cancell
 
 json SourceServer::ask(const std::string& method, const std::string& path, const json& body,
                        std::chrono::milliseconds limit, bool may_cancel) {
+    return ask_at(method, base_ + path, body, limit, may_cancel);
+}
+
+json SourceServer::ask_at(const std::string& method, const std::string& path, const json& body,
+                          std::chrono::milliseconds limit, bool may_cancel) {
     const auto cancelled = [&] { return may_cancel && cancellation_.requested(); };
     try {
-        const HttpResponse response = http_.request(method, base_ + path, body, limit, cancelled);
+        const HttpResponse response = http_.request(method, path, body, limit, cancelled);
         if (!response.ok()) {
             throw JobError("source server: " + response.error());
         }
@@ -37,24 +59,23 @@ json SourceServer::ask(const std::string& method, const std::string& path, const
             throw Cancelled();
         }
         throw NoAnswer(std::string("source server: ") + error.what());
-    } catch (const json::exception& error) {
-        throw JobError(std::string("source server: unexpected answer: ") + error.what());
     }
 }
 
-SourceServer::About SourceServer::about(const std::string& tracker) {
+SourceServer::About SourceServer::about() {
     const json answer = ask("GET", "", nullptr, kAnswerLimit);
     About about;
-    about.path = answer.at("path");
-    about.state = answer.at("state");
-    about.read_only = answer.at("read_only");
-    about.size_bytes = answer.at("size_bytes");
-    about.uris = answer.at("uris").get<std::vector<std::string>>();
-    for (const json& each : answer.at("trackers")) {
-        if (each.at("name") == tracker) {
-            about.dirty_bytes = each.at("dirty_bytes").get<std::uint64_t>() +
-                                each.at("frozen_bytes").get<std::uint64_t>();
-        }
+    about.path = field<std::string>(answer, "path");
+    about.state = field<std::string>(answer, "state");
+    about.read_only = field<bool>(answer, "read_only");
+    about.size_bytes = field<std::uint64_t>(answer, "size_bytes");
+    about.uris = field<std::vector<std::string>>(answer, "uris");
+    for (const json& each : field<json>(answer, "trackers")) {
+        about.trackers.push_back({.name = field<std::string>(each, "name"),
+                                  .incarnation = field<std::uint64_t>(each, "incarnation"),
+                                  .readers = field<unsigned>(each, "readers"),
+                                  .dirty_bytes = field<std::uint64_t>(each, "dirty_bytes") +
+                                                 field<std::uint64_t>(each, "frozen_bytes")});
     }
     if (about.uris.empty()) {
         throw JobError("source server: it listens nowhere, so that " + location_.text +
@@ -67,33 +88,94 @@ SourceServer::About SourceServer::about(const std::string& tracker) {
     return about;
 }
 
-void SourceServer::start_tracker(const std::string& name, std::uint32_t granularity_bytes) {
-    drop_tracker(name);
-    ask("PUT", "/trackers/" + percent_encode(name), {{"granularity", granularity_bytes}},
-        kAnswerLimit);
+bool SourceServer::has_client(const std::string& address) {
+    // The server may not have noted yet which export a client has just agreed on.
+    constexpr int kLooks = 20;
+    for (int look = 0; look < kLooks; ++look) {
+        const json answer = ask_at("GET", "/v1/connections", nullptr, kAnswerLimit);
+        const auto connections = field<std::vector<json>>(answer, "connections");
+        const auto found = std::find_if(connections.begin(), connections.end(), [&](const auto& c) {
+            return field<std::string>(c, "peer") == address;
+        });
+        if (found == connections.end()) {
+            return false;
+        }
+        if (!field<json>(*found, "export").is_null()) {
+            return (*found)["export"] == location_.export_name;
+        }
+        ::poll(nullptr, 0, kStepMs);
+    }
+    return true;
 }
 
-void SourceServer::drop_tracker(const std::string& name) noexcept {
+SourceServer::Tracker SourceServer::start_tracker(const std::string& job,
+                                                  std::uint32_t granularity_bytes) {
+    // The connections of a mirror that was just killed may take a moment to end.
+    const auto deadline = std::chrono::steady_clock::now() + kDeadMirrorLimit;
+    for (;;) {
+        const std::vector<TrackerAbout> trackers = about().trackers;
+        const auto running = std::find_if(trackers.begin(), trackers.end(), [](const auto& each) {
+            return each.name.starts_with(kMirrorPrefix) && each.readers > 0;
+        });
+        if (running == trackers.end()) {
+            for (const TrackerAbout& each : trackers) {
+                if (each.name.starts_with(kMirrorPrefix)) {
+                    drop_tracker({each.name, each.incarnation});
+                }
+            }
+            break;
+        }
+        if (std::chrono::steady_clock::now() >= deadline) {
+            throw JobError(running_already(*running));
+        }
+        ::poll(nullptr, 0, kStepMs);
+    }
+    Tracker tracker{.name = kMirrorPrefix + job};
+    const json answer = ask("PUT", "/trackers/" + percent_encode(tracker.name),
+                            {{"granularity", granularity_bytes}}, kAnswerLimit);
+    tracker.incarnation = field<std::uint64_t>(answer, "incarnation");
+    return tracker;
+}
+
+void SourceServer::check_only_mirror(const Tracker& own) {
+    for (const TrackerAbout& each : about().trackers) {
+        if (each.name.starts_with(kMirrorPrefix) && each.readers > 0 &&
+            each.incarnation < own.incarnation) {
+            throw JobError(running_already(each));
+        }
+    }
+}
+
+std::string SourceServer::running_already(const TrackerAbout& other) const {
+    return location_.text + " is being mirrored already, by job '" +
+           other.name.substr(kMirrorPrefix.size()) + "'";
+}
+
+void SourceServer::drop_tracker(const Tracker& tracker) noexcept {
     try {
-        http_.request("DELETE", base_ + "/trackers/" + percent_encode(name), nullptr, kAnswerLimit);
+        http_.request("DELETE", base_ + "/trackers/" + percent_encode(tracker.name),
+                      {{"incarnation", tracker.incarnation}}, kAnswerLimit);
     } catch (const std::exception&) {
         return;
     }
 }
 
-SourceServer::Frozen SourceServer::freeze(const std::string& tracker) {
-    const json answer = ask("POST", "/trackers/" + percent_encode(tracker) + "/freeze",
-                            json::object(), kAnswerLimit);
-    return {.generation = answer.at("generation"), .dirty_bytes = answer.at("dirty_bytes")};
+SourceServer::Frozen SourceServer::freeze(const Tracker& tracker) {
+    const json answer = ask("POST", "/trackers/" + percent_encode(tracker.name) + "/freeze",
+                            {{"incarnation", tracker.incarnation}}, kAnswerLimit);
+    return {.generation = field<std::uint64_t>(answer, "generation"),
+            .dirty_bytes = field<std::uint64_t>(answer, "dirty_bytes")};
 }
 
-void SourceServer::acknowledge(const std::string& tracker, std::uint64_t generation) {
-    ask("POST", "/trackers/" + percent_encode(tracker) + "/acknowledge",
-        {{"generation", generation}}, kAnswerLimit);
+void SourceServer::acknowledge(const Tracker& tracker, std::uint64_t generation) {
+    ask("POST", "/trackers/" + percent_encode(tracker.name) + "/acknowledge",
+        {{"generation", generation}, {"incarnation", tracker.incarnation}}, kAnswerLimit);
 }
 
 std::string SourceServer::hold(std::chrono::milliseconds lease) {
-    return ask("POST", "/hold", {{"lease_ms", lease.count()}}, lease + kAnswerLimit).at("hold");
+    // The server answers when the last write is back or the lease has lapsed.
+    return field<std::string>(
+        ask("POST", "/hold", {{"lease_ms", lease.count()}}, lease + kAnswerLimit), "hold");
 }
 
 void SourceServer::renew(const std::string& hold, std::chrono::milliseconds lease) {
@@ -101,18 +183,20 @@ void SourceServer::renew(const std::string& hold, std::chrono::milliseconds leas
 }
 
 std::string SourceServer::state() {
-    return ask("GET", "", nullptr, kAnswerLimit, false).at("state");
+    return field<std::string>(ask("GET", "", nullptr, kAnswerLimit, false), "state");
 }
 
 double SourceServer::release(const std::string& hold) {
-    return ask("POST", "/release", {{"hold", hold}}, kAnswerLimit, false).at("longest_wait_ms");
+    return field<double>(ask("POST", "/release", {{"hold", hold}}, kAnswerLimit, false),
+                         "longest_wait_ms");
 }
 
 double SourceServer::retire(const std::string& hold, const std::string& moved_to,
                             const std::string& job) {
-    return ask("POST", "/retire", {{"hold", hold}, {"moved_to", moved_to}, {"job", job}},
-               kAnswerLimit, false)
-        .at("downtime_ms");
+    return field<double>(
+        ask("POST", "/retire", {{"hold", hold}, {"moved_to", moved_to}, {"job", job}}, kAnswerLimit,
+            false),
+        "downtime_ms");
 }
 
 }  // namespace nbdm

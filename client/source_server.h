@@ -27,31 +27,49 @@ class SourceServer {
   public:
     SourceServer(const Location& location, const Cancellation& cancellation);
 
+    struct TrackerAbout {
+        std::string name;
+        std::uint64_t incarnation = 0;
+        unsigned readers = 0;           // connections that have its map selected
+        std::uint64_t dirty_bytes = 0;  // frozen ones included
+    };
     struct About {
         std::string path;
         Location address;  // to read it, a Unix socket where there is one; shown as it was named
         std::string state;
         bool read_only = false;
         std::uint64_t size_bytes = 0;
-        std::uint64_t dirty_bytes = 0;  // of the tracker that was named, frozen ones included
+        std::vector<TrackerAbout> trackers;
         std::vector<std::string> uris;
     };
     // Throws JobError also when nobody can connect to the export.
-    [[nodiscard]] About about(const std::string& tracker);
+    [[nodiscard]] About about();
+    // Whether a client of the export has this address ("HOST:PORT", as NbdHandle::local_address()).
+    [[nodiscard]] bool has_client(const std::string& address);
 
-    // Starts a tracker afresh: one of this name, left by a mirror that died, is dropped.
-    void start_tracker(const std::string& name, std::uint32_t granularity_bytes);
+    // A tracker that this has started; a later one of the same name is another.
+    struct Tracker {
+        std::string name;
+        std::uint64_t incarnation = 0;
+    };
+    // Starts a tracker for a mirror job. Trackers of mirrors that died are dropped; throws JobError
+    // when another mirror of this export runs.
+    [[nodiscard]] Tracker start_tracker(const std::string& job, std::uint32_t granularity_bytes);
+    // Throws JobError when another mirror of this export runs that was there before `own`.
+    void check_only_mirror(const Tracker& own);
     // Best effort: a server that is gone has no tracker either.
-    void drop_tracker(const std::string& name) noexcept;
+    void drop_tracker(const Tracker& tracker) noexcept;
 
     struct Frozen {
         std::uint64_t generation = 0;
         std::uint64_t dirty_bytes = 0;
     };
-    [[nodiscard]] Frozen freeze(const std::string& tracker);
-    void acknowledge(const std::string& tracker, std::uint64_t generation);
+    // Both throw JobError when the tracker is gone or another one by now.
+    [[nodiscard]] Frozen freeze(const Tracker& tracker);
+    void acknowledge(const Tracker& tracker, std::uint64_t generation);
 
-    // Returns the hold's id when no write is in flight.
+    // Returns the hold's id when no write is in flight; throws when that takes longer than the
+    // lease.
     [[nodiscard]] std::string hold(std::chrono::milliseconds lease);
     void renew(const std::string& hold, std::chrono::milliseconds lease);
     // "serving", "held" or "retired". Not cancelled, as what follows.
@@ -65,6 +83,12 @@ class SourceServer {
     nlohmann::json ask(const std::string& method, const std::string& path,
                        const nlohmann::json& body, std::chrono::milliseconds limit,
                        bool may_cancel = true);
+
+    // The same for any path of the server.
+    nlohmann::json ask_at(const std::string& method, const std::string& path,
+                          const nlohmann::json& body, std::chrono::milliseconds limit,
+                          bool may_cancel = true);
+    [[nodiscard]] std::string running_already(const TrackerAbout& other) const;
 
     const Location location_;
     const Cancellation& cancellation_;

@@ -34,7 +34,7 @@ WriterHold::WriterHold(SourceServer& server, const Location& source,
       begun_(Clock::now()),
       deadline_(begun_ + max_downtime),
       keeper_server_(source, cancellation),
-      id_(server.hold(lease_)),
+      id_(server.hold(max_downtime)),
       keeper_([this](const std::stop_token& stop) { keep(stop); }) {}
 
 WriterHold::~WriterHold() {
@@ -62,8 +62,9 @@ void WriterHold::check() const {
 
 void WriterHold::keep(const std::stop_token& stop) {
     std::unique_lock lock(mutex_);
-    for (;;) {
-        const Clock::time_point next = std::min(Clock::now() + lease_ / 3, deadline_);
+    // The lease of the hold's begin was to end with the deadline.
+    Clock::time_point next = Clock::now();
+    for (;; next = std::min(Clock::now() + lease_ / 3, deadline_)) {
         changed_.wait_until(lock, stop, next, [&] { return stop.stop_requested(); });
         if (stop.stop_requested()) {
             return;

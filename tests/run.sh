@@ -5,7 +5,7 @@
 #   tests/run.sh [--asan | --tsan] [--suite NAME]
 #
 # --asan runs all suites under AddressSanitizer and UndefinedBehaviorSanitizer (in build-asan/),
-# --tsan the unit and integration suites under ThreadSanitizer (in build-tsan/).
+# --tsan the unit, integration and fuzz suites under ThreadSanitizer (in build-tsan/).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --asan) build=build-asan setup=(-Db_sanitize=address,undefined -Db_lundef=false) ;;
         --tsan) build=build-tsan setup=(-Db_sanitize=thread -Db_lundef=false)
-                suites=(--suite unit --suite integration) ;;
+                suites=(--suite unit --suite integration --suite fuzz) ;;
         --suite) suites+=(--suite "${2:?a suite has a name}"); shift ;;
         *) echo "usage: tests/run.sh [--asan | --tsan] [--suite NAME]" >&2; exit 2 ;;
     esac

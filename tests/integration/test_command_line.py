@@ -45,6 +45,12 @@ def test_a_source_that_is_a_directory(world):
     one_line(world.client("copy", ".", "target", "--create"), 1, "directory")
 
 
+def test_a_named_pipe_is_no_disk_and_is_not_waited_for(world, source):
+    os.mkfifo(world.path("pipe"))
+    one_line(world.client("copy", "pipe", "target", "--create", limit=10), 1, "'pipe'")
+    one_line(world.client("copy", source, "pipe", limit=10), 1, "'pipe'")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_an_unreadable_source(world, source):
     source.chmod(0)
@@ -120,7 +126,7 @@ def test_a_server_that_says_nothing_is_given_up(world, source):
     ["copy", "a", "b", "--request-size", "5000"], ["copy", "a", "gopher://x"], ["copy", "a", "server:x"],
     ["mirror", "a", "b"], ["mirror", "nbd://h/x", "b"],
     ["mirror", "server:d", "b", "--granularity", "1K"], ["mirror", "server:d", "b", "--job", "a/b"],
-    ["cutover"], ["cutover", "../x"], ["status", "a b"],
+    ["copy", "a", "tcp:host:10809", "--create"], ["cutover"], ["cutover", "../x"], ["status", "a b"],
 ])
 def test_wrong_usage_is_status_2(world, arguments):
     one_line(world.client(*arguments), 2)
@@ -145,7 +151,8 @@ def test_commands_on_a_job_that_is_not_there(world):
 @pytest.mark.parametrize("arguments", [
     [], ["--wings", "d=x"], ["d=a", "d=b"], ["d="], ["d=x,size=0"], ["d=x,size=many"],
     ["d=x,cache=maybe"], ["d=x,what"], ["d=x", "--listen", "udp:x:1"], ["d=x", "--cpus", "a"],
-    ["d=x", "--take-ownership", "e"], ["d=x", "--max-connections", "0"],
+    ["d=x", "--take-ownership", "e"], ["d=x", "--max-connections", "0"], ["--", "-=x"],
+    ["d=x", "--listen", "tcp:127.0.0.1:99999"],
 ])
 def test_wrong_server_usage_is_status_2(world, arguments):
     one_line(run_server(world, *arguments), 2)

@@ -16,10 +16,11 @@ SIZES = [1, 511, 512, 4095, 4097, 65535, 65537, MIB + 1, 3 * MIB + 777, 8 * MIB]
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("tcp", [False, True])
-def test_every_size_is_copied_exactly(world, size, tcp):
+@pytest.mark.parametrize("cache", ["writeback", "direct"])
+def test_every_size_is_copied_exactly(world, size, tcp, cache):
     source = make_disk(world.path("source"), size, [(0, size)])
     target = make_disk(world.path("target"), size)
-    with world.server(f"d={target}") as server:
+    with world.server(f"d={target},cache={cache}") as server:
         result = world.client("copy", source, server.uri("d", tcp), "--verify")
         assert result.returncode == 0, result.stderr
     assert same_content(source, target)
@@ -44,6 +45,15 @@ def test_an_export_is_copied_and_compared_by_its_name(world):
         assert (result.returncode, result.stdout) == (0, "equal\n")
         result = world.client("copy", server.source("other"), "target")
         assert result.returncode == 1 and "there is no export 'other'" in result.stderr
+
+
+def test_a_file_that_became_shorter_is_an_error_and_not_zeroes(world):
+    disk = make_disk(world.path("disk"), 4 * MIB, [(0, 4 * MIB)])
+    with world.server(f"d={disk}") as server:
+        os.truncate(disk, 2 * MIB)
+        result = world.client("copy", server.uri("d"), "target", "--create", "--progress", "none")
+        assert result.returncode == 1
+        assert "cannot read" in result.stderr and "is not complete" in result.stderr
 
 
 def test_holes_arrive_as_holes(world):

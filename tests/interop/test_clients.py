@@ -18,6 +18,11 @@ SIZES = [1, 511, 513, 4097, MIB + 1, 3 * MIB + 777]
 SECTOR_SIZES = [512, 4608, MIB + 512, 3 * MIB + 1024]
 
 
+@pytest.fixture
+def nbd():
+    return pytest.importorskip("nbd", reason="python3-libnbd is not installed")
+
+
 def sparse_disk(world, name="disk", size=16 * MIB, seed=1):
     pieces = [(0, 64 * KIB), (5 * MIB, MIB), (size - 64 * KIB, 64 * KIB)]
     return make_disk(world.path(name), size, pieces, seed)
@@ -333,6 +338,39 @@ def test_fio_finds_what_it_wrote_in_blocks_of_every_size(world, tcp):
             "--iodepth=16", "--size=32m", "--verify_backlog=64")
 
 
+@pytest.mark.parametrize("blocks", ["512-64k", "4k-64k"])
+def test_fio_finds_what_it_wrote_without_the_page_cache(world, blocks):
+    # Blocks that begin and end anywhere, and many connections beside each other.
+    disk = make_disk(world.path("disk"), 16 * MIB + 777)
+    with world.server(f"d={disk},cache=direct") as server:
+        fio(world, server.uri("d"), "--name=verify", "--rw=randwrite", f"--bsrange={blocks}",
+            "--bs_unaligned", "--iodepth=8", "--size=4m", "--numjobs=4", "--offset_increment=4m",
+            "--thread", "--verify_backlog=64")
+
+
+def test_unaligned_writes_without_the_page_cache_do_not_undo_their_neighbours(world, nbd):
+    # Eight connections write the stretches of 100 bytes that share blocks with each other's.
+    step, rounds = 100, 300
+    disk = make_disk(world.path("disk"), MIB + 7)
+    with world.server(f"d={disk},cache=direct") as server:
+        handles = [nbd.NBD() for _ in range(8)]
+        for handle in handles:
+            handle.connect_uri(server.uri("d"))
+
+        def write(number):
+            for i in range(rounds):
+                handles[number].pwrite(bytes([number + 1]) * step, (8 * i + number) * step)
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            list(pool.map(write, range(8)))
+        handles[0].pwrite(b"the end", MIB)
+        for handle in handles:
+            handle.shutdown()
+    content = disk.read_bytes()
+    assert content[:8 * rounds * step] == b"".join(bytes([n + 1]) * step for n in range(8)) * rounds
+    assert content[MIB:] == b"the end"
+
+
 def test_fio_finds_what_four_connections_wrote_side_by_side(world):
     disk = make_disk(world.path("disk"), 64 * MIB)
     with world.server(f"d={disk}") as server:
@@ -351,11 +389,6 @@ def test_fio_finds_what_it_wrote_with_trims_in_between(world):
 
 
 # --- libnbd ---
-
-@pytest.fixture
-def nbd():
-    return pytest.importorskip("nbd", reason="python3-libnbd is not installed")
-
 
 def test_flush_on_one_connection_follows_a_write_on_another(world, nbd):
     disk = make_disk(world.path("disk"), MIB)
