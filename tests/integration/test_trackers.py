@@ -154,8 +154,10 @@ def test_held_writers_wait_and_go_on_after_the_release(server, writer):
     status, answer = hold(server)
     assert status == 200
     before = writer.count
-    reader = connect(server)
-    reader.pread(4096, 0)  # reads go on
+    handle = connect(server)
+    buffer = nbd.Buffer.from_bytearray(bytearray(b"w" * 512))
+    handle.aio_pwrite(buffer, 0)
+    handle.pread(4096, 0)  # reads go on; and the write, sent before this one, has got there
     assert server.export("d")["state"] == "held"
     tracker(server, "t", "PUT", {})
     assert tracker(server, "t/freeze")[1]["dirty_bytes"] == 0
