@@ -26,6 +26,8 @@ constexpr std::uint64_t kMinBytesForRate = 1 << 20;
 constexpr milliseconds kLookInterval{500};
 // A pass in which nothing is completed for this long is said to stand still.
 constexpr std::chrono::seconds kStallLimit{10};
+// A flush that takes this long makes a cutover be given up.
+constexpr std::chrono::seconds kFlushLimit{60};
 // Between automatic attempts to cut over, each of which holds the writers for a while: doubled
 // after each failure.
 constexpr milliseconds kMinAttemptDelay{1000};
@@ -74,6 +76,10 @@ std::string Mirror::run() {
         report(false, error.what());
         throw;
     }
+    // Whoever asked for the cutover may open the target now.
+    setup.engine.reset();
+    setup.target.reset();
+    report(true, line);
     setup.server.drop_tracker(*setup.tracker);
     return line;
 }
@@ -107,7 +113,7 @@ void Mirror::prepare(Setup& setup) {
     setup.tracker = setup.server.start_tracker(options_.job, granularity);
     last_freeze_ = Clock::now();
     setup.dirtiness = setup.source->open_scout(setup.tracker->name, cancellation_);
-    setup.server.check_only_mirror(*setup.tracker);
+    setup.server.check_stands(*setup.tracker);
     setup.allocation = setup.source->open_scout("", cancellation_);
     setup.engine = std::make_unique<Engine>(*setup.source, *setup.target, options_.copy.engine,
                                             status_, cancellation_);
@@ -135,8 +141,7 @@ void Mirror::open_target(Setup& setup, std::uint64_t source_bytes) {
 
 void Mirror::copy_everything(Setup& setup) {
     status_.set_phase(Phase::copying);
-    in_pass_ = true;
-    progress_time_ = Clock::now();
+    set_activity(Activity::copying);
     const auto tick = [&] { look_around(setup); };
     const Clock::time_point begin = Clock::now();
     setup.engine->copy(Engine::Sweep::everything, *setup.allocation, *setup.target_zeroes, tick);
@@ -145,8 +150,9 @@ void Mirror::copy_everything(Setup& setup) {
     if (sent >= kMinBytesForRate) {
         copy_rate_bytes_per_s_ = static_cast<double>(sent) / time.count();
     }
+    set_activity(Activity::flushing);
     setup.engine->flush(tick);
-    in_pass_ = false;
+    set_activity(Activity::none);
     // Both describe what was before the copy, and hold a connection each.
     setup.allocation.reset();
     setup.target_zeroes.reset();
@@ -182,8 +188,7 @@ bool Mirror::cutover_wanted() {
 
 std::uint64_t Mirror::catch_up(Setup& setup, const std::function<void()>& tick) {
     const SourceServer::Frozen frozen = setup.server.freeze(*setup.tracker);
-    in_pass_ = true;
-    progress_time_ = Clock::now();
+    set_activity(Activity::copying);
     const Clock::time_point begin = Clock::now();
     const std::chrono::duration<double> since = begin - last_freeze_;
     last_freeze_ = begin;
@@ -201,11 +206,12 @@ std::uint64_t Mirror::catch_up(Setup& setup, const std::function<void()>& tick) 
     }
     // Also when nothing was copied: a disk is not handed over to a target that has gone meanwhile.
     const Clock::time_point copied = Clock::now();
+    set_activity(Activity::flushing);
     setup.engine->flush(tick);
     flush_time_ = Clock::now() - copied;
     // Only now: what was acknowledged is never looked at again.
     setup.server.acknowledge(*setup.tracker, frozen.generation);
-    in_pass_ = false;
+    set_activity(Activity::none);
     status_.set_dirty(0);
     return frozen.dirty_bytes;
 }
@@ -266,7 +272,6 @@ std::optional<std::string> Mirror::cut_over(Setup& setup) {
             status_.set_downtime(done.downtime_ms);
         }
         status_.set_phase(Phase::done);
-        report(true, done.line);
         return done.line;
     } catch (const Cancelled&) {
         throw;
@@ -327,37 +332,54 @@ void Mirror::look_around(Setup& setup) {
             throw JobError(options_.copy.source.text +
                            " has moved away meanwhile, by another job's hand-over");
         }
-        for (const SourceServer::TrackerAbout& each : about.trackers) {
-            if (each.incarnation == setup.tracker->incarnation) {
-                status_.set_dirty(each.dirty_bytes);
-            }
+        const auto own = std::find_if(
+            about.trackers.begin(), about.trackers.end(),
+            [&](const auto& each) { return each.incarnation == setup.tracker->incarnation; });
+        if (own == about.trackers.end()) {
+            throw JobError("the tracker of " + options_.copy.source.text +
+                           " was removed: nobody knows any more what was written");
         }
+        status_.set_dirty(own->dirty_bytes);
     } catch (const NoAnswer&) {
         // What is shown is old for a while; if the server is gone, the copying meets that.
     }
 }
 
-// A server that stands still is waited for, but not in silence.
+void Mirror::set_activity(Activity activity) {
+    activity_ = activity;
+    progress_time_ = Clock::now();
+}
+
+// A server that stands still is waited for, but not in silence. A flush may take long when all is
+// well: only after a longer time nobody is kept waiting for a cutover by it.
 void Mirror::watch_progress(Clock::time_point now) {
     const WorkCounters& counters = status_.counters;
     const std::uint64_t done =
         counters.moved_bytes.load() + counters.sent_bytes.load() + counters.zeroed_bytes.load();
-    if (done != progress_ || !in_pass_) {
+    if (done != progress_ || activity_ == Activity::none) {
         progress_ = done;
         progress_time_ = now;
+    }
+    const auto still = std::chrono::duration_cast<std::chrono::seconds>(now - progress_time_);
+    if (still < kStallLimit) {
         if (std::exchange(stalled_, false)) {
             status_.set_error("");
         }
-    } else if (!stalled_ && now - progress_time_ >= kStallLimit) {
-        stalled_ = true;
-        const std::string sentence = "nothing was copied or flushed for " +
-                                     std::to_string(kStallLimit.count()) +
-                                     " s: the source or the target does not answer";
+        return;
+    }
+    const std::string sentence = activity_ == Activity::flushing
+                                     ? "the target has been flushing for more than " +
+                                           std::to_string(kStallLimit.count()) + " s"
+                                     : "nothing was copied for " +
+                                           std::to_string(kStallLimit.count()) +
+                                           " s: the source or the target does not answer";
+    if (!std::exchange(stalled_, true)) {
         status_.set_error(sentence);
         log_warning(sentence);
-        if (status_.phase() == Phase::ready) {
-            report(false, "not cut over: " + sentence);
-        }
+    }
+    const bool hopeless = activity_ == Activity::copying || still >= kFlushLimit;
+    if (hopeless && status_.phase() == Phase::ready && cutover_wanted()) {
+        report(false, "not cut over: " + sentence);
     }
 }
 

@@ -91,9 +91,11 @@ class Mirror {
     Clock::duration flush_time_{};
     Clock::time_point last_freeze_;
     Clock::time_point last_look_;
-    bool in_pass_ = false;
-    std::uint64_t progress_ = 0;  // all that is counted as done, when it last grew
-    Clock::time_point progress_time_;
+    enum class Activity { none, copying, flushing };
+    void set_activity(Activity activity);
+    Activity activity_ = Activity::none;
+    std::uint64_t progress_ = 0;       // all that is counted as done, when it last grew
+    Clock::time_point progress_time_;  // then, or when the activity began
     bool stalled_ = false;
     // When a cutover that nobody asks for by hand may be tried again.
     Clock::time_point next_attempt_;

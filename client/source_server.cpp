@@ -18,7 +18,7 @@ constexpr std::chrono::milliseconds kAnswerLimit{10'000};
 constexpr int kStepMs = 50;
 // How long the connections of a mirror that died may still be seen.
 constexpr std::chrono::seconds kDeadMirrorLimit{3};
-// Of the trackers of mirror jobs; others are somebody else's.
+// Of the names of mirror jobs' trackers.
 const std::string kMirrorPrefix = "mirror.";
 
 // An answer that is not what it should be says nothing of what the server did.
@@ -74,6 +74,7 @@ SourceServer::About SourceServer::about() {
         about.trackers.push_back({.name = field<std::string>(each, "name"),
                                   .incarnation = field<std::uint64_t>(each, "incarnation"),
                                   .readers = field<unsigned>(each, "readers"),
+                                  .exclusive = field<bool>(each, "exclusive"),
                                   .dirty_bytes = field<std::uint64_t>(each, "dirty_bytes") +
                                                  field<std::uint64_t>(each, "frozen_bytes")});
     }
@@ -110,45 +111,43 @@ bool SourceServer::has_client(const std::string& address) {
 
 SourceServer::Tracker SourceServer::start_tracker(const std::string& job,
                                                   std::uint32_t granularity_bytes) {
+    Tracker tracker{.name = kMirrorPrefix + job};
     // The connections of a mirror that was just killed may take a moment to end.
     const auto deadline = std::chrono::steady_clock::now() + kDeadMirrorLimit;
     for (;;) {
-        const std::vector<TrackerAbout> trackers = about().trackers;
-        const auto running = std::find_if(trackers.begin(), trackers.end(), [](const auto& each) {
-            return each.name.starts_with(kMirrorPrefix) && each.readers > 0;
-        });
-        if (running == trackers.end()) {
-            for (const TrackerAbout& each : trackers) {
-                if (each.name.starts_with(kMirrorPrefix)) {
-                    drop_tracker({each.name, each.incarnation});
+        try {
+            const json answer =
+                ask("PUT", "/trackers/" + percent_encode(tracker.name),
+                    {{"granularity", granularity_bytes}, {"exclusive", true}}, kAnswerLimit);
+            tracker.incarnation = field<std::uint64_t>(answer, "incarnation");
+            return tracker;
+        } catch (const NoAnswer&) {
+            throw;
+        } catch (const JobError&) {
+            const std::vector<TrackerAbout> trackers = about().trackers;
+            const auto other = std::find_if(trackers.begin(), trackers.end(), [](const auto& each) {
+                return each.exclusive && each.readers > 0;
+            });
+            if (std::chrono::steady_clock::now() >= deadline) {
+                if (other == trackers.end()) {
+                    throw;
                 }
+                const bool job_known = other->name.starts_with(kMirrorPrefix);
+                throw JobError(location_.text + " is being mirrored already, by job '" +
+                               other->name.substr(job_known ? kMirrorPrefix.size() : 0) + "'");
             }
-            break;
-        }
-        if (std::chrono::steady_clock::now() >= deadline) {
-            throw JobError(running_already(*running));
         }
         ::poll(nullptr, 0, kStepMs);
     }
-    Tracker tracker{.name = kMirrorPrefix + job};
-    const json answer = ask("PUT", "/trackers/" + percent_encode(tracker.name),
-                            {{"granularity", granularity_bytes}}, kAnswerLimit);
-    tracker.incarnation = field<std::uint64_t>(answer, "incarnation");
-    return tracker;
 }
 
-void SourceServer::check_only_mirror(const Tracker& own) {
-    for (const TrackerAbout& each : about().trackers) {
-        if (each.name.starts_with(kMirrorPrefix) && each.readers > 0 &&
-            each.incarnation < own.incarnation) {
-            throw JobError(running_already(each));
-        }
+void SourceServer::check_stands(const Tracker& own) {
+    const std::vector<TrackerAbout> trackers = about().trackers;
+    if (std::none_of(trackers.begin(), trackers.end(), [&](const auto& each) {
+            return each.incarnation == own.incarnation && each.readers > 0;
+        })) {
+        throw JobError("another mirror of " + location_.text + " has just begun");
     }
-}
-
-std::string SourceServer::running_already(const TrackerAbout& other) const {
-    return location_.text + " is being mirrored already, by job '" +
-           other.name.substr(kMirrorPrefix.size()) + "'";
 }
 
 void SourceServer::drop_tracker(const Tracker& tracker) noexcept {
@@ -179,7 +178,7 @@ std::string SourceServer::hold(std::chrono::milliseconds lease) {
 }
 
 void SourceServer::renew(const std::string& hold, std::chrono::milliseconds lease) {
-    ask("POST", "/hold", {{"hold", hold}, {"lease_ms", lease.count()}}, lease);
+    ask("POST", "/hold", {{"hold", hold}, {"lease_ms", lease.count()}}, lease, false);
 }
 
 std::string SourceServer::state() {

@@ -30,7 +30,8 @@ class SourceServer {
     struct TrackerAbout {
         std::string name;
         std::uint64_t incarnation = 0;
-        unsigned readers = 0;           // connections that have its map selected
+        unsigned readers = 0;  // connections that have its map selected
+        bool exclusive = false;
         std::uint64_t dirty_bytes = 0;  // frozen ones included
     };
     struct About {
@@ -52,11 +53,12 @@ class SourceServer {
         std::string name;
         std::uint64_t incarnation = 0;
     };
-    // Starts a tracker for a mirror job. Trackers of mirrors that died are dropped; throws JobError
+    // Starts a tracker for a mirror job. Trackers of mirrors that died give way; throws JobError
     // when another mirror of this export runs.
     [[nodiscard]] Tracker start_tracker(const std::string& job, std::uint32_t granularity_bytes);
-    // Throws JobError when another mirror of this export runs that was there before `own`.
-    void check_only_mirror(const Tracker& own);
+    // Call once a connection has selected the tracker's map, from when on no other mirror can
+    // begin. Throws JobError when one has begun before that.
+    void check_stands(const Tracker& own);
     // Best effort: a server that is gone has no tracker either.
     void drop_tracker(const Tracker& tracker) noexcept;
 
@@ -71,8 +73,9 @@ class SourceServer {
     // Returns the hold's id when no write is in flight; throws when that takes longer than the
     // lease.
     [[nodiscard]] std::string hold(std::chrono::milliseconds lease);
+    // Not cancelled, as what follows.
     void renew(const std::string& hold, std::chrono::milliseconds lease);
-    // "serving", "held" or "retired". Not cancelled, as what follows.
+    // "serving", "held" or "retired".
     [[nodiscard]] std::string state();
     // Both return the longest time a write has waited, in milliseconds, and are not cancelled: they
     // decide who owns the disk.
@@ -88,8 +91,6 @@ class SourceServer {
     nlohmann::json ask_at(const std::string& method, const std::string& path,
                           const nlohmann::json& body, std::chrono::milliseconds limit,
                           bool may_cancel = true);
-    [[nodiscard]] std::string running_already(const TrackerAbout& other) const;
-
     const Location location_;
     const Cancellation& cancellation_;
     const std::string base_;  // path of the export

@@ -155,7 +155,10 @@ void ControlApi::put_tracker(HttpRequest request, Export& served, const std::str
         request.reply_error(409, quoted(served) + " is read-only: nothing can be tracked there");
         return;
     }
-    const auto added = served.trackers().add(name, static_cast<std::uint32_t>(granularity));
+    const auto bytes = static_cast<std::uint32_t>(granularity);
+    const auto added = request.body.value("exclusive", false)
+                           ? served.trackers().add_exclusive(name, bytes)
+                           : served.trackers().add(name, bytes);
     const auto standing = served.trackers().find(name);
     const json answer = {{"name", name},
                          {"granularity", granularity},
@@ -170,6 +173,12 @@ void ControlApi::put_tracker(HttpRequest request, Export& served, const std::str
         case TrackerSet::Added::other_granularity:
             request.reply_error(
                 409, "tracker '" + name + "' of " + quoted(served) + " has another granularity");
+            break;
+        case TrackerSet::Added::taken:
+            request.reply_error(409, quoted(served) +
+                                         " has an exclusive tracker that is being read, or a "
+                                         "shared one named '" +
+                                         name + "'");
             break;
         case TrackerSet::Added::too_many:
             request.reply_error(507, quoted(served) + " has as many trackers as it can");
@@ -249,7 +258,8 @@ json ControlApi::describe(const Export& served) {
                             {"frozen_bytes", each.frozen_bytes},
                             {"dirty_bytes", each.dirty_bytes},
                             {"incarnation", each.incarnation},
-                            {"readers", each.readers}});
+                            {"readers", each.readers},
+                            {"exclusive", each.exclusive}});
     }
     const int error = served.write_back_error();
     const char* state = served.gate().retired()          ? "retired"

@@ -283,8 +283,7 @@ Handshake::Next Handshake::meta_context(Data data) {
     const bool set = option_ == Option::set_meta_context;
     if (set) {
         // A new selection replaces the old one, also when it is refused.
-        session_.contexts.clear();
-        contexts_for_ = nullptr;
+        select(nullptr, {});
     }
     Cursor cursor(data);
     const std::string name = cursor.string(cursor.number<std::uint32_t>());
@@ -307,6 +306,10 @@ Handshake::Next Handshake::meta_context(Data data) {
     }
     const auto contexts =
         match_meta_contexts(*served, queries, set ? MetaQueryKind::set : MetaQueryKind::list);
+    if (set) {
+        // Before the client is answered: whoever it tells of its selection can see it counted.
+        select(served, contexts);
+    }
     for (const MetaContext& context : contexts) {
         std::vector<std::byte> entry(sizeof(Big32) + context.name.size());
         const Big32 id = set ? context.id : 0;
@@ -316,11 +319,18 @@ Handshake::Next Handshake::meta_context(Data data) {
             return Next::disconnect;
         }
     }
-    if (set) {
-        session_.contexts = contexts;
-        contexts_for_ = served;
-    }
     return reply(OptionReply::ack);
+}
+
+void Handshake::select(const Export* served, std::vector<MetaContext> contexts) {
+    contexts_for_ = served;
+    session_.contexts = std::move(contexts);
+    session_.readers.clear();
+    for (const MetaContext& context : session_.contexts) {
+        if (!context.is_allocation()) {
+            session_.readers.emplace_back(context.tracker);
+        }
+    }
 }
 
 Handshake::Next Handshake::reply(OptionReply type, Data data) {
@@ -341,7 +351,7 @@ void Handshake::enter(Export& served) {
     session_.served = &served;
     session_.read_only = served.read_only();
     if (contexts_for_ != &served) {
-        session_.contexts.clear();
+        select(nullptr, {});
     }
 }
 

@@ -22,6 +22,7 @@ struct Session {
     bool read_only = false;
     bool structured_replies = false;
     std::vector<MetaContext> contexts;
+    std::vector<TrackerReader> readers;  // one for each tracker among the contexts
 };
 
 // The fixed newstyle negotiation of one client: a loop that reads one option, and one handler for
@@ -58,6 +59,7 @@ class Handshake {
     [[nodiscard]] Next refuse(wire::OptionReply type, std::string_view why);
     [[nodiscard]] bool send_info(const Export& served, const std::vector<wire::Info>& wanted);
     void enter(Export& served);
+    void select(const Export* served, std::vector<MetaContext> contexts);
     [[nodiscard]] Next lost() noexcept;
 
     SocketStream& stream_;

@@ -2,11 +2,25 @@
 #include "server/tracker.h"
 
 #include <algorithm>
+#include <random>
 
 namespace nbdm {
 
 Tracker::Tracker(std::uint64_t disk_bytes, std::uint32_t granularity_bytes)
     : active_(disk_bytes, granularity_bytes), frozen_(disk_bytes, granularity_bytes) {}
+
+void Tracker::count_reader(std::uint32_t incarnation, int change) const noexcept {
+    std::uint64_t seen = standing_.load(std::memory_order_acquire);
+    while (seen >> 32 == incarnation &&
+           !standing_.compare_exchange_weak(seen, seen + static_cast<std::uint64_t>(change),
+                                            std::memory_order_acq_rel)) {
+    }
+}
+
+// A number of its own for each run of a server: what is said of a tracker of an earlier one is not
+// taken for one of this.
+TrackerSet::TrackerSet(std::uint64_t disk_bytes)
+    : disk_bytes_(disk_bytes), last_incarnation_(std::random_device{}()) {}
 
 void TrackerSet::mark(Range range) noexcept {
     // With add()'s store: whoever does not see the tracker here wrote its data before that store.
@@ -20,6 +34,30 @@ void TrackerSet::mark(Range range) noexcept {
 
 TrackerSet::Added TrackerSet::add(const std::string& name, std::uint32_t granularity_bytes) {
     const std::lock_guard lock(mutex_);
+    return add_locked(name, granularity_bytes, false);
+}
+
+TrackerSet::Added TrackerSet::add_exclusive(const std::string& name,
+                                            std::uint32_t granularity_bytes) {
+    const std::lock_guard lock(mutex_);
+    const Tracker* same_name = find_locked(name);
+    const bool shared = same_name != nullptr && !same_name->exclusive_;
+    const bool read = std::any_of(all_.begin(), all_.end(), [](const auto& tracker) {
+        return tracker->exclusive_ && tracker->readers() > 0;
+    });
+    if (shared || read) {
+        return Added::taken;
+    }
+    for (const auto& tracker : all_) {
+        if (tracker->exclusive_) {
+            remove_locked(*tracker);
+        }
+    }
+    return add_locked(name, granularity_bytes, true);
+}
+
+TrackerSet::Added TrackerSet::add_locked(const std::string& name, std::uint32_t granularity_bytes,
+                                         bool exclusive) {
     if (const Tracker* standing = find_locked(name)) {
         return standing->active_.block_bytes() == granularity_bytes ? Added::exists
                                                                     : Added::other_granularity;
@@ -47,8 +85,10 @@ TrackerSet::Added TrackerSet::add(const std::string& name, std::uint32_t granula
             all_.emplace_back(std::make_unique<Tracker>(disk_bytes_, granularity_bytes)).get();
     }
     tracker->name_ = name;
+    tracker->exclusive_ = exclusive;
     tracker->acknowledged_ = true;
-    tracker->incarnation_.store(++last_incarnation_, std::memory_order_release);
+    last_incarnation_ = std::max<std::uint32_t>(last_incarnation_ + 1, 1);
+    tracker->standing_.store(std::uint64_t{last_incarnation_} << 32, std::memory_order_release);
     // seq_cst: a writer that does not see the tracker finished its disk write before this store,
     // so that whatever its consumer reads from now on contains that write.
     free_slot->store(tracker, std::memory_order_seq_cst);
@@ -61,14 +101,19 @@ bool TrackerSet::remove(std::string_view name) {
     if (tracker == nullptr) {
         return false;
     }
+    remove_locked(*tracker);
+    return true;
+}
+
+void TrackerSet::remove_locked(Tracker& tracker) {
     for (auto& slot : in_use_) {
-        if (slot.load(std::memory_order_relaxed) == tracker) {
+        if (slot.load(std::memory_order_relaxed) == &tracker) {
             slot.store(nullptr, std::memory_order_seq_cst);
         }
     }
-    tracker->incarnation_.store(0, std::memory_order_release);
-    tracker->name_.clear();
-    return true;
+    tracker.standing_.store(0, std::memory_order_release);
+    tracker.exclusive_ = false;
+    tracker.name_.clear();
 }
 
 std::optional<Frozen> TrackerSet::freeze(std::string_view name) {
@@ -111,7 +156,8 @@ std::vector<TrackerStatus> TrackerSet::status() const {
                               .frozen_bytes = tracker->frozen_.count_bytes(),
                               .dirty_bytes = tracker->active_.count_bytes(),
                               .incarnation = tracker->incarnation(),
-                              .readers = tracker->readers()});
+                              .readers = tracker->readers(),
+                              .exclusive = tracker->exclusive_});
         }
     }
     return result;

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "iothread/range.h"
@@ -29,26 +30,28 @@ class Tracker {
     // Any thread.
     void mark(Range range) noexcept { active_.mark(range); }
     [[nodiscard]] const DirtyMap& frozen() const noexcept { return frozen_; }
-    // Of all trackers of the export that ever stood; 0 once it is removed: whoever negotiated it
-    // before must not read on.
-    [[nodiscard]] std::uint64_t incarnation() const noexcept {
-        return incarnation_.load(std::memory_order_acquire);
+    // Differs between trackers of one export; 0 once it is removed: whoever negotiated it before
+    // must not read on.
+    [[nodiscard]] std::uint32_t incarnation() const noexcept {
+        return static_cast<std::uint32_t>(standing_.load(std::memory_order_acquire) >> 32);
     }
-    // Connections that have selected its frozen map.
-    void add_reader() const noexcept { readers_.fetch_add(1, std::memory_order_relaxed); }
-    void drop_reader() const noexcept { readers_.fetch_sub(1, std::memory_order_relaxed); }
+    // Connections that have selected the frozen map of this incarnation.
     [[nodiscard]] std::uint32_t readers() const noexcept {
-        return readers_.load(std::memory_order_relaxed);
+        return static_cast<std::uint32_t>(standing_.load(std::memory_order_acquire));
     }
+    // Without effect when `incarnation` no longer stands.
+    void count_reader(std::uint32_t incarnation, int change) const noexcept;
 
   private:
     friend class TrackerSet;
     DirtyMap active_;
     DirtyMap frozen_;
-    std::atomic<std::uint64_t> incarnation_{0};
-    mutable std::atomic<std::uint32_t> readers_{0};  // also of earlier incarnations
+    // The incarnation (upper half) with its readers, in one word: readers of an earlier one are
+    // never counted for a later one.
+    mutable std::atomic<std::uint64_t> standing_{0};
     // Guarded by TrackerSet's mutex.
     std::string name_;
+    bool exclusive_ = false;
     std::uint64_t generation_ = 0;
     bool acknowledged_ = true;
 };
@@ -56,8 +59,26 @@ class Tracker {
 // A tracker as a connection refers to it.
 struct TrackerReference {
     const Tracker* tracker = nullptr;
-    std::uint64_t incarnation = 0;
+    std::uint32_t incarnation = 0;
     [[nodiscard]] bool stands() const noexcept { return tracker->incarnation() == incarnation; }
+};
+
+// Counts as one reader of a tracker for as long as it lives. Any thread.
+class TrackerReader {
+  public:
+    explicit TrackerReader(TrackerReference read) noexcept : read_(read) {
+        read_.tracker->count_reader(read_.incarnation, 1);
+    }
+    TrackerReader(TrackerReader&& other) noexcept : read_(std::exchange(other.read_, {})) {}
+    TrackerReader& operator=(TrackerReader&&) = delete;
+    ~TrackerReader() {
+        if (read_.tracker != nullptr) {
+            read_.tracker->count_reader(read_.incarnation, -1);
+        }
+    }
+
+  private:
+    TrackerReference read_;
 };
 
 struct TrackerStatus {
@@ -66,8 +87,9 @@ struct TrackerStatus {
     std::uint64_t generation = 0;
     std::uint64_t frozen_bytes = 0;  // 0 once acknowledged
     std::uint64_t dirty_bytes = 0;   // in the active map
-    std::uint64_t incarnation = 0;
+    std::uint32_t incarnation = 0;
     std::uint32_t readers = 0;
+    bool exclusive = false;
 };
 
 struct Frozen {
@@ -85,16 +107,19 @@ class TrackerSet {
     static constexpr std::uint32_t kMinGranularityBytes = 4096;
     static constexpr std::uint32_t kMaxGranularityBytes = std::uint32_t{64} << 20;
 
-    explicit TrackerSet(std::uint64_t disk_bytes) : disk_bytes_(disk_bytes) {}
+    explicit TrackerSet(std::uint64_t disk_bytes);
 
     // Every tracker learns that `range` was written to, whatever the write's result. Call after
     // the disk is done with it and before the client is answered.
     void mark(Range range) noexcept;
 
-    enum class Added { created, exists, other_granularity, too_many };
+    enum class Added { created, exists, other_granularity, too_many, taken };
     // `granularity_bytes` is a power of two within the limits above. A tracker starts clean: what
     // was completed before it stood is not in it.
     [[nodiscard]] Added add(const std::string& name, std::uint32_t granularity_bytes);
+    // A tracker of which an export has one at a time. Those that nobody reads any more give way to
+    // it; `taken` when one is read, or when a shared tracker has the name.
+    [[nodiscard]] Added add_exclusive(const std::string& name, std::uint32_t granularity_bytes);
     // False when there is none of this name.
     [[nodiscard]] bool remove(std::string_view name);
 
@@ -114,13 +139,16 @@ class TrackerSet {
 
   private:
     [[nodiscard]] Tracker* find_locked(std::string_view name) const;
+    [[nodiscard]] Added add_locked(const std::string& name, std::uint32_t granularity_bytes,
+                                   bool exclusive);
+    void remove_locked(Tracker& tracker);
 
     const std::uint64_t disk_bytes_;
     // Shared (atomic): null, or a tracker in use.
     std::array<std::atomic<Tracker*>, kMaxTrackers> in_use_{};
 
     mutable std::mutex mutex_;  // guards all below, and the names and generations of trackers
-    std::uint64_t last_incarnation_ = 0;
+    std::uint32_t last_incarnation_;
     std::vector<std::unique_ptr<Tracker>> all_;  // in use and kept for reuse
 };
 

@@ -48,11 +48,6 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, std::strin
       replies_(ring_, fd),
       requests_(std::make_unique<std::array<Request, kMaxRequests>>()),
       lane_(export_.gate().attach(thread)) {
-    for (const MetaContext& context : session_.contexts) {
-        if (!context.is_allocation()) {
-            context.tracker.tracker->add_reader();
-        }
-    }
     free_requests_.reserve(kMaxRequests);
     for (Request& request : *requests_) {
         request.owner = this;
@@ -62,11 +57,6 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, std::strin
 }
 
 Transmission::~Transmission() {
-    for (const MetaContext& context : session_.contexts) {
-        if (!context.is_allocation()) {
-            context.tracker.tracker->drop_reader();
-        }
-    }
     export_.gate().detach(lane_);
 }
 

@@ -330,15 +330,17 @@ def test_a_second_mirror_of_a_disk_is_refused_and_the_first_loses_nothing(world,
     assert world.path("target").read_bytes() == bytes(writer.shadow)
 
 
-def test_a_tracker_that_was_replaced_ends_its_mirror(world, pair):
+@pytest.mark.parametrize("phase", ["copying", "ready"])
+def test_a_tracker_that_was_replaced_ends_its_mirror(world, pair, phase):
     source, target = pair
-    with Writer(world, source) as writer:
-        with world.mirror(source.source("d"), target.uri("d"), expect=(1,)) as mirror:
-            mirror.wait_for_phase("ready")
+    with slow_target(world) as slow, Writer(world, source, area=2 * MIB) as writer:
+        uri = slow.uri if phase == "copying" else target.uri("d")
+        with world.mirror(source.source("d"), uri, expect=(1,)) as mirror:
+            mirror.wait_for_phase(phase)
             source.ask("DELETE", "/v1/exports/d/trackers/mirror.job")
             source.ask("PUT", "/v1/exports/d/trackers/mirror.job", {})
             assert mirror.wait() == 1
-            assert "another one by now" in mirror.messages()
+            assert re.search("another one by now|tracker .* was removed", mirror.messages())
         assert writer.error is None
     # What is not this mirror's is left alone.
     assert [each["name"] for each in source.export("d")["trackers"]] == ["mirror.job"]

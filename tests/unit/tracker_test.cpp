@@ -68,6 +68,41 @@ TEST(TrackerSet, ARemovedTrackerStartsCleanAndItsOldReferenceDoesNotStand) {
     EXPECT_TRUE(trackers.find("t")->stands());
 }
 
+TEST(TrackerSet, AnExclusiveTrackerStandsAloneWhileItIsRead) {
+    TrackerSet trackers(kDisk);
+    ASSERT_EQ(trackers.add_exclusive("a", kBlock), TrackerSet::Added::created);
+    const auto first = *trackers.find("a");
+    // Nobody reads it yet: the next one takes its place, and its maker can see that.
+    ASSERT_EQ(trackers.add_exclusive("b", kBlock), TrackerSet::Added::created);
+    EXPECT_FALSE(first.stands());
+    EXPECT_FALSE(trackers.find("a"));
+    {
+        const TrackerReader reader(*trackers.find("b"));
+        EXPECT_EQ(trackers.add_exclusive("b", kBlock), TrackerSet::Added::taken);
+        EXPECT_EQ(trackers.add_exclusive("c", kBlock), TrackerSet::Added::taken);
+        EXPECT_EQ(trackers.add("shared", kBlock), TrackerSet::Added::created);
+    }
+    EXPECT_EQ(trackers.add_exclusive("shared", kBlock), TrackerSet::Added::taken);
+    EXPECT_EQ(trackers.add_exclusive("c", kBlock), TrackerSet::Added::created);
+    EXPECT_TRUE(trackers.find("shared"));
+}
+
+TEST(TrackerSet, ReadersOfARemovedTrackerAreNotCountedForTheNext) {
+    TrackerSet trackers(kDisk);
+    ASSERT_EQ(trackers.add("t", kBlock), TrackerSet::Added::created);
+    const auto old = *trackers.find("t");
+    auto reader = std::make_unique<TrackerReader>(old);
+    EXPECT_EQ(trackers.status().at(0).readers, 1U);
+    ASSERT_TRUE(trackers.remove("t"));
+    ASSERT_EQ(trackers.add("t", kBlock), TrackerSet::Added::created);
+    ASSERT_EQ(trackers.find("t")->tracker, old.tracker);  // its memory is used again
+    EXPECT_EQ(trackers.status().at(0).readers, 0U);
+    const TrackerReader late(old);
+    EXPECT_EQ(trackers.status().at(0).readers, 0U);
+    reader.reset();
+    EXPECT_EQ(trackers.status().at(0).readers, 0U);
+}
+
 TEST(TrackerSet, RefusesOtherGranularityUnknownNamesAndTooMany) {
     TrackerSet trackers(kDisk);
     ASSERT_EQ(trackers.add("t", kBlock), TrackerSet::Added::created);
