@@ -55,8 +55,9 @@ void JobRunner::watch(int fd, short events, event_callback_fn call) {
 }
 
 void JobRunner::signalled() {
-    // A hand-over under way is finished or given up, within seconds: nobody could say which.
-    if (cancellation_.requested() && status_.phase() != Phase::cutting_over) {
+    // A hand-over under way is finished or given up, within seconds, and one that is done is
+    // reported: nobody could say which it was.
+    if (cancellation_.requested() && status_.phase() < Phase::cutting_over) {
         constexpr int kCancelled = 4;
         std::_Exit(kCancelled);
     }

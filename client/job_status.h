@@ -15,6 +15,7 @@
 
 namespace nbdm {
 
+// In their order in time.
 enum class Phase { preparing, copying, catching_up, ready, cutting_over, done, failed, cancelled };
 [[nodiscard]] const char* to_string(Phase phase) noexcept;
 [[nodiscard]] bool is_over(Phase phase) noexcept;

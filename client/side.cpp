@@ -22,7 +22,7 @@ std::unique_ptr<DiskFile> open_source_file(const std::string& path) {
     }
     auto opened = std::make_unique<DiskFile>(
         path, DiskFile::Options{.others_may_write = true, .create_bytes = {}});
-    log_warning("source '" + path +
+    log_warning("'" + path +
                 "' is in use by another program; what is read of it may be of different moments");
     return opened;
 }

@@ -74,6 +74,7 @@ void WriterHold::keep(const std::stop_token& stop) {
                 keeper_server_.release(id_);
                 return;
             }
+            // Not cancelled: what began under this hold ends by itself.
             keeper_server_.renew(id_, lease_);
         } catch (const std::exception& error) {
             log_warning(std::string("the hold on the writers: ") + error.what());

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <sys/file.h>
@@ -35,12 +36,17 @@ UniqueFd make_socket(int flags) {
 }
 
 // Until it is closed. Of two processes that want one path the second then finds the first one
-// listening, never bound and not listening yet. Nothing where the directory cannot be read.
+// listening, never bound and not listening yet. Without a lock where the directory cannot be read,
+// or somebody else keeps it locked for longer than a socket takes to be made.
 UniqueFd lock_directory_of(const std::string& path) {
+    constexpr int kTries = 200;
+    constexpr int kPauseMs = 10;
     const std::size_t slash = path.rfind('/');
     const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
     UniqueFd opened(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    while (opened.valid() && ::flock(opened.get(), LOCK_EX) < 0 && errno == EINTR) {
+    for (int i = 0; opened.valid() && i < kTries && ::flock(opened.get(), LOCK_EX | LOCK_NB) < 0;
+         ++i) {
+        ::poll(nullptr, 0, kPauseMs);
     }
     return opened;
 }

@@ -88,7 +88,7 @@ DiskFile::DiskFile(std::string path, const Options& options)
 void DiskFile::open(const Options& options) {
     const std::string what =
         "cannot open '" + path_ + "' for " + (writable_ ? "writing" : "reading");
-    // O_NONBLOCK: a named pipe is refused, not waited for; a disk does not know it.
+    // O_NONBLOCK: a named pipe is refused, not waited for. learn_storage() takes it off again.
     const int access = (writable_ ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK;
     const int cache = options.cache == CacheMode::direct ? O_DIRECT : 0;
     fd_ = UniqueFd(::open(path_.c_str(), access | cache));
@@ -123,6 +123,9 @@ void DiskFile::learn_storage() {
         throw errno_error(
             EINVAL, "cannot use '" + path_ + "' as a disk: neither a file nor a block device");
     }
+    // io_uring lets operations on a non-blocking file fail with EAGAIN, of disks too.
+    const int flags = check_errno(::fcntl(fd_.get(), F_GETFL), "cannot examine '" + path_ + "'");
+    check_errno(::fcntl(fd_.get(), F_SETFL, flags & ~O_NONBLOCK), "cannot use '" + path_ + "'");
     is_block_device_ = S_ISBLK(status.st_mode);
     std::uint32_t sector_bytes = 512;
     if (is_block_device_) {

@@ -193,13 +193,13 @@ void Listener::accept(evutil_socket_t fd, sockaddr* peer) {
         return;
     }
     // Requests and replies are small and waited for (Nagle costs 40 ms each); a peer whose host
-    // died is noticed in a minute and a half, whether or not it owes an acknowledgement.
+    // died is noticed in a minute and a half. No TCP_USER_TIMEOUT: it would also cut off a guest
+    // that stands still (a debugger, a snapshot) with replies before it.
     set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 30);
     set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10);
     set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
-    set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 90'000);
     const socklen_t length =
         peer->sa_family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
     accepted_(std::move(socket), describe(peer, length));

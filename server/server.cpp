@@ -2,6 +2,7 @@
 #include "server/server.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <stdexcept>
 #include <unistd.h>
 #include <utility>
@@ -110,11 +111,33 @@ Server::~Server() {
     }
 }
 
+std::unique_ptr<Export> Server::make_export(const ExportOptions& options) const {
+    try {
+        return std::make_unique<Export>(options, drained_fd_.get());
+    } catch (const std::system_error& error) {
+        if (error.code() != std::errc::device_or_resource_busy) {
+            throw;
+        }
+        for (const auto& other : exports_.all()) {
+            std::error_code ignored;
+            if (std::filesystem::equivalent(options.path, other->options().path, ignored)) {
+                throw std::invalid_argument("exports '" + other->name() + "' and '" + options.name +
+                                            "' are one disk, '" + options.path +
+                                            "'; only read-only exports can share one");
+            }
+        }
+        throw;
+    }
+}
+
 void Server::open_export(const ExportOptions& options) {
-    Export& opened = exports_.add(std::make_unique<Export>(options, drained_fd_.get()));
+    Export& opened = exports_.add(make_export(options));
     holds_.emplace(&opened, std::make_unique<Hold>(base_, opened));
+    if (options.read_only) {
+        return;
+    }
     const std::optional<MoveRecord> moved = ownership_.find(opened.file());
-    if (!moved || options.read_only) {
+    if (!moved) {
         return;
     }
     const auto& taken = options_.take_ownership;

@@ -45,8 +45,8 @@ class Server {
     Server& operator=(const Server&) = delete;
     ~Server();
 
-    // Makes the --take-ownership of the command line durable. Call when nothing else can fail any
-    // more: a server that does not serve has taken nothing.
+    // Makes the --take-ownership of the command line durable, disk by disk. Call when nothing else
+    // can fail any more: a server that does not serve has taken nothing.
     void take_ownership();
     // Logs where it listens: everything that could fail at the start has succeeded.
     void announce() const;
@@ -77,6 +77,7 @@ class Server {
         EventPointer timer;
     };
 
+    [[nodiscard]] std::unique_ptr<Export> make_export(const ExportOptions& options) const;
     void open_export(const ExportOptions& options);
     void accepted(UniqueFd socket, std::string peer);
     void reap();
