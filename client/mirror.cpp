@@ -24,10 +24,6 @@ constexpr int kMaxFinalPasses = 6;
 constexpr std::uint64_t kMinBytesForRate = 1 << 20;
 // The source server is looked at this often, for what is dirty and whether the disk is still there.
 constexpr milliseconds kLookInterval{500};
-// A pass in which nothing is completed for this long is said to stand still.
-constexpr std::chrono::seconds kStallLimit{10};
-// A flush that takes this long makes a cutover be given up.
-constexpr std::chrono::seconds kFlushLimit{60};
 // Between automatic attempts to cut over, each of which holds the writers for a while: doubled
 // after each failure.
 constexpr milliseconds kMinAttemptDelay{1000};
@@ -141,7 +137,7 @@ void Mirror::open_target(Setup& setup, std::uint64_t source_bytes) {
 
 void Mirror::copy_everything(Setup& setup) {
     status_.set_phase(Phase::copying);
-    set_activity(Activity::copying);
+    stall_watch_.begin(StallWatch::Activity::copying, Clock::now());
     const auto tick = [&] { look_around(setup); };
     const Clock::time_point begin = Clock::now();
     setup.engine->copy(Engine::Sweep::everything, *setup.allocation, *setup.target_zeroes, tick);
@@ -150,9 +146,9 @@ void Mirror::copy_everything(Setup& setup) {
     if (sent >= kMinBytesForRate) {
         copy_rate_bytes_per_s_ = static_cast<double>(sent) / time.count();
     }
-    set_activity(Activity::flushing);
+    stall_watch_.begin(StallWatch::Activity::flushing, Clock::now());
     setup.engine->flush(tick);
-    set_activity(Activity::none);
+    stall_watch_.begin(StallWatch::Activity::none, Clock::now());
     // Both describe what was before the copy, and hold a connection each.
     setup.allocation.reset();
     setup.target_zeroes.reset();
@@ -188,7 +184,7 @@ bool Mirror::cutover_wanted() {
 
 std::uint64_t Mirror::catch_up(Setup& setup, const std::function<void()>& tick) {
     const SourceServer::Frozen frozen = setup.server.freeze(*setup.tracker);
-    set_activity(Activity::copying);
+    stall_watch_.begin(StallWatch::Activity::copying, Clock::now());
     const Clock::time_point begin = Clock::now();
     const std::chrono::duration<double> since = begin - last_freeze_;
     last_freeze_ = begin;
@@ -206,12 +202,12 @@ std::uint64_t Mirror::catch_up(Setup& setup, const std::function<void()>& tick) 
     }
     // Also when nothing was copied: a disk is not handed over to a target that has gone meanwhile.
     const Clock::time_point copied = Clock::now();
-    set_activity(Activity::flushing);
+    stall_watch_.begin(StallWatch::Activity::flushing, Clock::now());
     setup.engine->flush(tick);
     flush_time_ = Clock::now() - copied;
     // Only now: what was acknowledged is never looked at again.
     setup.server.acknowledge(*setup.tracker, frozen.generation);
-    set_activity(Activity::none);
+    stall_watch_.begin(StallWatch::Activity::none, Clock::now());
     status_.set_dirty(0);
     return frozen.dirty_bytes;
 }
@@ -345,40 +341,24 @@ void Mirror::look_around(Setup& setup) {
     }
 }
 
-void Mirror::set_activity(Activity activity) {
-    activity_ = activity;
-    progress_time_ = Clock::now();
-}
-
-// A server that stands still is waited for, but not in silence. A flush may take long when all is
-// well: only after a longer time nobody is kept waiting for a cutover by it.
 void Mirror::watch_progress(Clock::time_point now) {
     const WorkCounters& counters = status_.counters;
-    const std::uint64_t done =
-        counters.moved_bytes.load() + counters.sent_bytes.load() + counters.zeroed_bytes.load();
-    if (done != progress_ || activity_ == Activity::none) {
-        progress_ = done;
-        progress_time_ = now;
-    }
-    const auto still = std::chrono::duration_cast<std::chrono::seconds>(now - progress_time_);
-    if (still < kStallLimit) {
-        if (std::exchange(stalled_, false)) {
+    const bool stalled_before = stall_watch_.stalled();
+    stall_watch_.look(
+        counters.moved_bytes.load() + counters.sent_bytes.load() + counters.zeroed_bytes.load(),
+        now);
+    if (!stall_watch_.stalled()) {
+        if (stalled_before) {
             status_.set_error("");
         }
         return;
     }
-    const std::string sentence = activity_ == Activity::flushing
-                                     ? "the target has been flushing for more than " +
-                                           std::to_string(kStallLimit.count()) + " s"
-                                     : "nothing was copied for " +
-                                           std::to_string(kStallLimit.count()) +
-                                           " s: the source or the target does not answer";
-    if (!std::exchange(stalled_, true)) {
+    const std::string sentence = stall_watch_.sentence();
+    if (!stalled_before) {
         status_.set_error(sentence);
         log_warning(sentence);
     }
-    const bool hopeless = activity_ == Activity::copying || still >= kFlushLimit;
-    if (hopeless && status_.phase() == Phase::ready && cutover_wanted()) {
+    if (stall_watch_.hopeless() && status_.phase() == Phase::ready && cutover_wanted()) {
         report(false, "not cut over: " + sentence);
     }
 }

@@ -15,6 +15,7 @@
 #include "client/engine.h"
 #include "client/job_status.h"
 #include "client/source_server.h"
+#include "client/stall_watch.h"
 #include "client/writer_hold.h"
 
 namespace nbdm {
@@ -91,12 +92,7 @@ class Mirror {
     Clock::duration flush_time_{};
     Clock::time_point last_freeze_;
     Clock::time_point last_look_;
-    enum class Activity { none, copying, flushing };
-    void set_activity(Activity activity);
-    Activity activity_ = Activity::none;
-    std::uint64_t progress_ = 0;       // all that is counted as done, when it last grew
-    Clock::time_point progress_time_;  // then, or when the activity began
-    bool stalled_ = false;
+    StallWatch stall_watch_;
     // When a cutover that nobody asks for by hand may be tried again.
     Clock::time_point next_attempt_;
     std::chrono::milliseconds attempt_delay_;
