@@ -152,6 +152,7 @@ def bench_mirror(world, rounds, size):
                 time.sleep(10)  # it has to stay ready for ten seconds
                 phase, running = mirror.phase(), fio.running()
                 result = mirror.cutover()
+                assert result.returncode == 0, f"seed {seed}: {result.stderr} {mirror.messages()}"
                 mirror.wait()
             fio.wait()
         errors = set(re.findall(r"io_u error on file \S+ ([^:]*)", fio.messages() + fio.output))
