@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/block_status.h"
 
+#include <utility>
+
 namespace nbdm {
 
 namespace {
@@ -21,12 +23,15 @@ Described next(const Export& served, int extents_fd, const MetaContext& context,
 
 }  // namespace
 
+template <typename Descriptor>
 std::size_t describe(const Export& served, int extents_fd, const MetaContext& context, Range range,
-                     std::span<wire::BlockDescriptor> into) noexcept {
+                     std::span<Descriptor> into) noexcept {
+    // As wide as the length of the request, which no extent exceeds.
+    using Length = decltype(+std::declval<Descriptor>().length);
     std::size_t count = 0;
     while (!range.empty()) {
         const Described found = next(served, extents_fd, context, range);
-        const auto length = static_cast<std::uint32_t>(found.range.length);
+        const auto length = static_cast<Length>(found.range.length);
         if (count > 0 && into[count - 1].status == found.status) {
             into[count - 1].length = into[count - 1].length + length;
         } else if (count < into.size()) {
@@ -38,5 +43,10 @@ std::size_t describe(const Export& served, int extents_fd, const MetaContext& co
     }
     return count;
 }
+
+template std::size_t describe(const Export&, int, const MetaContext&, Range,
+                              std::span<wire::BlockDescriptor>) noexcept;
+template std::size_t describe(const Export&, int, const MetaContext&, Range,
+                              std::span<wire::ExtendedBlockDescriptor>) noexcept;
 
 }  // namespace nbdm

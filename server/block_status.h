@@ -14,7 +14,8 @@ namespace nbdm {
 // are alike are one. Stops at the end of the range or when `into` (not empty) is full; one
 // descriptor is always written, and none reaches past the range.
 // `extents_fd` is from DiskFile::open_again, this thread's own.
+template <typename Descriptor>  // wire::BlockDescriptor or wire::ExtendedBlockDescriptor
 [[nodiscard]] std::size_t describe(const Export& served, int extents_fd, const MetaContext& context,
-                                   Range range, std::span<wire::BlockDescriptor> into) noexcept;
+                                   Range range, std::span<Descriptor> into) noexcept;
 
 }  // namespace nbdm

@@ -68,18 +68,6 @@ bool is_valid_string(const std::string& text) noexcept {
 
 }  // namespace
 
-std::uint16_t Handshake::transmission_flags(bool read_only, bool structured) noexcept {
-    std::uint16_t flags = wire::kHasFlags | wire::kSendFlush | wire::kSendFua |
-                          wire::kCanMultiConn | wire::kSendCache;
-    flags |= read_only ? wire::kReadOnly
-                       : static_cast<std::uint16_t>(wire::kSendTrim | wire::kSendWriteZeroes |
-                                                    wire::kSendFastZero);
-    if (structured) {
-        flags |= wire::kSendDf;
-    }
-    return flags;
-}
-
 std::optional<Session> Handshake::run() {
     if (!greet()) {
         return std::nullopt;
@@ -155,7 +143,9 @@ Handshake::Next Handshake::handle(Option option, Data data) {
         case Option::go:
             return info_or_go(data);
         case Option::structured_reply:
-            return structured_reply(data);
+            return reply_style(data, ReplyStyle::structured);
+        case Option::extended_headers:
+            return reply_style(data, ReplyStyle::extended);
         case Option::list_meta_context:
         case Option::set_meta_context:
             return meta_context(data);
@@ -168,15 +158,18 @@ Handshake::Next Handshake::handle(Option option, Data data) {
 Handshake::Next Handshake::export_name(Data data) {
     Cursor cursor(data);
     Export* served = exports_.find(cursor.string(data.size()));
+    // This option has no way to say no.
+    if (session_.replies == ReplyStyle::extended) {
+        reason_ = DisconnectReason::protocol_error;
+        return Next::disconnect;
+    }
     if (served == nullptr) {
-        // This option has no way to say no.
         reason_ = DisconnectReason::unknown_export;
         return Next::disconnect;
     }
     enter(*served);
-    const wire::ExportNameReply answer{
-        .size_bytes = served->size_bytes(),
-        .flags = transmission_flags(session_.read_only, session_.structured_replies)};
+    const wire::ExportNameReply answer{.size_bytes = served->size_bytes(),
+                                       .flags = transmission_flags(*served)};
     constexpr std::array<std::byte, wire::kExportNamePaddingBytes> kPadding{};
     if (!stream_.write(wire::bytes_of(answer)) || (!no_zeroes_ && !stream_.write(kPadding))) {
         return lost();
@@ -234,6 +227,23 @@ Handshake::Next Handshake::info_or_go(Data data) {
     return Next::transmission;
 }
 
+std::uint16_t Handshake::transmission_flags(const Export& served) const noexcept {
+    std::uint16_t flags = wire::kHasFlags | wire::kSendFlush | wire::kSendFua |
+                          wire::kCanMultiConn | wire::kSendCache;
+    flags |= served.read_only()
+                 ? wire::kReadOnly
+                 : static_cast<std::uint16_t>(wire::kSendTrim | wire::kSendWriteZeroes |
+                                              wire::kSendFastZero);
+    if (session_.replies != ReplyStyle::simple) {
+        flags |= wire::kSendDf;
+    }
+    if (session_.replies == ReplyStyle::extended && contexts_for_ == &served &&
+        !session_.contexts.empty()) {
+        flags |= wire::kStatusPayload;
+    }
+    return flags;
+}
+
 bool Handshake::send_info(const Export& served, const std::vector<wire::Info>& wanted) {
     const auto send_text = [&](wire::Info type, const std::string& text) {
         std::vector<std::byte> info(sizeof(Big16) + text.size());
@@ -242,9 +252,8 @@ bool Handshake::send_info(const Export& served, const std::vector<wire::Info>& w
         std::memcpy(info.data() + sizeof(type_on_wire), text.data(), text.size());
         return reply(OptionReply::info, info) == Next::option;
     };
-    const wire::InfoExport about{
-        .size_bytes = served.size_bytes(),
-        .flags = transmission_flags(served.read_only(), session_.structured_replies)};
+    const wire::InfoExport about{.size_bytes = served.size_bytes(),
+                                 .flags = transmission_flags(served)};
     if (reply(OptionReply::info, wire::bytes_of(about)) == Next::disconnect) {
         return false;
     }
@@ -271,11 +280,15 @@ bool Handshake::send_info(const Export& served, const std::vector<wire::Info>& w
     return true;
 }
 
-Handshake::Next Handshake::structured_reply(Data data) {
+Handshake::Next Handshake::reply_style(Data data, ReplyStyle style) {
     if (!data.empty()) {
-        return refuse(OptionReply::error_invalid, "NBD_OPT_STRUCTURED_REPLY carries no data");
+        return refuse(OptionReply::error_invalid, "this option carries no data");
     }
-    session_.structured_replies = true;
+    if (style < session_.replies) {
+        return refuse(OptionReply::error_extended_headers_required,
+                      "extended headers were negotiated already");
+    }
+    session_.replies = style;
     return reply(OptionReply::ack);
 }
 
@@ -297,8 +310,9 @@ Handshake::Next Handshake::meta_context(Data data) {
     if (!cursor.complete() || !valid) {
         return refuse(OptionReply::error_invalid, "the option's lengths do not add up");
     }
-    if (!session_.structured_replies) {
-        return refuse(OptionReply::error_invalid, "structured replies were not negotiated");
+    if (session_.replies == ReplyStyle::simple) {
+        return refuse(OptionReply::error_invalid,
+                      "neither structured replies nor extended headers were negotiated");
     }
     const Export* served = exports_.find(name);
     if (served == nullptr) {

@@ -12,6 +12,7 @@
 #include "server/export.h"
 #include "server/meta_contexts.h"
 #include "server/nbd_wire.h"
+#include "server/request.h"
 #include "server/socket_stream.h"
 
 namespace nbdm {
@@ -20,7 +21,7 @@ namespace nbdm {
 struct Session {
     Export* served = nullptr;
     bool read_only = false;
-    bool structured_replies = false;
+    ReplyStyle replies = ReplyStyle::simple;
     std::vector<MetaContext> contexts;
     std::vector<TrackerReader> readers;  // one for each tracker among the contexts
 };
@@ -38,9 +39,6 @@ class Handshake {
     [[nodiscard]] std::optional<Session> run();
     [[nodiscard]] DisconnectReason reason() const noexcept { return reason_; }
 
-    // The transmission flags that a client of `served` is told.
-    [[nodiscard]] static std::uint16_t transmission_flags(bool read_only, bool structured) noexcept;
-
   private:
     enum class Next { option, transmission, disconnect };
     using Data = std::span<const std::byte>;
@@ -52,12 +50,13 @@ class Handshake {
     [[nodiscard]] Next abort();
     [[nodiscard]] Next list(Data data);
     [[nodiscard]] Next info_or_go(Data data);
-    [[nodiscard]] Next structured_reply(Data data);
+    [[nodiscard]] Next reply_style(Data data, ReplyStyle style);
     [[nodiscard]] Next meta_context(Data data);
 
     [[nodiscard]] Next reply(wire::OptionReply type, Data data = {});
     [[nodiscard]] Next refuse(wire::OptionReply type, std::string_view why);
     [[nodiscard]] bool send_info(const Export& served, const std::vector<wire::Info>& wanted);
+    [[nodiscard]] std::uint16_t transmission_flags(const Export& served) const noexcept;
     void enter(Export& served);
     void select(const Export* served, std::vector<MetaContext> contexts);
     [[nodiscard]] Next lost() noexcept;

@@ -100,18 +100,20 @@ enum class Option : std::uint32_t {
     structured_reply = 8,   // NBD_OPT_STRUCTURED_REPLY
     list_meta_context = 9,  // NBD_OPT_LIST_META_CONTEXT
     set_meta_context = 10,  // NBD_OPT_SET_META_CONTEXT
+    extended_headers = 11,  // NBD_OPT_EXTENDED_HEADERS
 };
 
 constexpr std::uint32_t kErrorBit = std::uint32_t{1} << 31;
 enum class OptionReply : std::uint32_t {
-    ack = 1,                            // NBD_REP_ACK
-    server = 2,                         // NBD_REP_SERVER
-    info = 3,                           // NBD_REP_INFO
-    meta_context = 4,                   // NBD_REP_META_CONTEXT
-    error_unsupported = kErrorBit | 1,  // NBD_REP_ERR_UNSUP
-    error_invalid = kErrorBit | 3,      // NBD_REP_ERR_INVALID
-    error_unknown = kErrorBit | 6,      // NBD_REP_ERR_UNKNOWN
-    error_too_big = kErrorBit | 9,      // NBD_REP_ERR_TOO_BIG
+    ack = 1,                                           // NBD_REP_ACK
+    server = 2,                                        // NBD_REP_SERVER
+    info = 3,                                          // NBD_REP_INFO
+    meta_context = 4,                                  // NBD_REP_META_CONTEXT
+    error_unsupported = kErrorBit | 1,                 // NBD_REP_ERR_UNSUP
+    error_invalid = kErrorBit | 3,                     // NBD_REP_ERR_INVALID
+    error_unknown = kErrorBit | 6,                     // NBD_REP_ERR_UNKNOWN
+    error_too_big = kErrorBit | 9,                     // NBD_REP_ERR_TOO_BIG
+    error_extended_headers_required = kErrorBit | 10,  // NBD_REP_ERR_EXT_HEADER_REQD
 };
 
 enum class Info : std::uint16_t {
@@ -147,6 +149,7 @@ constexpr std::uint16_t kSendDf = 1 << 7;           // NBD_FLAG_SEND_DF
 constexpr std::uint16_t kCanMultiConn = 1 << 8;     // NBD_FLAG_CAN_MULTI_CONN
 constexpr std::uint16_t kSendCache = 1 << 10;       // NBD_FLAG_SEND_CACHE
 constexpr std::uint16_t kSendFastZero = 1 << 11;    // NBD_FLAG_SEND_FAST_ZERO
+constexpr std::uint16_t kStatusPayload = 1 << 12;   // NBD_FLAG_BLOCK_STATUS_PAYLOAD
 
 enum class Command : std::uint16_t {
     read = 0,          // NBD_CMD_READ
@@ -159,15 +162,18 @@ enum class Command : std::uint16_t {
     block_status = 7,  // NBD_CMD_BLOCK_STATUS
 };
 
-constexpr std::uint16_t kFua = 1 << 0;       // NBD_CMD_FLAG_FUA
-constexpr std::uint16_t kNoHole = 1 << 1;    // NBD_CMD_FLAG_NO_HOLE
-constexpr std::uint16_t kDf = 1 << 2;        // NBD_CMD_FLAG_DF
-constexpr std::uint16_t kReqOne = 1 << 3;    // NBD_CMD_FLAG_REQ_ONE
-constexpr std::uint16_t kFastZero = 1 << 4;  // NBD_CMD_FLAG_FAST_ZERO
+constexpr std::uint16_t kFua = 1 << 0;            // NBD_CMD_FLAG_FUA
+constexpr std::uint16_t kNoHole = 1 << 1;         // NBD_CMD_FLAG_NO_HOLE
+constexpr std::uint16_t kDf = 1 << 2;             // NBD_CMD_FLAG_DF
+constexpr std::uint16_t kReqOne = 1 << 3;         // NBD_CMD_FLAG_REQ_ONE
+constexpr std::uint16_t kFastZero = 1 << 4;       // NBD_CMD_FLAG_FAST_ZERO
+constexpr std::uint16_t kPayloadLength = 1 << 5;  // NBD_CMD_FLAG_PAYLOAD_LEN
 
 constexpr std::uint32_t kRequestMagic = 0x25609513;          // NBD_REQUEST_MAGIC
 constexpr std::uint32_t kSimpleReplyMagic = 0x67446698;      // NBD_SIMPLE_REPLY_MAGIC
 constexpr std::uint32_t kStructuredReplyMagic = 0x668e33ef;  // NBD_STRUCTURED_REPLY_MAGIC
+constexpr std::uint32_t kExtendedRequestMagic = 0x21e41c71;  // NBD_EXTENDED_REQUEST_MAGIC
+constexpr std::uint32_t kExtendedReplyMagic = 0x6e8a278c;    // NBD_EXTENDED_REPLY_MAGIC
 
 struct RequestHeader {
     Big32 magic;
@@ -178,6 +184,19 @@ struct RequestHeader {
     Big32 length;
 };
 static_assert(sizeof(RequestHeader) == 28);
+struct ExtendedRequestHeader {
+    Big32 magic;
+    Big16 flags;
+    Big16 command;
+    Big64 cookie;
+    Big64 offset;
+    Big64 length;
+};
+static_assert(sizeof(ExtendedRequestHeader) == 32);
+// The payload of a block status request; context ids (Big32) follow.
+struct BlockStatusPayload {
+    Big64 length;
+};
 
 struct SimpleReply {
     Big32 magic = kSimpleReplyMagic;
@@ -188,11 +207,12 @@ static_assert(sizeof(SimpleReply) == 16);
 
 constexpr std::uint16_t kChunkDone = 1 << 0;  // NBD_REPLY_FLAG_DONE
 enum class Chunk : std::uint16_t {
-    none = 0,               // NBD_REPLY_TYPE_NONE
-    offset_data = 1,        // NBD_REPLY_TYPE_OFFSET_DATA
-    offset_hole = 2,        // NBD_REPLY_TYPE_OFFSET_HOLE
-    block_status = 5,       // NBD_REPLY_TYPE_BLOCK_STATUS
-    error = (1 << 15) | 1,  // NBD_REPLY_TYPE_ERROR
+    none = 0,                   // NBD_REPLY_TYPE_NONE
+    offset_data = 1,            // NBD_REPLY_TYPE_OFFSET_DATA
+    offset_hole = 2,            // NBD_REPLY_TYPE_OFFSET_HOLE
+    block_status = 5,           // NBD_REPLY_TYPE_BLOCK_STATUS
+    extended_block_status = 6,  // NBD_REPLY_TYPE_BLOCK_STATUS_EXT
+    error = (1 << 15) | 1,      // NBD_REPLY_TYPE_ERROR
 };
 struct ChunkHeader {
     Big32 magic = kStructuredReplyMagic;
@@ -202,22 +222,30 @@ struct ChunkHeader {
     Big32 length;
 };
 static_assert(sizeof(ChunkHeader) == 20);
-struct OffsetDataChunk {
-    ChunkHeader header;
+struct ExtendedChunkHeader {
+    Big32 magic = kExtendedReplyMagic;
+    Big16 flags;
+    Big16 type;
+    Big64 cookie;
+    Big64 offset;  // the request's
+    Big64 length;
+};
+static_assert(sizeof(ExtendedChunkHeader) == 32);
+
+// What stands between a chunk's header and its data.
+struct NoFields {};
+struct OffsetDataFields {
     Big64 offset;
 };
-struct OffsetHoleChunk {
-    ChunkHeader header;
+struct OffsetHoleFields {
     Big64 offset;
     Big32 hole_bytes;
 };
-struct ErrorChunk {
-    ChunkHeader header;
+struct ErrorFields {
     Big32 error;
     Big16 message_bytes;
 };
-struct BlockStatusChunk {
-    ChunkHeader header;
+struct BlockStatusFields {
     Big32 context_id;
 };
 struct BlockDescriptor {
@@ -225,6 +253,15 @@ struct BlockDescriptor {
     Big32 status;
 };
 static_assert(sizeof(BlockDescriptor) == 8);
+struct ExtendedBlockStatusFields {
+    Big32 context_id;
+    Big32 descriptors;
+};
+struct ExtendedBlockDescriptor {
+    Big64 length;
+    Big64 status;
+};
+static_assert(sizeof(ExtendedBlockDescriptor) == 16);
 
 constexpr std::uint32_t kStateHole = 1 << 0;   // NBD_STATE_HOLE
 constexpr std::uint32_t kStateZero = 1 << 1;   // NBD_STATE_ZERO

@@ -20,6 +20,8 @@ namespace nbdm {
 //          have parts.
 class ReplyQueue final : public Operation {
   public:
+    static constexpr std::size_t kMaxHeaderBytes = 48;
+
     ReplyQueue(Ring& ring, int fd) : ring_(ring), fd_(fd) {}
 
     // Appends a header (copied) and data that stays where it is. `last_of`: the request whose
@@ -36,7 +38,6 @@ class ReplyQueue final : public Operation {
     [[nodiscard]] bool empty() const noexcept { return next_ == entries_.size(); }
 
   private:
-    static constexpr std::size_t kMaxHeaderBytes = 32;
     static constexpr std::size_t kMaxParts = 128;  // of one send; the kernel allows 1024
 
     struct Entry {

@@ -15,11 +15,25 @@ void Request::finished(int error) noexcept {
 
 namespace {
 
+template <typename Header>
+std::optional<RequestHead> decode_as(std::span<const std::byte> bytes,
+                                     std::uint32_t magic) noexcept {
+    const auto header = wire::load<Header>(bytes);
+    if (header.magic != magic) {
+        return std::nullopt;
+    }
+    return RequestHead{.command = static_cast<Command>(std::uint16_t{header.command}),
+                       .flags = header.flags,
+                       .cookie = header.cookie,
+                       .offset = header.offset,
+                       .length = header.length};
+}
+
 // The flags that a command may carry; FUA is allowed, and means nothing, where nothing is written.
 std::uint16_t allowed_flags(Command command, const RequestRules& rules) noexcept {
     switch (command) {
         case Command::read:
-            return rules.structured_replies ? wire::kFua | wire::kDf : wire::kFua;
+            return rules.replies == ReplyStyle::simple ? wire::kFua : wire::kFua | wire::kDf;
         case Command::write_zeroes:
             return wire::kFua | wire::kNoHole | wire::kFastZero;
         case Command::block_status:
@@ -31,14 +45,38 @@ std::uint16_t allowed_flags(Command command, const RequestRules& rules) noexcept
 
 }  // namespace
 
-Error validate(const wire::RequestHeader& header, const RequestRules& rules) noexcept {
-    const auto command = static_cast<Command>(std::uint16_t{header.command});
-    const std::uint16_t flags = header.flags;
-    const std::uint32_t length = header.length;
+std::optional<RequestHead> RequestHead::decode(std::span<const std::byte> header,
+                                               ReplyStyle style) noexcept {
+    if (style != ReplyStyle::extended) {
+        auto head = decode_as<wire::RequestHeader>(header, wire::kRequestMagic);
+        if (head) {
+            head->has_payload = head->command == Command::write;
+        }
+        return head;
+    }
+    auto head = decode_as<wire::ExtendedRequestHeader>(header, wire::kExtendedRequestMagic);
+    if (head) {
+        head->has_payload = (head->flags & wire::kPayloadLength) != 0;
+    }
+    return head;
+}
+
+Error validate(const RequestHead& head, const RequestRules& rules) noexcept {
+    const Command command = head.command;
+    const std::uint64_t length = head.length;
+    std::uint16_t flags = head.flags;
+    if (rules.replies == ReplyStyle::extended) {
+        const bool may_have_payload = command == Command::write || command == Command::block_status;
+        const bool must_have_payload = command == Command::write;
+        if (head.has_payload ? !may_have_payload : must_have_payload) {
+            return Error::invalid;
+        }
+        flags &= static_cast<std::uint16_t>(~wire::kPayloadLength);
+    }
     if ((flags & ~allowed_flags(command, rules)) != 0) {
         return Error::invalid;
     }
-    const bool fits = Range::fits(header.offset, length, rules.size_bytes);
+    const bool fits = Range::fits(head.offset, length, rules.size_bytes);
     switch (command) {
         case Command::read:
             if (length > kMaxAcceptedPayloadBytes) {
@@ -60,15 +98,26 @@ Error validate(const wire::RequestHeader& header, const RequestRules& rules) noe
             return command == Command::write && length > kMaxAcceptedPayloadBytes ? Error::overflow
                                                                                   : Error::none;
         case Command::flush:
-            return header.offset == 0 && length == 0 ? Error::none : Error::invalid;
+            return head.offset == 0 && length == 0 ? Error::none : Error::invalid;
         case Command::cache:
             return fits && length > 0 ? Error::none : Error::invalid;
         case Command::block_status:
-            return rules.block_status && fits && length > 0 ? Error::none : Error::invalid;
+            if (head.has_payload) {
+                const bool right = length > sizeof(wire::BlockStatusPayload) &&
+                                   length <= kMaxBlockStatusPayloadBytes &&
+                                   length % sizeof(wire::Big32) == 0;
+                return rules.block_status && right ? Error::none : Error::invalid;
+            }
+            return validate_block_status({head.offset, length}, rules);
         case Command::disconnect:
             return Error::none;
     }
     return Error::invalid;
+}
+
+Error validate_block_status(Range range, const RequestRules& rules) noexcept {
+    const bool fits = Range::fits(range.offset, range.length, rules.size_bytes);
+    return rules.block_status && fits && !range.empty() ? Error::none : Error::invalid;
 }
 
 }  // namespace nbdm

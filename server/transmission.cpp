@@ -26,6 +26,7 @@ constexpr unsigned kRingEntries = 256;
 constexpr std::uint64_t kMinBytesForHoles = 32 << 10;
 // One block status answer; a client asks on from where it ended.
 constexpr std::size_t kMaxDescriptors = 4096;
+static_assert(Request::kMaxContexts > 2 * TrackerSet::kMaxTrackers);  // and base:allocation
 // A connection's failed requests that are logged one by one.
 constexpr int kMaxLoggedFailures = 20;
 
@@ -38,7 +39,7 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, std::strin
       peer_(std::move(peer)),
       rules_{.size_bytes = export_.size_bytes(),
              .read_only = session_.read_only,
-             .structured_replies = session_.structured_replies,
+             .replies = session_.replies,
              .block_status = !session_.contexts.empty()},
       own_fd_(export_.file().open_again()),
       buffers_(kMaxBufferBytes),
@@ -46,6 +47,7 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, std::strin
       wake_(ring_, thread),
       receiver_(ring_, fd),
       replies_(ring_, fd),
+      answer_(replies_, session_.replies),
       requests_(std::make_unique<std::array<Request, kMaxRequests>>()),
       lane_(export_.gate().attach(thread)) {
     free_requests_.reserve(kMaxRequests);
@@ -156,8 +158,8 @@ bool Transmission::take_payload() {
     const auto staged = receiver_.staged();
     const std::size_t count = std::min<std::uint64_t>(staged.size(), incoming_left_);
     if (incoming_refusal_ == Error::none && count > 0) {
-        std::memcpy(incoming_->buffer.data() + (incoming_->range.length - incoming_left_),
-                    staged.data(), count);
+        std::memcpy(incoming_->buffer.data() + (incoming_bytes_ - incoming_left_), staged.data(),
+                    count);
     }
     receiver_.consume(count);
     incoming_left_ -= count;
@@ -165,6 +167,9 @@ bool Transmission::take_payload() {
         return false;
     }
     Request& request = *std::exchange(incoming_, nullptr);
+    if (incoming_refusal_ == Error::none && request.command == Command::block_status) {
+        incoming_refusal_ = read_status_payload(request);
+    }
     if (incoming_refusal_ != Error::none) {
         reply_error(request, incoming_refusal_);
     } else {
@@ -177,23 +182,26 @@ void Transmission::receive_more() {
     if (state_ != State::active || receiver_.armed() || receiver_.ended()) {
         return;
     }
-    if (incoming_ == nullptr && receiver_.staged().size() >= sizeof(wire::RequestHeader)) {
+    if (incoming_ == nullptr &&
+        receiver_.staged().size() >= RequestHead::header_bytes(session_.replies)) {
         return;  // requests are waiting here for room
     }
     std::span<std::byte> payload;
     if (incoming_ != nullptr && incoming_refusal_ == Error::none) {
-        payload = {incoming_->buffer.data() + (incoming_->range.length - incoming_left_),
-                   incoming_left_};
+        payload = {incoming_->buffer.data() + (incoming_bytes_ - incoming_left_), incoming_left_};
     }
     receiver_.arm(payload);
 }
 
 Transmission::Parsed Transmission::parse_request() {
-    if (receiver_.staged().size() < sizeof(wire::RequestHeader)) {
+    const std::size_t header_bytes = RequestHead::header_bytes(session_.replies);
+    if (receiver_.staged().size() < header_bytes) {
         return Parsed::incomplete;
     }
-    const auto header = wire::load<wire::RequestHeader>(receiver_.staged());
-    if (header.magic != wire::kRequestMagic) {
+    const std::optional<RequestHead> head =
+        RequestHead::decode(receiver_.staged().first(header_bytes), session_.replies);
+    // No client has a reason for such a payload, and nobody would want to wait for its end.
+    if (!head || (head->has_payload && head->length > kMaxSkippedPayloadBytes)) {
         receiver_.consume(receiver_.staged().size());
         step_down(State::draining, DisconnectReason::protocol_error);
         return Parsed::incomplete;
@@ -201,27 +209,26 @@ Transmission::Parsed Transmission::parse_request() {
     if (free_requests_.empty()) {
         return Parsed::no_room;
     }
-    return accept_request(header);
+    return accept_request(*head);
 }
 
-std::size_t Transmission::memory_for(const wire::RequestHeader& header) noexcept {
-    switch (static_cast<Command>(std::uint16_t{header.command})) {
+std::size_t Transmission::memory_for(const RequestHead& head) noexcept {
+    switch (head.command) {
         case Command::read:
         case Command::write:
-            return header.length;
+            return head.length;
         case Command::block_status:
-            return kMaxDescriptors * sizeof(wire::BlockDescriptor);
+            return kMaxDescriptors * sizeof(wire::ExtendedBlockDescriptor);
         default:
             return 0;
     }
 }
 
-Transmission::Parsed Transmission::accept_request(const wire::RequestHeader& header) {
-    Error error = validate(header, rules_);
-    const auto command = static_cast<Command>(std::uint16_t{header.command});
+Transmission::Parsed Transmission::accept_request(const RequestHead& head) {
+    Error error = validate(head, rules_);
     Buffer buffer;
-    const std::size_t memory_bytes = memory_for(header);
-    if (error == Error::none && memory_bytes > 0) {
+    const std::size_t memory_bytes = error == Error::none ? memory_for(head) : 0;
+    if (memory_bytes > 0) {
         buffer = buffers_.lease(memory_bytes);
         if (!buffer && buffers_.leased_bytes() > 0) {
             return Parsed::no_room;
@@ -230,24 +237,26 @@ Transmission::Parsed Transmission::accept_request(const wire::RequestHeader& hea
             error = Error::no_memory;
         }
     }
-    receiver_.consume(sizeof(header));
-    if (command == Command::disconnect) {
+    receiver_.consume(RequestHead::header_bytes(session_.replies));
+    if (head.command == Command::disconnect) {
         step_down(State::draining, DisconnectReason::client_left);
         return Parsed::incomplete;
     }
     Request& request = *free_requests_.back();
     free_requests_.pop_back();
-    request.command = command;
-    request.flags = header.flags;
-    request.cookie = header.cookie;
-    request.range = {header.offset, header.length};
+    request.command = head.command;
+    request.flags = head.flags;
+    request.cookie = head.cookie;
+    request.range = {head.offset, head.length};
     request.buffer = std::move(buffer);
     request.extent_count = 0;
     request.next_extent = 0;
+    request.contexts.set();
     export_.counters.requests.fetch_add(1, std::memory_order_relaxed);
-    if (command == Command::write) {
+    if (head.has_payload) {
         incoming_ = &request;
-        incoming_left_ = header.length;
+        incoming_bytes_ = head.length;
+        incoming_left_ = head.length;
         incoming_refusal_ = error;
     } else if (error != Error::none) {
         reply_error(request, error);
@@ -286,7 +295,7 @@ void Transmission::start(Request& request) {
 
 void Transmission::start_read(Request& request) {
     const DiskFile& file = export_.file();
-    if (session_.structured_replies && !request.has(wire::kDf) &&
+    if (session_.replies != ReplyStyle::simple && !request.has(wire::kDf) &&
         request.range.length >= kMinBytesForHoles && file.may_have_holes()) {
         Range left = request.range;
         while (!left.empty() && request.extent_count < Request::kMaxExtents) {
@@ -430,43 +439,71 @@ void Transmission::finish(Request& request, int error) noexcept {
         reply_error(request, wire::error_from_errno(error));
     } else if (request.command == Command::read) {
         export_.counters.read_bytes.fetch_add(request.range.length, std::memory_order_relaxed);
-        reply_read(request);
+        answer_.read(request);
     } else {
         if (request.writes()) {
             export_.counters.written_bytes.fetch_add(request.range.length,
                                                      std::memory_order_relaxed);
         }
-        reply_done(request);
+        answer_.done(request);
     }
 }
 
+// The payload names the range and the contexts that are asked for, each once.
+Error Transmission::read_status_payload(Request& request) noexcept {
+    const std::span<const std::byte> payload(request.buffer.data(), incoming_bytes_);
+    request.range.length = wire::load<wire::BlockStatusPayload>(payload).length;
+    request.contexts.reset();
+    for (auto ids = payload.subspan(sizeof(wire::BlockStatusPayload)); !ids.empty();
+         ids = ids.subspan(sizeof(wire::Big32))) {
+        const auto wanted = wire::load<wire::Big32>(ids);
+        const auto found = std::find_if(session_.contexts.begin(), session_.contexts.end(),
+                                        [&](const auto& each) { return each.id == wanted; });
+        const auto place = static_cast<std::size_t>(found - session_.contexts.begin());
+        if (found == session_.contexts.end() || request.contexts.test(place)) {
+            return Error::invalid;
+        }
+        request.contexts.set(place);
+    }
+    return validate_block_status(request.range, rules_);
+}
+
 void Transmission::answer_block_status(Request& request) {
-    const std::size_t limit =
-        request.has(wire::kReqOne) ? 1 : kMaxDescriptors / session_.contexts.size();
-    std::byte* memory = request.buffer.data();
     for (std::size_t i = 0; i < session_.contexts.size(); ++i) {
         const MetaContext& context = session_.contexts[i];
-        if (!context.is_allocation() && !context.tracker.stands()) {
+        if (request.contexts.test(i) && !context.is_allocation() && !context.tracker.stands()) {
             reply_error(request, Error::invalid);
             return;
         }
     }
-    for (std::size_t i = 0; i < session_.contexts.size(); ++i) {
+    if (session_.replies == ReplyStyle::extended) {
+        describe_contexts<wire::ExtendedBlockDescriptor>(request);
+    } else {
+        describe_contexts<wire::BlockDescriptor>(request);
+    }
+}
+
+template <typename Descriptor>
+void Transmission::describe_contexts(Request& request) {
+    const std::size_t limit =
+        request.has(wire::kReqOne) ? 1 : kMaxDescriptors / session_.contexts.size();
+    // Descriptors are made of bytes: any memory is good for them.
+    std::span<Descriptor> free(reinterpret_cast<Descriptor*>(request.buffer.data()),
+                               kMaxDescriptors);
+    std::size_t last = session_.contexts.size() - 1;
+    while (!request.contexts.test(last)) {
+        --last;
+    }
+    for (std::size_t i = 0; i <= last; ++i) {
+        if (!request.contexts.test(i)) {
+            continue;
+        }
         const MetaContext& context = session_.contexts[i];
-        // Descriptors are made of bytes: any memory is good for them.
-        auto* into = reinterpret_cast<wire::BlockDescriptor*>(memory);
         const std::size_t count =
-            describe(export_, own_fd_.get(), context, request.range, {into, limit});
-        const std::size_t bytes = count * sizeof(wire::BlockDescriptor);
-        const bool last = i + 1 == session_.contexts.size();
-        wire::BlockStatusChunk chunk{};
-        chunk.header.flags = last ? wire::kChunkDone : std::uint16_t{0};
-        chunk.header.type = static_cast<std::uint16_t>(wire::Chunk::block_status);
-        chunk.header.cookie = request.cookie;
-        chunk.header.length = static_cast<std::uint32_t>(sizeof(chunk.context_id) + bytes);
-        chunk.context_id = context.id;
-        replies_.push(wire::bytes_of(chunk), {memory, bytes}, last ? &request : nullptr);
-        memory += bytes;
+            describe(export_, own_fd_.get(), context, request.range, free.first(limit));
+        answer_.block_status(request, context.id, std::span<const Descriptor>(free.first(count)),
+                             i == last);
+        free = free.subspan(count);
     }
 }
 
@@ -474,67 +511,12 @@ void Transmission::read_ahead(Request& request) {
     // Advice: the kernel may do it, now or later, or not at all.
     ::posix_fadvise(export_.file().fd(), static_cast<off_t>(request.range.offset),
                     static_cast<off_t>(request.range.length), POSIX_FADV_WILLNEED);
-    reply_done(request);
-}
-
-void Transmission::reply_done(Request& request) {
-    const wire::SimpleReply reply{.error = 0, .cookie = request.cookie};
-    replies_.push(wire::bytes_of(reply), {}, &request);
+    answer_.done(request);
 }
 
 void Transmission::reply_error(Request& request, Error error) {
     export_.counters.failed_requests.fetch_add(1, std::memory_order_relaxed);
-    const bool chunks = session_.structured_replies && (request.command == Command::read ||
-                                                        request.command == Command::block_status);
-    if (!chunks) {
-        const wire::SimpleReply reply{.error = static_cast<std::uint32_t>(error),
-                                      .cookie = request.cookie};
-        replies_.push(wire::bytes_of(reply), {}, &request);
-        return;
-    }
-    wire::ErrorChunk chunk{};
-    chunk.header.flags = wire::kChunkDone;
-    chunk.header.type = static_cast<std::uint16_t>(wire::Chunk::error);
-    chunk.header.cookie = request.cookie;
-    chunk.header.length = sizeof(chunk.error) + sizeof(chunk.message_bytes);
-    chunk.error = static_cast<std::uint32_t>(error);
-    replies_.push(wire::bytes_of(chunk), {}, &request);
-}
-
-void Transmission::reply_read(Request& request) {
-    if (!session_.structured_replies) {
-        const wire::SimpleReply reply{.error = 0, .cookie = request.cookie};
-        replies_.push(wire::bytes_of(reply), {request.buffer.data(), request.range.length},
-                      &request);
-        return;
-    }
-    for (std::size_t i = 0; i < request.extent_count; ++i) {
-        const FileExtent& extent = request.extents[i];
-        const bool last = i + 1 == request.extent_count;
-        const std::uint16_t flags = last ? wire::kChunkDone : std::uint16_t{0};
-        Request* last_of = last ? &request : nullptr;
-        if (extent.hole) {
-            wire::OffsetHoleChunk chunk{};
-            chunk.header.flags = flags;
-            chunk.header.type = static_cast<std::uint16_t>(wire::Chunk::offset_hole);
-            chunk.header.cookie = request.cookie;
-            chunk.header.length = sizeof(chunk.offset) + sizeof(chunk.hole_bytes);
-            chunk.offset = extent.range.offset;
-            chunk.hole_bytes = static_cast<std::uint32_t>(extent.range.length);
-            replies_.push(wire::bytes_of(chunk), {}, last_of);
-        } else {
-            wire::OffsetDataChunk chunk{};
-            chunk.header.flags = flags;
-            chunk.header.type = static_cast<std::uint16_t>(wire::Chunk::offset_data);
-            chunk.header.cookie = request.cookie;
-            chunk.header.length =
-                static_cast<std::uint32_t>(sizeof(chunk.offset) + extent.range.length);
-            chunk.offset = extent.range.offset;
-            const std::byte* data =
-                request.buffer.data() + (extent.range.offset - request.range.offset);
-            replies_.push(wire::bytes_of(chunk), {data, extent.range.length}, last_of);
-        }
-    }
+    answer_.error(request, error);
 }
 
 void Transmission::log_failure(const Request& request, int error) {

@@ -17,6 +17,7 @@
 #include "server/handshake.h"
 #include "server/receiver.h"
 #include "server/reply_queue.h"
+#include "server/reply_writer.h"
 #include "server/request.h"
 #include "server/request_limits.h"
 #include "server/socket_stream.h"
@@ -52,10 +53,10 @@ class Transmission {
     [[nodiscard]] bool process_received();
     enum class Parsed { request, incomplete, no_room };
     [[nodiscard]] Parsed parse_request();
-    [[nodiscard]] Parsed accept_request(const wire::RequestHeader& header);
+    [[nodiscard]] Parsed accept_request(const RequestHead& head);
     [[nodiscard]] bool take_payload();
     void receive_more();
-    [[nodiscard]] static std::size_t memory_for(const wire::RequestHeader& header) noexcept;
+    [[nodiscard]] static std::size_t memory_for(const RequestHead& head) noexcept;
 
     void start(Request& request);
     void start_read(Request& request);
@@ -65,13 +66,14 @@ class Transmission {
     [[nodiscard]] bool enter_and_write(Request& request);
     void write_alone(Request& request) noexcept;
     [[nodiscard]] bool needs_disk_alone(const Request& request) const noexcept;
+    [[nodiscard]] wire::Error read_status_payload(Request& request) noexcept;
     void answer_block_status(Request& request);
+    template <typename Descriptor>
+    void describe_contexts(Request& request);
     void read_ahead(Request& request);
 
     void finish(Request& request, int error) noexcept;
     void reply_error(Request& request, wire::Error error);
-    void reply_done(Request& request);
-    void reply_read(Request& request);
     void log_failure(const Request& request, int error);
     void release(Request& request) noexcept;
 
@@ -93,6 +95,7 @@ class Transmission {
     WakeOperation wake_;
     Receiver receiver_;
     ReplyQueue replies_;
+    ReplyWriter answer_;
     std::unique_ptr<std::array<Request, kMaxRequests>> requests_;
     std::vector<Request*> free_requests_;
 
@@ -101,9 +104,10 @@ class Transmission {
     std::deque<Request*> waiting_;
     std::size_t on_disk_ = 0;  // requests started and not finished
 
-    // A write whose payload is still coming, how much of it is, and why it will be refused, if it
+    // A request whose payload is still coming, how much of it is, and why it will be refused, if it
     // will: its payload is then dropped, so that the stream stays in step.
     Request* incoming_ = nullptr;
+    std::uint64_t incoming_bytes_ = 0;
     std::uint64_t incoming_left_ = 0;
     wire::Error incoming_refusal_ = wire::Error::none;
 

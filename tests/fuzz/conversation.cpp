@@ -13,6 +13,7 @@ namespace {
 
 using wire::Big16;
 using wire::Big32;
+using wire::Big64;
 using wire::Command;
 using wire::Option;
 
@@ -111,12 +112,17 @@ void append_any_option(Random& random, Bytes& to) {
     }
 }
 
-void append_handshake(Random& random, Bytes& to) {
+// Whether extended headers are asked for.
+bool append_handshake(Random& random, Bytes& to) {
+    const bool extended = one_in(random, 2);
     append(to, Big32(one_in(random, 30) ? static_cast<std::uint32_t>(random())
                                         : wire::kFixedNewstyle | wire::kNoZeroes));
     const std::string name = one_in(random, 8) ? export_name(random) : "disk";
     if (!one_in(random, 4)) {
         append_option(to, Option::structured_reply, {});
+    }
+    if (extended) {
+        append_option(to, Option::extended_headers, {});
     }
     if (one_in(random, 2)) {
         append_option(to, Option::set_meta_context, context_data(random, name));
@@ -131,6 +137,7 @@ void append_handshake(Random& random, Bytes& to) {
     } else {
         append_option(to, Option::go, go_data(random, name));
     }
+    return extended;
 }
 
 std::uint64_t edge(Random& random, std::uint64_t disk_bytes) {
@@ -149,7 +156,7 @@ std::uint64_t edge(Random& random, std::uint64_t disk_bytes) {
     return one_in(random, 6) ? one_of(random, edges) : pick(random, disk_bytes);
 }
 
-void append_request(Random& random, Bytes& to, std::uint64_t disk_bytes) {
+void append_request(Random& random, Bytes& to, std::uint64_t disk_bytes, bool extended) {
     const std::uint64_t command =
         one_in(random, 60) ? random() : (one_in(random, 60) ? 2 : pick(random, 8));
     const std::uint64_t offset = edge(random, disk_bytes);
@@ -159,6 +166,31 @@ void append_request(Random& random, Bytes& to, std::uint64_t disk_bytes) {
         flags = static_cast<std::uint16_t>(std::uint16_t{1} << pick(random, 6));
     }
     const bool flush = command == static_cast<std::uint64_t>(Command::flush);
+    if (extended) {
+        const bool write = command == static_cast<std::uint64_t>(Command::write);
+        Bytes payload;
+        if (command == static_cast<std::uint64_t>(Command::block_status) && one_in(random, 2)) {
+            append(payload, Big64(length));
+            for (std::uint64_t contexts = pick(random, 4); contexts > 0; --contexts) {
+                append(payload, Big32(static_cast<std::uint32_t>(pick(random, 4))));
+            }
+        } else if (write != one_in(random, 40)) {
+            payload.resize(std::min<std::uint64_t>(length, 2 * disk_bytes),
+                           static_cast<std::byte>(random()));
+        }
+        if (!payload.empty()) {
+            flags |= wire::kPayloadLength;
+            length = payload.size();
+        }
+        append(to, wire::ExtendedRequestHeader{.magic = wire::kExtendedRequestMagic,
+                                               .flags = flags,
+                                               .command = static_cast<std::uint16_t>(command),
+                                               .cookie = random(),
+                                               .offset = flush ? 0 : offset,
+                                               .length = flush ? 0 : length});
+        to.insert(to.end(), payload.begin(), payload.end());
+        return;
+    }
     append(to, wire::RequestHeader{.magic = wire::kRequestMagic,
                                    .flags = flags,
                                    .command = static_cast<std::uint16_t>(command),
@@ -216,9 +248,9 @@ bool one_in(Random& random, unsigned times) {
 
 Bytes make_conversation(Random& random, std::uint64_t disk_bytes) {
     Bytes bytes;
-    append_handshake(random, bytes);
+    const bool extended = append_handshake(random, bytes);
     for (std::uint64_t requests = pick(random, 40); requests > 0; --requests) {
-        append_request(random, bytes, disk_bytes);
+        append_request(random, bytes, disk_bytes, extended);
     }
     if (one_in(random, 2)) {
         damage(random, bytes);

@@ -34,10 +34,10 @@ def raw(server):
         yield connection
 
 
-@pytest.fixture
-def served(raw):
-    """In transmission, with structured replies."""
-    raw.negotiate_structured()
+@pytest.fixture(params=["structured", "extended"])
+def served(raw, request):
+    """In transmission, with replies in chunks."""
+    raw.negotiate_extended() if request.param == "extended" else raw.negotiate_structured()
     raw.go("d")
     return raw
 
@@ -78,7 +78,7 @@ def still_serves(server, disk):
 
 # --- Handshake ---
 
-@pytest.mark.parametrize("code", [0, 4, 11, 99, 0x7FFFFFFF, 0xFFFFFFFF])
+@pytest.mark.parametrize("code", [0, 4, 12, 99, 0x7FFFFFFF, 0xFFFFFFFF])
 @pytest.mark.parametrize("data", [b"", b"x" * 1000])
 def test_unknown_option_is_unsupported_and_the_handshake_goes_on(raw, code, data):
     assert raw.ask(code, data) == (wire.ERR_UNSUP, [])

@@ -10,17 +10,19 @@ OPTION_REPLY_MAGIC = 0x3E889045565A9
 REQUEST_MAGIC = 0x25609513
 SIMPLE_MAGIC = 0x67446698
 STRUCTURED_MAGIC = 0x668E33EF
+EXTENDED_REQUEST_MAGIC = 0x21E41C71
+EXTENDED_MAGIC = 0x6E8A278C
 
-EXPORT_NAME, ABORT, LIST, STARTTLS, INFO, GO, STRUCTURED, LIST_CONTEXT, SET_CONTEXT = (
-    1, 2, 3, 5, 6, 7, 8, 9, 10)
+EXPORT_NAME, ABORT, LIST, STARTTLS, INFO, GO, STRUCTURED, LIST_CONTEXT, SET_CONTEXT, EXTENDED = (
+    1, 2, 3, 5, 6, 7, 8, 9, 10, 11)
 ACK, SERVER, INFO_REPLY, CONTEXT_REPLY = 1, 2, 3, 4
-ERR_UNSUP, ERR_POLICY, ERR_INVALID, ERR_UNKNOWN, ERR_TOO_BIG = (
-    (1 << 31) | code for code in (1, 2, 3, 6, 9))
+ERR_UNSUP, ERR_POLICY, ERR_INVALID, ERR_UNKNOWN, ERR_TOO_BIG, ERR_EXTENDED_REQUIRED = (
+    (1 << 31) | code for code in (1, 2, 3, 6, 9, 10))
 
 READ, WRITE, DISC, FLUSH, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS = range(8)
-FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO = (1 << bit for bit in range(5))
+FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO, PAYLOAD = (1 << bit for bit in range(6))
 EPERM, EIO, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP = 1, 5, 22, 28, 75, 95
-CHUNK_DATA, CHUNK_HOLE, CHUNK_STATUS, CHUNK_ERROR = 1, 2, 5, (1 << 15) | 1
+CHUNK_DATA, CHUNK_HOLE, CHUNK_STATUS, CHUNK_EXTENDED_STATUS, CHUNK_ERROR = 1, 2, 5, 6, (1 << 15) | 1
 DONE = 1
 
 
@@ -35,7 +37,9 @@ class Wire:
             self.socket.settimeout(limit)
             self.socket.connect(str(server.socket))
         self.structured = False
+        self.extended = False
         self.cookie = 0
+        self.offsets = {}  # of requests with extended headers, which their replies repeat
         self.greeting = self.receive(18)
         assert self.greeting[:16] == b"NBDMAGICIHAVEOPT"
         if flags is not None:
@@ -104,6 +108,10 @@ class Wire:
         assert self.ask(STRUCTURED) == (ACK, [])
         self.structured = True
 
+    def negotiate_extended(self):
+        assert self.ask(EXTENDED) == (ACK, [])
+        self.structured = self.extended = True
+
     def set_contexts(self, name, *queries):
         """(kind of the last reply, {id: context})."""
         kind, replies = self.ask(SET_CONTEXT, context_data(name, *queries))
@@ -125,7 +133,12 @@ class Wire:
         if cookie is None:
             self.cookie += 1
             cookie = self.cookie
-        self.send(header(command, offset, length, flags, cookie) + data)
+        if self.extended:
+            flags |= PAYLOAD if data else 0
+            self.offsets[cookie] = offset
+            self.send(extended_header(command, offset, length, flags, cookie) + data)
+        else:
+            self.send(header(command, offset, length, flags, cookie) + data)
         return cookie
 
     def simple_reply(self):
@@ -136,13 +149,18 @@ class Wire:
 
     def chunk(self):
         """(flags, type, cookie, payload)."""
+        if self.extended:
+            magic, flags, kind, cookie, offset, length = struct.unpack(">IHHQQQ", self.receive(32))
+            assert magic == EXTENDED_MAGIC, f"{magic:#x}"
+            assert offset == self.offsets[cookie]
+            return flags, kind, cookie, self.receive(length)
         magic, flags, kind, cookie, length = struct.unpack(">IHHQI", self.receive(20))
         assert magic == STRUCTURED_MAGIC, f"{magic:#x}"
         return flags, kind, cookie, self.receive(length)
 
     def any_reply(self):
-        """(error, cookie) of a reply that carries no data, in either form."""
-        if self.socket.recv(4, socket.MSG_PEEK | socket.MSG_WAITALL) == struct.pack(
+        """(error, cookie) of a reply that carries no data, in whichever form."""
+        if not self.extended and self.socket.recv(4, socket.MSG_PEEK | socket.MSG_WAITALL) == struct.pack(
                 ">I", SIMPLE_MAGIC):
             return self.simple_reply()
         flags, kind, cookie, payload = self.chunk()
@@ -193,17 +211,32 @@ class Wire:
 
     def block_status(self, offset, length, flags=0):
         """{context id: [(length, status)]}, or the error as a number."""
-        cookie = self.request(BLOCK_STATUS, offset, length, flags)
-        if self.socket.recv(4, socket.MSG_PEEK | socket.MSG_WAITALL) == struct.pack(
+        return self.block_status_reply(self.request(BLOCK_STATUS, offset, length, flags))
+
+    def block_status_of(self, contexts, offset, length):
+        """The same for some contexts only, by their ids."""
+        payload = struct.pack(f">Q{len(contexts)}I", length, *contexts)
+        return self.block_status_reply(
+            self.request(BLOCK_STATUS, offset, len(payload), data=payload))
+
+    def block_status_reply(self, cookie):
+        if not self.extended and self.socket.recv(4, socket.MSG_PEEK | socket.MSG_WAITALL) == struct.pack(
                 ">I", SIMPLE_MAGIC):
             return self.simple_reply()[0]
         result = {}
         for kind, payload in self.chunks(cookie):
             if kind == CHUNK_ERROR:
                 return struct.unpack(">I", payload[:4])[0]
-            assert kind == CHUNK_STATUS
-            numbers = struct.unpack(f">{len(payload) // 4}I", payload)
-            result[numbers[0]] = list(zip(numbers[1::2], numbers[2::2]))
+            if self.extended:
+                assert kind == CHUNK_EXTENDED_STATUS
+                context, count = struct.unpack(">II", payload[:8])
+                assert len(payload) == 8 + 16 * count
+                numbers = struct.unpack(f">{2 * count}Q", payload[8:])
+            else:
+                assert kind == CHUNK_STATUS
+                context, *numbers = struct.unpack(f">{len(payload) // 4}I", payload)
+            assert context not in result
+            result[context] = list(zip(numbers[0::2], numbers[1::2]))
         return result
 
 
@@ -218,6 +251,10 @@ def go_data(name, *wanted):
 
 def context_data(name, *queries):
     return string(name) + struct.pack(">I", len(queries)) + b"".join(map(string, queries))
+
+
+def extended_header(command, offset=0, length=0, flags=0, cookie=0):
+    return struct.pack(">IHHQQQ", EXTENDED_REQUEST_MAGIC, flags, command, cookie, offset, length)
 
 
 def header(command, offset=0, length=0, flags=0, cookie=0):

@@ -25,8 +25,8 @@ TEST(NbdWire, StructuresHaveNoPadding) {
     EXPECT_EQ(sizeof(OptionReplyHeader), 20u);
     EXPECT_EQ(sizeof(InfoExport), 12u);
     EXPECT_EQ(sizeof(InfoBlockSize), 14u);
-    EXPECT_EQ(sizeof(OffsetHoleChunk), 32u);
-    EXPECT_EQ(sizeof(ErrorChunk), 26u);
+    EXPECT_EQ(sizeof(OffsetHoleFields), 12u);
+    EXPECT_EQ(sizeof(ErrorFields), 6u);
 }
 
 TEST(NbdWire, EveryErrnoHasAnErrorThatMayBeSent) {

@@ -17,7 +17,7 @@ struct Case {
     Command command;
     std::uint16_t flags;
     std::uint64_t offset;
-    std::uint32_t length;
+    std::uint64_t length;
     RequestRules rules;
     Error expected;
 };
@@ -25,7 +25,9 @@ struct Case {
 constexpr RequestRules kPlain{.size_bytes = 1 << 20};
 constexpr RequestRules kReadOnly{.size_bytes = 1 << 20, .read_only = true};
 constexpr RequestRules kStructured{
-    .size_bytes = 1 << 20, .structured_replies = true, .block_status = true};
+    .size_bytes = 1 << 20, .replies = ReplyStyle::structured, .block_status = true};
+constexpr RequestRules kExtended{
+    .size_bytes = std::uint64_t{1} << 40, .replies = ReplyStyle::extended, .block_status = true};
 constexpr RequestRules kHuge{.size_bytes = std::uint64_t{1} << 40};
 constexpr std::uint32_t kMiB = 1 << 20;
 
@@ -53,6 +55,28 @@ const Case kCases[] = {
     {"BlockStatusWithoutAContext", Command::block_status, 0, 0, 1, kPlain, Error::invalid},
     {"BlockStatus", Command::block_status, wire::kReqOne, 0, 1, kStructured, Error::none},
     {"BlockStatusOfNothing", Command::block_status, 0, 0, 0, kStructured, Error::invalid},
+    {"ExtendedWrite", Command::write, wire::kPayloadLength, 0, 1, kExtended, Error::none},
+    {"ExtendedWriteWithoutAPayload", Command::write, 0, 0, 1, kExtended, Error::invalid},
+    {"ExtendedReadWithAPayload", Command::read, wire::kPayloadLength, 0, 1, kExtended,
+     Error::invalid},
+    {"CompactWriteWithTheExtendedFlag", Command::write, wire::kPayloadLength, 0, 1, kPlain,
+     Error::invalid},
+    {"ExtendedZeroesBeyond32Bits", Command::write_zeroes, 0, 0, std::uint64_t{1} << 40, kExtended,
+     Error::none},
+    {"ExtendedTrimPastTheEnd", Command::trim, 0, 1, std::uint64_t{1} << 40, kExtended,
+     Error::invalid},
+    {"ExtendedReadBeyond32Bits", Command::read, 0, 0, std::uint64_t{1} << 33, kExtended,
+     Error::overflow},
+    {"ExtendedStatusBeyond32Bits", Command::block_status, 0, 0, std::uint64_t{1} << 40, kExtended,
+     Error::none},
+    {"StatusPayloadOfOneContext", Command::block_status, wire::kPayloadLength, 0, 12, kExtended,
+     Error::none},
+    {"StatusPayloadOfNoContext", Command::block_status, wire::kPayloadLength, 0, 8, kExtended,
+     Error::invalid},
+    {"StatusPayloadThatIsCut", Command::block_status, wire::kPayloadLength, 0, 13, kExtended,
+     Error::invalid},
+    {"StatusPayloadThatIsTooLong", Command::block_status, wire::kPayloadLength, 0, 8 + 65 * 4,
+     kExtended, Error::invalid},
     {"AnUnknownCommand", static_cast<Command>(42), 0, 0, 0, kPlain, Error::invalid},
 };
 
@@ -62,13 +86,40 @@ class Validate : public testing::TestWithParam<Case> {};
 
 TEST_P(Validate, AnswersAsTheSpecificationSays) {
     const Case& each = GetParam();
-    const wire::RequestHeader header{.magic = wire::kRequestMagic,
-                                     .flags = each.flags,
-                                     .command = static_cast<std::uint16_t>(each.command),
-                                     .cookie = 1,
-                                     .offset = each.offset,
-                                     .length = each.length};
-    EXPECT_EQ(validate(header, each.rules), each.expected);
+    const bool has_payload = each.rules.replies == ReplyStyle::extended
+                                 ? (each.flags & wire::kPayloadLength) != 0
+                                 : each.command == Command::write;
+    const RequestHead head{.command = each.command,
+                           .flags = each.flags,
+                           .cookie = 1,
+                           .offset = each.offset,
+                           .length = each.length,
+                           .has_payload = has_payload};
+    EXPECT_EQ(validate(head, each.rules), each.expected);
+}
+
+TEST(RequestHead, BothFormsSayTheSame) {
+    const wire::RequestHeader compact{.magic = wire::kRequestMagic,
+                                      .flags = wire::kFua,
+                                      .command = static_cast<std::uint16_t>(Command::write),
+                                      .cookie = 7,
+                                      .offset = 4096,
+                                      .length = 512};
+    const wire::ExtendedRequestHeader extended{
+        .magic = wire::kExtendedRequestMagic,
+        .flags = wire::kFua | wire::kPayloadLength,
+        .command = static_cast<std::uint16_t>(Command::write),
+        .cookie = 7,
+        .offset = 4096,
+        .length = 512};
+    const auto one = RequestHead::decode(wire::bytes_of(compact), ReplyStyle::structured);
+    const auto other = RequestHead::decode(wire::bytes_of(extended), ReplyStyle::extended);
+    ASSERT_TRUE(one && other);
+    EXPECT_EQ(one->cookie, other->cookie);
+    EXPECT_EQ(one->offset, other->offset);
+    EXPECT_EQ(one->length, other->length);
+    EXPECT_TRUE(one->has_payload && other->has_payload);
+    EXPECT_FALSE(RequestHead::decode(wire::bytes_of(extended), ReplyStyle::simple));
 }
 
 INSTANTIATE_TEST_SUITE_P(Requests, Validate, testing::ValuesIn(kCases),

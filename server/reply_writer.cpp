@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/reply_writer.h"
+
+#include <array>
+#include <cstring>
+#include <type_traits>
+
+namespace nbdm {
+
+using wire::Chunk;
+using wire::Command;
+using wire::Error;
+
+void ReplyWriter::simple(Request& request, Error error, std::span<const std::byte> data) {
+    const wire::SimpleReply reply{.error = static_cast<std::uint32_t>(error),
+                                  .cookie = request.cookie};
+    queue_.push(wire::bytes_of(reply), data, &request);
+}
+
+template <typename Fields>
+void ReplyWriter::chunk(Request& request, Chunk type, const Fields& fields,
+                        std::span<const std::byte> data, bool last) {
+    constexpr std::size_t kFieldBytes = std::is_empty_v<Fields> ? 0 : sizeof(Fields);
+    std::array<std::byte, ReplyQueue::kMaxHeaderBytes> bytes;
+    static_assert(sizeof(wire::ExtendedChunkHeader) + kFieldBytes <= bytes.size());
+    const std::uint16_t flags = last ? wire::kChunkDone : std::uint16_t{0};
+    const std::size_t payload_bytes = kFieldBytes + data.size();
+    std::size_t size = 0;
+    const auto append = [&](const auto& part, std::size_t part_bytes) {
+        std::memcpy(bytes.data() + size, &part, part_bytes);
+        size += part_bytes;
+    };
+    if (style_ == ReplyStyle::extended) {
+        append(wire::ExtendedChunkHeader{.flags = flags,
+                                         .type = static_cast<std::uint16_t>(type),
+                                         .cookie = request.cookie,
+                                         .offset = request.range.offset,
+                                         .length = payload_bytes},
+               sizeof(wire::ExtendedChunkHeader));
+    } else {
+        append(wire::ChunkHeader{.flags = flags,
+                                 .type = static_cast<std::uint16_t>(type),
+                                 .cookie = request.cookie,
+                                 .length = static_cast<std::uint32_t>(payload_bytes)},
+               sizeof(wire::ChunkHeader));
+    }
+    append(fields, kFieldBytes);
+    queue_.push(std::span(bytes).first(size), data, last ? &request : nullptr);
+}
+
+void ReplyWriter::done(Request& request) {
+    if (style_ == ReplyStyle::extended) {
+        chunk(request, Chunk::none, wire::NoFields{}, {}, true);
+    } else {
+        simple(request, Error::none, {});
+    }
+}
+
+void ReplyWriter::error(Request& request, Error error) {
+    const bool in_chunks =
+        style_ == ReplyStyle::extended ||
+        (style_ == ReplyStyle::structured &&
+         (request.command == Command::read || request.command == Command::block_status));
+    if (in_chunks) {
+        const wire::ErrorFields fields{.error = static_cast<std::uint32_t>(error),
+                                       .message_bytes = 0};
+        chunk(request, Chunk::error, fields, {}, true);
+    } else {
+        simple(request, error, {});
+    }
+}
+
+void ReplyWriter::read(Request& request) {
+    if (style_ == ReplyStyle::simple) {
+        simple(request, Error::none, {request.buffer.data(), request.range.length});
+        return;
+    }
+    for (std::size_t i = 0; i < request.extent_count; ++i) {
+        const FileExtent& extent = request.extents[i];
+        const bool last = i + 1 == request.extent_count;
+        if (extent.hole) {
+            const wire::OffsetHoleFields fields{
+                .offset = extent.range.offset,
+                .hole_bytes = static_cast<std::uint32_t>(extent.range.length)};
+            chunk(request, Chunk::offset_hole, fields, {}, last);
+        } else {
+            const std::byte* data =
+                request.buffer.data() + (extent.range.offset - request.range.offset);
+            chunk(request, Chunk::offset_data,
+                  wire::OffsetDataFields{.offset = extent.range.offset},
+                  {data, extent.range.length}, last);
+        }
+    }
+}
+
+void ReplyWriter::block_status(Request& request, std::uint32_t context_id,
+                               std::span<const wire::BlockDescriptor> descriptors, bool last) {
+    chunk(request, Chunk::block_status, wire::BlockStatusFields{.context_id = context_id},
+          std::as_bytes(descriptors), last);
+}
+
+void ReplyWriter::block_status(Request& request, std::uint32_t context_id,
+                               std::span<const wire::ExtendedBlockDescriptor> descriptors,
+                               bool last) {
+    const wire::ExtendedBlockStatusFields fields{
+        .context_id = context_id, .descriptors = static_cast<std::uint32_t>(descriptors.size())};
+    chunk(request, Chunk::extended_block_status, fields, std::as_bytes(descriptors), last);
+}
+
+}  // namespace nbdm
