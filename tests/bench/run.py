@@ -25,18 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 
 from harness import (CLIENT, GIB, MIB, Process, SERVER, World, allocated_bytes,  # noqa: E402
                      fio_writer, make_disk, same_content, wait_for)
-
-
-def cpu_seconds(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def random_file(path, size):
-    with open(path, "wb") as file:
-        for _ in range(size // MIB):
-            file.write(os.urandom(MIB))
-    return path
+from measure import cpu_seconds, random_file  # noqa: E402
 
 
 class Peer:
