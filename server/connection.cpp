@@ -50,11 +50,12 @@ void Connection::negotiate_and_serve() {
         expected ? log_debug(line) : log_warning(line);
         return;
     }
-    const Export& served = *session->served;
+    Export& served = *session->served;
     served_.store(&served, std::memory_order_release);
     const std::string who = "client " + options_.peer + " of export '" + served.name() + "'";
     log_info(who + " is connected" + (session->read_only ? ", read-only" : ""));
-    Transmission transmission(thread_, socket_.get(), std::move(*session), options_.peer);
+    Transmission transmission(thread_, socket_.get(), std::move(*session), options_.peer,
+                              statistics_);
     const DisconnectReason reason = transmission.run();
     log_info(who + " is disconnected: " + to_string(reason));
 }

@@ -41,9 +41,11 @@ class Connection {
     [[nodiscard]] int cpu() const noexcept { return options_.cpu; }
     [[nodiscard]] int tid() const noexcept { return thread_.tid(); }
     // Null while it negotiates.
-    [[nodiscard]] const Export* served() const noexcept {
+    [[nodiscard]] Export* served() const noexcept {
         return served_.load(std::memory_order_acquire);
     }
+    [[nodiscard]] const Statistics& statistics() const noexcept { return statistics_; }
+    [[nodiscard]] std::chrono::system_clock::time_point since() const noexcept { return since_; }
 
   private:
     void run() noexcept;
@@ -52,7 +54,9 @@ class Connection {
     const Options options_;
     const ExportTable& exports_;
     const UniqueFd socket_;
-    std::atomic<const Export*> served_{nullptr};
+    const std::chrono::system_clock::time_point since_ = std::chrono::system_clock::now();
+    std::atomic<Export*> served_{nullptr};
+    Statistics statistics_;
     std::atomic<bool> done_{false};
     IoThread thread_;  // last: joined before what it uses is gone
 };

@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "control/prometheus.h"
+#include "control/utc.h"
 #include "iothread/check.h"
+#include "server/metrics.h"
 
 namespace nbdm {
 
@@ -50,7 +52,7 @@ void ControlApi::handle(HttpRequest request) {
     const auto& path = request.path;
     const bool get = request.method == "GET";
     if (path.size() == 1 && path[0] == "metrics" && get) {
-        request.reply_text(200, PrometheusText::kContentType, metrics());
+        request.reply_text(200, PrometheusText::kContentType, metrics_text(server_));
         return;
     }
     if (path.size() == 2 && path[0] == "v1" && path[1] == "connections" && get) {
@@ -261,6 +263,8 @@ json ControlApi::describe(const Export& served) {
                             {"readers", each.readers},
                             {"exclusive", each.exclusive}});
     }
+    Statistics statistics;
+    server_.add_statistics(served, statistics);
     const int error = served.write_back_error();
     const char* state = served.gate().retired()          ? "retired"
                         : server_.hold_of(served).held() ? "held"
@@ -274,8 +278,8 @@ json ControlApi::describe(const Export& served) {
             {"uris", server_.uris(served)},
             {"trackers", trackers},
             {"connections", server_.connections_to(served)},
-            {"read_bytes", served.counters.read_bytes.load()},
-            {"written_bytes", served.counters.written_bytes.load()},
+            {"read_bytes", statistics.read_bytes()},
+            {"written_bytes", statistics.written_bytes()},
             {"write_error", error == 0 ? json() : json(error_text(error))}};
 }
 
@@ -283,46 +287,29 @@ json ControlApi::describe_connections() {
     json all = json::array();
     for (const Connection& each : server_.connections()) {
         const Export* served = each.served();
+        json requests = json::object();
+        json bytes = json::object();
+        for (std::size_t i = 0; i < Statistics::kCommands.size(); ++i) {
+            const Statistics::Requests& of = each.statistics().requests[i];
+            if (of.count.get() > 0) {
+                requests[std::string(Statistics::kCommands[i])] = of.count.get();
+            }
+            if (of.bytes.get() > 0) {
+                bytes[std::string(Statistics::kCommands[i])] = of.bytes.get();
+            }
+        }
         all.push_back({{"id", each.id()},
                        {"peer", each.peer()},
                        {"export", served != nullptr ? json(served->name()) : json()},
+                       {"tls", false},
                        {"thread", each.tid()},
-                       {"cpu", each.cpu() >= 0 ? json(each.cpu()) : json()}});
+                       {"cpu", each.cpu() >= 0 ? json(each.cpu()) : json()},
+                       {"since", utc_text(each.since())},
+                       {"in_flight", each.statistics().in_flight.get()},
+                       {"requests", requests},
+                       {"bytes", bytes}});
     }
     return {{"connections", all}};
-}
-
-std::string ControlApi::metrics() {
-    PrometheusText text;
-    const auto& exports = server_.exports().all();
-    text.gauge("nbd_mirror_connections", "Connected clients.");
-    text.sample({}, server_.connections().size());
-    const auto counters = [&](const char* name, const char* help, auto value) {
-        text.counter(name, help);
-        for (const auto& each : exports) {
-            text.sample({{"export", each->name()}}, value(*each));
-        }
-    };
-    counters("nbd_mirror_export_read_bytes_total", "Bytes read by clients.",
-             [](const Export& each) { return each.counters.read_bytes.load(); });
-    counters("nbd_mirror_export_written_bytes_total",
-             "Bytes written, zeroed or trimmed by clients.",
-             [](const Export& each) { return each.counters.written_bytes.load(); });
-    counters("nbd_mirror_export_requests_total", "Requests of clients.",
-             [](const Export& each) { return each.counters.requests.load(); });
-    counters("nbd_mirror_export_failed_requests_total", "Requests answered with an error.",
-             [](const Export& each) { return each.counters.failed_requests.load(); });
-    text.gauge("nbd_mirror_export_held", "1 while the export's writers are held.");
-    for (const auto& each : exports) {
-        text.sample({{"export", each->name()}}, server_.hold_of(*each).held() ? 1 : 0);
-    }
-    text.gauge("nbd_mirror_tracker_dirty_bytes", "Dirty bytes that are not frozen yet.");
-    for (const auto& each : exports) {
-        for (const TrackerStatus& tracker : each->trackers().status()) {
-            text.sample({{"export", each->name()}, {"tracker", tracker.name}}, tracker.dirty_bytes);
-        }
-    }
-    return text.text();
 }
 
 }  // namespace nbdm

@@ -26,7 +26,6 @@ class ControlApi {
     void retire(HttpRequest request, Export& served);
     [[nodiscard]] nlohmann::json describe(const Export& served);
     [[nodiscard]] nlohmann::json describe_connections();
-    [[nodiscard]] std::string metrics();
 
     Server& server_;
 };

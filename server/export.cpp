@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "control/durable_file.h"
+#include "control/log.h"
+#include "iothread/check.h"
 
 namespace nbdm {
 
@@ -23,7 +25,10 @@ Export::Export(ExportOptions options, int drained_fd)
 
 void Export::note_write_back_error(int error) noexcept {
     int none = 0;
-    write_back_error_.compare_exchange_strong(none, error, std::memory_order_acq_rel);
+    if (write_back_error_.compare_exchange_strong(none, error, std::memory_order_acq_rel)) {
+        log_error("export '" + name() + "': a data sync failed (" + error_text(error) +
+                  "), written data may be lost; from now on every flush fails");
+    }
 }
 
 Export& ExportTable::add(std::unique_ptr<Export> made) {

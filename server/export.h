@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "iothread/disk_file.h"
+#include "server/statistics.h"
 #include "server/tracker.h"
 #include "server/write_gate.h"
 
@@ -53,14 +54,8 @@ class Export {
         return write_back_error_.load(std::memory_order_acquire);
     }
 
-    // For reports.
-    struct Counters {
-        std::atomic<std::uint64_t> read_bytes{0};
-        std::atomic<std::uint64_t> written_bytes{0};
-        std::atomic<std::uint64_t> requests{0};
-        std::atomic<std::uint64_t> failed_requests{0};
-    };
-    Counters counters;
+    // Of connections that have ended. The main thread changes it.
+    Statistics past;
 
   private:
     const ExportOptions options_;

@@ -48,6 +48,7 @@ Hold::Begun Hold::begin(std::chrono::milliseconds lease, std::function<void(bool
     id_ = random_id();
     drained_ = false;
     on_drained_ = std::move(drained);
+    ++begun_count_;
     begun_ = Clock::now();
     arm(lease);
     export_.gate().hold();

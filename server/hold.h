@@ -55,6 +55,8 @@ class Hold {
 
     [[nodiscard]] bool held() const noexcept { return !id_.empty(); }
     [[nodiscard]] const std::string& id() const noexcept { return id_; }
+    // How often there was one.
+    [[nodiscard]] std::uint64_t begun() const noexcept { return begun_count_; }
     // Some write came back: looks whether it was the last.
     void check_drained();
 
@@ -69,6 +71,7 @@ class Hold {
     std::string id_;  // empty: not held
     bool drained_ = false;
     std::function<void(bool)> on_drained_;
+    std::uint64_t begun_count_ = 0;
     Clock::time_point begun_;
     Clock::time_point lease_end_;
 };

@@ -2,8 +2,6 @@
 #include "server/ownership.h"
 
 #include <chrono>
-#include <cstdio>
-#include <ctime>
 #include <filesystem>
 #include <stdexcept>
 #include <unistd.h>
@@ -12,6 +10,7 @@
 
 #include "control/durable_file.h"
 #include "control/runtime_paths.h"
+#include "control/utc.h"
 #include "iothread/check.h"
 
 namespace nbdm {
@@ -19,15 +18,6 @@ namespace nbdm {
 namespace {
 
 using nlohmann::json;
-
-std::string utc(const char* format, std::chrono::system_clock::time_point when) {
-    const std::time_t seconds = std::chrono::system_clock::to_time_t(when);
-    std::tm parts{};
-    ::gmtime_r(&seconds, &parts);
-    char text[32];
-    std::strftime(text, sizeof(text), format, &parts);
-    return text;
-}
 
 MoveRecord read_record(const std::string& path) {
     const json stored = json::parse(read_file(path).value_or(""), nullptr, false);
@@ -61,17 +51,14 @@ void OwnershipRecords::record_move(const Export& moved, const std::string& moved
     ensure_directory(directory_, 0700);
     const DiskIdentity disk = DiskIdentity::of(moved.file());
     const auto now = std::chrono::system_clock::now();
-    const json record = {{"export", moved.name()},
-                         {"path", disk.path},
-                         {"storage", disk.storage},
-                         {"born_at_ns", disk.born_at_ns},
-                         {"moved_to", moved_to},
-                         {"job", job},
-                         {"moved_at", utc("%Y-%m-%dT%H:%M:%SZ", now)}};
+    const json record = {{"export", moved.name()},   {"path", disk.path},
+                         {"storage", disk.storage},  {"born_at_ns", disk.born_at_ns},
+                         {"moved_to", moved_to},     {"job", job},
+                         {"moved_at", utc_text(now)}};
     // Found by what is in it; the name is for people, and of no other record.
     const auto fraction = now.time_since_epoch() % std::chrono::seconds(1);
-    const std::string path =
-        directory_ + "/" + utc("%Y%m%dT%H%M%S.", now) + std::to_string(fraction.count()) + ".json";
+    const std::string path = directory_ + "/" + utc_text(now, "%Y%m%dT%H%M%S.") +
+                             std::to_string(fraction.count()) + ".json";
     try {
         write_file_durably(path, record.dump(2) + "\n");
     } catch (const std::system_error&) {

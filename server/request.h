@@ -3,6 +3,7 @@
 
 #include <array>
 #include <bitset>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -57,6 +58,7 @@ class Request final : public DiskOperation {
     std::uint64_t cookie = 0;
     Range range;
     Buffer buffer;
+    std::chrono::steady_clock::time_point arrived;
 
     // Of a read that is answered with holes: its stretches, and the next one to read.
     std::array<FileExtent, kMaxExtents> extents;

@@ -194,7 +194,15 @@ void Server::accepted(UniqueFd socket, std::string peer) {
 void Server::reap() {
     std::uint64_t count = 0;
     [[maybe_unused]] const ssize_t got = ::read(done_fd_.get(), &count, sizeof(count));
-    connections_.remove_if([](const Connection& each) { return each.done(); });
+    connections_.remove_if([](const Connection& each) {
+        if (!each.done()) {
+            return false;
+        }
+        if (each.served() != nullptr) {
+            each.served()->past.add(each.statistics());
+        }
+        return true;
+    });
     if (draining_ && connections_.empty()) {
         event_base_loopbreak(base_);
     }
@@ -250,6 +258,15 @@ std::size_t Server::connections_to(const Export& served) const {
     return static_cast<std::size_t>(
         std::count_if(connections_.begin(), connections_.end(),
                       [&](const Connection& each) { return each.served() == &served; }));
+}
+
+void Server::add_statistics(const Export& served, Statistics& sum) const {
+    sum.add(served.past);
+    for (const Connection& each : connections_) {
+        if (each.served() == &served) {
+            sum.add(each.statistics());
+        }
+    }
 }
 
 Hold& Server::hold_of(const Export& served) {

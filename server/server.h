@@ -58,6 +58,8 @@ class Server {
     [[nodiscard]] const std::list<Connection>& connections() const noexcept { return connections_; }
     [[nodiscard]] std::vector<std::string> uris(const Export& served) const;
     [[nodiscard]] std::size_t connections_to(const Export& served) const;
+    // Adds everything that was asked of the export, on all connections ever made to it, to `sum`.
+    void add_statistics(const Export& served, Statistics& sum) const;
 
     // One for each export.
     [[nodiscard]] Hold& hold_of(const Export& served);

@@ -32,11 +32,13 @@ constexpr int kMaxLoggedFailures = 20;
 
 }  // namespace
 
-Transmission::Transmission(IoThread& thread, int fd, Session session, std::string peer)
+Transmission::Transmission(IoThread& thread, int fd, Session session, std::string peer,
+                           Statistics& statistics)
     : thread_(thread),
       session_(std::move(session)),
       export_(*session_.served),
       peer_(std::move(peer)),
+      statistics_(statistics),
       rules_{.size_bytes = export_.size_bytes(),
              .read_only = session_.read_only,
              .replies = session_.replies,
@@ -64,9 +66,11 @@ Transmission::~Transmission() {
 
 DisconnectReason Transmission::run() {
     while (state_ > State::closing) {
+        now_ = Clock::now();
         const bool blocked = process_received();
         start_waiting();
         const std::size_t free_before = free_requests_.size();
+        now_ = Clock::now();
         if (!replies_.send()) {
             step_down(State::closing, DisconnectReason::connection_lost);
             break;
@@ -83,6 +87,7 @@ DisconnectReason Transmission::run() {
             step_down(State::closing, reason_);
             break;
         }
+        statistics_.in_flight.set(kMaxRequests - free_requests_.size());
         receive_more();
         // What was sent has made room for requests that are already here.
         const bool go_on = blocked && free_requests_.size() > free_before;
@@ -252,7 +257,8 @@ Transmission::Parsed Transmission::accept_request(const RequestHead& head) {
     request.extent_count = 0;
     request.next_extent = 0;
     request.contexts.set();
-    export_.counters.requests.fetch_add(1, std::memory_order_relaxed);
+    request.arrived = now_;
+    statistics_.arrived(head.command);
     if (head.has_payload) {
         incoming_ = &request;
         incoming_bytes_ = head.length;
@@ -438,13 +444,10 @@ void Transmission::finish(Request& request, int error) noexcept {
         log_failure(request, error);
         reply_error(request, wire::error_from_errno(error));
     } else if (request.command == Command::read) {
-        export_.counters.read_bytes.fetch_add(request.range.length, std::memory_order_relaxed);
+        statistics_.succeeded(request.command, request.range.length);
         answer_.read(request);
     } else {
-        if (request.writes()) {
-            export_.counters.written_bytes.fetch_add(request.range.length,
-                                                     std::memory_order_relaxed);
-        }
+        statistics_.succeeded(request.command, request.range.length);
         answer_.done(request);
     }
 }
@@ -515,7 +518,7 @@ void Transmission::read_ahead(Request& request) {
 }
 
 void Transmission::reply_error(Request& request, Error error) {
-    export_.counters.failed_requests.fetch_add(1, std::memory_order_relaxed);
+    statistics_.failed(error);
     answer_.error(request, error);
 }
 
@@ -535,6 +538,7 @@ void Transmission::log_failure(const Request& request, int error) {
 }
 
 void Transmission::replied(Request& request) noexcept {
+    statistics_.answered(request.command, now_ - request.arrived);
     release(request);
 }
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <array>
-#include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -30,10 +30,11 @@ namespace nbdm {
 // State only falls: active (serving) > draining (nothing more is received; what was is finished
 // and answered) > closing (nothing is sent; the kernel finishes what it has) > closed.
 //
-// Threads: everything on the connection's iothread, the ring's. The counters may be read anywhere.
+// Threads: everything on the connection's iothread, the ring's.
 class Transmission {
   public:
-    Transmission(IoThread& thread, int fd, Session session, std::string peer);
+    Transmission(IoThread& thread, int fd, Session session, std::string peer,
+                 Statistics& statistics);
     Transmission(const Transmission&) = delete;
     Transmission& operator=(const Transmission&) = delete;
     ~Transmission();
@@ -46,6 +47,7 @@ class Transmission {
     void replied(Request& request) noexcept;
 
   private:
+    using Clock = std::chrono::steady_clock;
     enum class State { closed, closing, draining, active };
     void step_down(State state, DisconnectReason reason) noexcept;
 
@@ -85,6 +87,7 @@ class Transmission {
     const Session session_;
     Export& export_;
     const std::string peer_;
+    Statistics& statistics_;
     const RequestRules rules_;
     // The disk once more, opened by this connection: for extents and data syncs.
     const UniqueFd own_fd_;
@@ -111,6 +114,8 @@ class Transmission {
     std::uint64_t incoming_left_ = 0;
     wire::Error incoming_refusal_ = wire::Error::none;
 
+    // Read twice in each round: when what it parses has arrived, when what it sends is ready.
+    Clock::time_point now_;
     State state_ = State::active;
     DisconnectReason reason_ = DisconnectReason::connection_lost;
     int logged_failures_ = 0;

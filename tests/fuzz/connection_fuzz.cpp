@@ -121,11 +121,20 @@ class Fuzz {
             speak(client.get(), conversation, random);
             std::uint64_t count = 0;
             check_errno(static_cast<int>(::read(done_.get(), &count, sizeof(count))), "eventfd");
+            if (connection.served() == served_) {
+                served_->past.add(connection.statistics());
+            }
         }
         check(before);
     }
 
-    [[nodiscard]] std::uint64_t requests() const { return served_->counters.requests.load(); }
+    [[nodiscard]] std::uint64_t requests() const {
+        std::uint64_t sum = 0;
+        for (const auto& each : served_->past.requests) {
+            sum += each.count.get();
+        }
+        return sum;
+    }
 
   private:
     void check(const Bytes& before) {

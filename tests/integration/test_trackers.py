@@ -242,9 +242,33 @@ def test_metrics_and_connections_tell_what_is_there(server):
     handle.pwrite(b"x" * 4096, 0)
     status, text = server.ask("GET", "/metrics")
     assert status == 200
-    assert 'nbd_mirror_export_written_bytes_total{export="d"} 4096' in text
-    connections = server.ask("GET", "/v1/connections")[1]["connections"]
-    assert [each["export"] for each in connections] == ["d"]
-    assert f"nbd-{connections[0]['id']}" in server.cpu_threads()
+    assert 'nbd_mirror_request_bytes_total{export="d",command="write"} 4096' in text
+    # Counted when the reply has been given to the socket, which the client may be quicker than.
+    wait_for(lambda: 'nbd_mirror_request_seconds_count{export="d",command="write"} 1'
+             in server.ask("GET", "/metrics")[1])
+    with pytest.raises(nbd.Error):
+        handle.set_strict_mode(0)
+        handle.pwrite(b"x" * 512, 16 * MIB)
+    tracker(server, "t", "PUT", {})
+    handle.pwrite(b"x" * 512, 0)
+    hold(server)
+    text = server.ask("GET", "/metrics")[1]
+    for line in ('nbd_mirror_errors_total{export="d",error="ENOSPC"} 1',
+                 'nbd_mirror_requests_total{export="d",command="write"} 3',
+                 'nbd_mirror_tracker_dirty_bytes{export="d",tracker="t"} 65536',
+                 'nbd_mirror_holds_total{export="d"} 1',
+                 'nbd_mirror_export_held{export="d"} 1',
+                 'nbd_mirror_export_write_error{export="d"} 0'):
+        assert line in text.splitlines()
+    [connection] = server.ask("GET", "/v1/connections")[1]["connections"]
+    assert connection["export"] == "d" and connection["tls"] is False
+    assert connection["requests"] == {"write": 3} and connection["bytes"] == {"write": 4608}
+    assert connection["in_flight"] <= 1 and connection["cpu"] is None
+    assert f"nbd-{connection['id']}" in server.cpu_threads()
+    assert connection["since"].endswith("Z")
+    # What a connection did is not forgotten when it ends.
+    handle.shutdown()
+    wait_for(lambda: server.ask("GET", "/v1/connections")[1]["connections"] == [])
+    assert server.export("d")["written_bytes"] == 4608
     for path in ("/", "/v1", "/v1/nothing", "/v1/exports/d/x/y"):
         assert server.ask("GET", path)[0] == 404
