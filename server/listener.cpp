@@ -33,6 +33,31 @@ void set_option(int fd, int level, int name, int value) {
     ::setsockopt(fd, level, name, &value, sizeof(value));
 }
 
+// Of a socket that is bound or about to be.
+sockaddr_storage bound_address(int fd, socklen_t& length) {
+    sockaddr_storage bound{};
+    length = sizeof(bound);
+    check_errno(::getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &length),
+                "cannot learn the address of a listening socket");
+    return bound;
+}
+
+// A Unix socket's path; anything else is known by the sockets themselves.
+ListenAddress address_of(int fd) {
+    socklen_t length = 0;
+    const sockaddr_storage bound = bound_address(fd, length);
+    ListenAddress address;
+    if (bound.ss_family == AF_UNIX) {
+        address.path =
+            static_cast<const char*>(reinterpret_cast<const sockaddr_un&>(bound).sun_path);
+        if (address.path.empty()) {
+            throw std::runtime_error(
+                "a Unix socket that the service manager has opened has no path");
+        }
+    }
+    return address;
+}
+
 std::string describe(const sockaddr* address, socklen_t length) {
     std::array<char, NI_MAXHOST> host{};
     std::array<char, NI_MAXSERV> port{};
@@ -72,12 +97,21 @@ std::string ListenAddress::to_string() const {
     return path.empty() ? "tcp:" + host + ":" + port : "unix:" + path;
 }
 
-Listener::Listener(event_base* base, ListenAddress address, Accepted accepted)
+Listener::Listener(Accepted accepted, ListenAddress address, event_base* base)
     : address_(std::move(address)),
       accepted_(std::move(accepted)),
       resume_(evtimer_new(
           base, [](evutil_socket_t, short, void* self) { static_cast<Listener*>(self)->resume(); },
-          this)) {
+          this)) {}
+
+Listener::Listener(event_base* base, UniqueFd listening, Accepted accepted)
+    : Listener(std::move(accepted), address_of(listening.get()), base) {
+    evutil_make_socket_nonblocking(listening.get());
+    add(base, std::move(listening));
+}
+
+Listener::Listener(event_base* base, ListenAddress address, Accepted accepted)
+    : Listener(std::move(accepted), std::move(address), base) {
     if (address_.path.empty()) {
         listen_tcp(base);
     } else {
@@ -135,11 +169,6 @@ void Listener::listen_tcp(event_base* base) {
             continue;
         }
         check_errno(::listen(socket.get(), kBacklog), what);
-        sockaddr_storage bound{};
-        socklen_t length = sizeof(bound);
-        check_errno(::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&bound), &length),
-                    what);
-        bound_.push_back(describe(reinterpret_cast<sockaddr*>(&bound), length));
         add(base, std::move(socket));
     }
     if (error == EADDRINUSE || listeners_.empty()) {
@@ -148,6 +177,11 @@ void Listener::listen_tcp(event_base* base) {
 }
 
 void Listener::add(event_base* base, UniqueFd socket) {
+    if (address_.path.empty()) {
+        socklen_t length = 0;
+        const sockaddr_storage bound = bound_address(socket.get(), length);
+        bound_.push_back(describe(reinterpret_cast<const sockaddr*>(&bound), length));
+    }
     evconnlistener* made = evconnlistener_new(
         base,
         [](evconnlistener*, evutil_socket_t fd, sockaddr* peer, int, void* self) {

@@ -26,8 +26,8 @@ struct ListenAddress {
     [[nodiscard]] std::string to_string() const;
 };
 
-// The sockets of one listen address. Accepted sockets are blocking, close-on-exec and set up for
-// requests and replies (no Nagle, keep-alive).
+// The sockets of one listen address, or one that the service manager has opened. Accepted sockets
+// are blocking, close-on-exec and set up for requests and replies (no Nagle, keep-alive).
 //
 // Threads: the main thread. Fails: the constructor throws std::system_error that names the
 //          address. A Unix socket left by a server that died is replaced, one that answers is not;
@@ -37,6 +37,8 @@ class Listener {
     using Accepted = std::function<void(UniqueFd socket, std::string peer)>;
 
     Listener(event_base* base, ListenAddress address, Accepted accepted);
+    // A socket that listens already; whoever opened it removes its file.
+    Listener(event_base* base, UniqueFd listening, Accepted accepted);
     Listener(const Listener&) = delete;
     Listener& operator=(const Listener&) = delete;
     ~Listener();
@@ -51,6 +53,7 @@ class Listener {
     struct ListenerFree {
         void operator()(evconnlistener* listener) const noexcept { evconnlistener_free(listener); }
     };
+    Listener(Accepted accepted, ListenAddress address, event_base* base);
     void listen_unix(event_base* base);
     void listen_tcp(event_base* base);
     void add(event_base* base, UniqueFd socket);

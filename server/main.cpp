@@ -3,12 +3,12 @@
 #include <array>
 #include <csignal>
 #include <exception>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <stdexcept>
 
 #include <event2/event.h>
-#include <systemd/sd-daemon.h>
 
 #include "control/event.h"
 #include "control/http_server.h"
@@ -17,6 +17,7 @@
 #include "server/control_api.h"
 #include "server/options.h"
 #include "server/server.h"
+#include "server/service_notifier.h"
 
 namespace {
 
@@ -35,7 +36,16 @@ void serve(CommandLine options) {
     if (control_path == default_server_socket()) {
         ensure_directory(directory_of(control_path), 0755);
     }
-    Server server(base.get(), std::move(options.server));
+    std::vector<UniqueFd> inherited = inherited_sockets();
+    if (options.server.listen.empty() && inherited.empty()) {
+        options.server.listen.push_back(ListenAddress::parse("tcp:localhost:10809"));
+    }
+    Server server(base.get(), std::move(options.server), std::move(inherited));
+    ServiceNotifier notifier(base.get(), [&] { return server.status(); });
+    std::function<void()> stop = [&] {
+        server.drain();
+        notifier.stopping();
+    };
     ControlApi api(server);
     const HttpServer control(base.get(), control_path,
                              [&](HttpRequest request) { api.handle(std::move(request)); });
@@ -45,15 +55,14 @@ void serve(CommandLine options) {
         signals[i].reset(evsignal_new(
             base.get(), stops[i],
             [](evutil_socket_t, short, void* self) {
-                sd_notify(0, "STOPPING=1");
-                static_cast<Server*>(self)->drain();
+                (*static_cast<std::function<void()>*>(self))();
             },
-            &server));
+            &stop));
         event_add(signals[i].get(), nullptr);
     }
     server.take_ownership();
     server.announce();
-    sd_notify(0, "READY=1");
+    notifier.ready();
     event_base_dispatch(base.get());
 }
 

@@ -137,9 +137,6 @@ CommandLine validated(const RawOptions& raw) {
     for (const std::string& text : raw.listen) {
         server.listen.push_back(ListenAddress::parse(text));
     }
-    if (server.listen.empty()) {
-        server.listen.push_back(ListenAddress::parse("tcp:localhost:10809"));
-    }
     for (const std::string& name : raw.take_ownership) {
         if (names.count(name) == 0) {
             throw std::invalid_argument("--take-ownership '" + name + "': no such export");

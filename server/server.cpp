@@ -56,7 +56,7 @@ UniqueFd make_eventfd() {
 
 }  // namespace
 
-Server::Server(event_base* base, ServerOptions options)
+Server::Server(event_base* base, ServerOptions options, std::vector<UniqueFd> inherited)
     : base_(base),
       options_(std::move(options)),
       ownership_(options_.state_dir),
@@ -82,11 +82,14 @@ Server::Server(event_base* base, ServerOptions options)
           [](evutil_socket_t, short, void* self) { static_cast<Server*>(self)->reap(); });
     watch(drained_fd_.get(),
           [](evutil_socket_t, short, void* self) { static_cast<Server*>(self)->check_holds(); });
+    const auto accept = [this](UniqueFd socket, std::string peer) {
+        accepted(std::move(socket), std::move(peer));
+    };
+    for (UniqueFd& socket : inherited) {
+        listeners_.push_back(std::make_unique<Listener>(base_, std::move(socket), accept));
+    }
     for (const ListenAddress& address : options_.listen) {
-        listeners_.push_back(
-            std::make_unique<Listener>(base_, address, [this](UniqueFd socket, std::string peer) {
-                accepted(std::move(socket), std::move(peer));
-            }));
+        listeners_.push_back(std::make_unique<Listener>(base_, address, accept));
     }
 }
 
@@ -252,6 +255,15 @@ std::vector<std::string> Server::uris(const Export& served) const {
         result.insert(result.end(), some.begin(), some.end());
     }
     return result;
+}
+
+std::string Server::status() const {
+    const auto count = [](std::size_t number, const std::string& what) {
+        return std::to_string(number) + " " + what + (number == 1 ? "" : "s");
+    };
+    const std::string clients = count(connections_.size(), "client");
+    return draining_ ? "stopping, draining " + clients
+                     : "serving " + count(exports_.all().size(), "export") + " to " + clients;
 }
 
 std::size_t Server::connections_to(const Export& served) const {

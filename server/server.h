@@ -24,7 +24,7 @@ namespace nbdm {
 
 // What the command line says of the server as a whole.
 struct ServerOptions {
-    std::vector<ListenAddress> listen;
+    std::vector<ListenAddress> listen;  // empty: the default, where no socket is inherited
     std::vector<ExportOptions> exports;
     std::vector<std::string> take_ownership;  // export names
     std::vector<int> cpus;                    // iothreads are pinned to them in turn; empty: not
@@ -40,7 +40,8 @@ struct ServerOptions {
 // Threads: the main thread only. Fails: the constructor throws; a sentence says what and why.
 class Server {
   public:
-    Server(event_base* base, ServerOptions options);
+    // `inherited`: sockets that listen already.
+    Server(event_base* base, ServerOptions options, std::vector<UniqueFd> inherited);
     Server(const Server&) = delete;
     Server& operator=(const Server&) = delete;
     ~Server();
@@ -57,6 +58,8 @@ class Server {
     [[nodiscard]] ExportTable& exports() noexcept { return exports_; }
     [[nodiscard]] const std::list<Connection>& connections() const noexcept { return connections_; }
     [[nodiscard]] std::vector<std::string> uris(const Export& served) const;
+    // For people: what it does at the moment.
+    [[nodiscard]] std::string status() const;
     [[nodiscard]] std::size_t connections_to(const Export& served) const;
     // Adds everything that was asked of the export, on all connections ever made to it, to `sum`.
     void add_statistics(const Export& served, Statistics& sum) const;
