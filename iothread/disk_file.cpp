@@ -130,14 +130,11 @@ void DiskFile::learn_storage() {
     std::uint32_t sector_bytes = 512;
     if (is_block_device_) {
         int logical = 0;
-        check_errno(::ioctl(fd_.get(), BLKGETSIZE64, &size_bytes_),
-                    "cannot learn the size of '" + path_ + "'");
         check_errno(::ioctl(fd_.get(), BLKSSZGET, &logical),
                     "cannot learn the sector size of '" + path_ + "'");
         sector_bytes = static_cast<std::uint32_t>(logical);
         zeroing_alignment_ = sector_bytes;
     } else {
-        size_bytes_ = static_cast<std::uint64_t>(status.st_size);
         preferred_bytes_ = static_cast<std::uint32_t>(std::max<long>(status.st_blksize, 4096));
         struct statfs filesystem {};
         memory_backed_ = ::fstatfs(fd_.get(), &filesystem) == 0 && filesystem.f_type == TMPFS_MAGIC;
@@ -153,6 +150,19 @@ void DiskFile::learn_storage() {
 #endif
     }
     request_alignment_ = direct_ ? sector_bytes : 1;
+    size_bytes_ = stored_bytes();
+}
+
+std::uint64_t DiskFile::stored_bytes() const {
+    const std::string what = "cannot learn the size of '" + path_ + "'";
+    if (is_block_device_) {
+        std::uint64_t bytes = 0;
+        check_errno(::ioctl(fd_.get(), BLKGETSIZE64, &bytes), what);
+        return bytes;
+    }
+    struct stat status {};
+    check_errno(::fstat(fd_.get(), &status), what);
+    return static_cast<std::uint64_t>(status.st_size);
 }
 
 void DiskFile::lock(bool others_may_write) const {
@@ -186,7 +196,7 @@ FileExtent DiskFile::next_extent(int fd, Range within) const noexcept {
         // what is missing does not read as zero, it does not read.
         struct stat status {};
         const bool whole = errno == ENXIO && ::fstat(fd, &status) == 0 &&
-                           static_cast<std::uint64_t>(status.st_size) >= size_bytes_;
+                           static_cast<std::uint64_t>(status.st_size) >= size_bytes();
         return whole ? FileExtent{within, true} : all_data;
     }
     if (data > begin) {
@@ -203,7 +213,7 @@ bool DiskFile::may_have_holes() const noexcept {
     struct stat status {};
     constexpr std::uint64_t kStatBlockBytes = 512;
     return !is_block_device_ && ::fstat(fd_.get(), &status) == 0 &&
-           static_cast<std::uint64_t>(status.st_blocks) * kStatBlockBytes < size_bytes_;
+           static_cast<std::uint64_t>(status.st_blocks) * kStatBlockBytes < size_bytes();
 }
 
 int DiskFile::read_unaligned(Range range, std::byte* into) const {
@@ -214,7 +224,7 @@ int DiskFile::read_unaligned(Range range, std::byte* into) const {
         return ENOMEM;
     }
     const int error = read_blocks(
-        fd_.get(), blocks, std::min(blocks.end(), size_bytes_) - blocks.offset, memory.get());
+        fd_.get(), blocks, std::min(blocks.end(), size_bytes()) - blocks.offset, memory.get());
     if (error == 0) {
         std::memcpy(into, memory.get() + (range.offset - blocks.offset), range.length);
     }
@@ -233,7 +243,7 @@ int DiskFile::write_unaligned(Range range, const std::byte* from) const {
         const Range part = Range::from_to(range.offset, end);
         const Range blocks = Range::from_to(begin, align_up(end, request_alignment_));
         std::memset(memory.get(), 0, blocks.length);
-        const Range stored = Range::from_to(begin, std::min(blocks.end(), size_bytes_));
+        const Range stored = Range::from_to(begin, std::min(blocks.end(), size_bytes()));
         if (int error = read_blocks(fd_.get(), blocks, stored.length, memory.get()); error != 0) {
             return error;
         }
@@ -244,7 +254,7 @@ int DiskFile::write_unaligned(Range range, const std::byte* from) const {
         } else {
             std::memset(changed, 0, part.length);
         }
-        if (blocks.end() > size_bytes_) {
+        if (blocks.end() > size_bytes()) {
             // O_DIRECT cannot write the odd end of a file; the page cache can, and the caller
             // keeps all others away. It is written out at once so that later direct writes meet
             // no dirty page.

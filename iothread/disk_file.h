@@ -48,7 +48,16 @@ class DiskFile {
 
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
     [[nodiscard]] int fd() const noexcept { return fd_.get(); }
-    [[nodiscard]] std::uint64_t size_bytes() const noexcept { return size_bytes_; }
+    // As it was opened, or as it was last told by grow_to().
+    [[nodiscard]] std::uint64_t size_bytes() const noexcept {
+        return size_bytes_.load(std::memory_order_acquire);
+    }
+    // What the storage says now; throws std::system_error.
+    [[nodiscard]] std::uint64_t stored_bytes() const;
+    // `bytes` are stored by now, more than before.
+    void grow_to(std::uint64_t bytes) noexcept {
+        size_bytes_.store(bytes, std::memory_order_release);
+    }
     [[nodiscard]] bool writable() const noexcept { return writable_; }
     // It was missing and was made here: it reads as zero, and its directory is not synced.
     [[nodiscard]] bool created() const noexcept { return created_; }
@@ -102,7 +111,7 @@ class DiskFile {
     bool direct_ = false;
     bool is_block_device_ = false;
     bool memory_backed_ = false;
-    std::uint64_t size_bytes_ = 0;
+    std::atomic<std::uint64_t> size_bytes_{0};
     std::uint32_t request_alignment_ = 1;
     std::uint32_t zeroing_alignment_ = 1;
     std::uint32_t preferred_bytes_ = 4096;

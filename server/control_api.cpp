@@ -5,6 +5,7 @@
 #include <chrono>
 #include <utility>
 
+#include "control/log.h"
 #include "control/prometheus.h"
 #include "control/utc.h"
 #include "iothread/check.h"
@@ -96,6 +97,8 @@ void ControlApi::handle_export(HttpRequest request, Export& served) {
         release(std::move(request), served);
     } else if (path.size() == 4 && post && path[3] == "retire") {
         retire(std::move(request), served);
+    } else if (path.size() == 4 && post && path[3] == "resize") {
+        resize(std::move(request), served);
     } else {
         request.reply_error(404, "there is nothing at this path that takes " + request.method);
     }
@@ -248,6 +251,28 @@ void ControlApi::retire(HttpRequest request, Export& served) {
     } else {
         request.reply_error(409,
                             quoted(served) + " stays here: it is not held, the lease has lapsed");
+    }
+}
+
+void ControlApi::resize(HttpRequest request, Export& served) {
+    switch (served.notice_growth()) {
+        case Export::Resized::grown:
+            log_info("export '" + served.name() + "' has grown to " +
+                     std::to_string(served.size_bytes()) + " bytes");
+            [[fallthrough]];
+        case Export::Resized::same:
+            request.reply(200, {{"size_bytes", served.size_bytes()}});
+            break;
+        case Export::Resized::smaller:
+            request.reply_error(409, quoted(served) + ": its disk is smaller than the " +
+                                         std::to_string(served.size_bytes()) +
+                                         " bytes that its clients know; stop the server first");
+            break;
+        case Export::Resized::tracked:
+            request.reply_error(409, quoted(served) +
+                                         " keeps its size while it is tracked: a mirror or a "
+                                         "backup goes by it");
+            break;
     }
 }
 

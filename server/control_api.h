@@ -24,6 +24,7 @@ class ControlApi {
     void hold(HttpRequest request, Export& served);
     void release(HttpRequest request, Export& served);
     void retire(HttpRequest request, Export& served);
+    void resize(HttpRequest request, Export& served);
     [[nodiscard]] nlohmann::json describe(const Export& served);
     [[nodiscard]] nlohmann::json describe_connections();
 

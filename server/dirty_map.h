@@ -43,6 +43,7 @@ class DirtyMap {
     // to `within`.
     [[nodiscard]] DirtyExtent next_extent(Range within) const noexcept;
 
+    [[nodiscard]] std::uint64_t disk_bytes() const noexcept { return disk_bytes_; }
     [[nodiscard]] std::uint32_t block_bytes() const noexcept {
         return std::uint32_t{1} << block_shift_;
     }

@@ -23,6 +23,19 @@ Export::Export(ExportOptions options, int drained_fd)
     }
 }
 
+Export::Resized Export::notice_growth() {
+    const std::uint64_t stored = file_.stored_bytes();
+    if (stored <= size_bytes()) {
+        return stored == size_bytes() ? Resized::same : Resized::smaller;
+    }
+    // The maps first: nobody writes beyond the old end before the file says that there is more.
+    if (!trackers_.grow_to(stored)) {
+        return Resized::tracked;
+    }
+    file_.grow_to(stored);
+    return Resized::grown;
+}
+
 void Export::note_write_back_error(int error) noexcept {
     int none = 0;
     if (write_back_error_.compare_exchange_strong(none, error, std::memory_order_acq_rel)) {

@@ -40,6 +40,11 @@ class Export {
     [[nodiscard]] DiskFile& file() noexcept { return file_; }
     [[nodiscard]] const DiskFile& file() const noexcept { return file_; }
     [[nodiscard]] std::uint64_t size_bytes() const noexcept { return file_.size_bytes(); }
+    enum class Resized { same, grown, smaller, tracked };
+    // Looks whether the disk has grown; clients that come later see its new size. It is left alone
+    // when it is smaller, since clients were promised more, and while it is tracked. The main
+    // thread. Throws std::system_error.
+    [[nodiscard]] Resized notice_growth();
     // Connections that are made now may only read: it was configured so, or the disk has moved.
     [[nodiscard]] bool read_only() const noexcept { return options_.read_only || gate_.retired(); }
     [[nodiscard]] WriteGate& gate() noexcept { return gate_; }

@@ -69,7 +69,8 @@ TrackerSet::Added TrackerSet::add_locked(const std::string& name, std::uint32_t 
         return Added::too_many;
     }
     const auto kept = std::find_if(all_.begin(), all_.end(), [&](const auto& tracker) {
-        return tracker->name_.empty() && tracker->active_.block_bytes() == granularity_bytes;
+        return tracker->name_.empty() && tracker->active_.block_bytes() == granularity_bytes &&
+               tracker->active_.disk_bytes() == disk_bytes_;
     });
     Tracker* tracker = nullptr;
     if (kept != all_.end()) {
@@ -78,7 +79,10 @@ TrackerSet::Added TrackerSet::add_locked(const std::string& name, std::uint32_t 
         tracker->frozen_.clear();
     } else {
         // Kept ones of other granularities count too: memory is bounded.
-        if (all_.size() >= kMaxTrackers) {
+        const auto of_this_size = std::count_if(all_.begin(), all_.end(), [this](const auto& each) {
+            return each->active_.disk_bytes() == disk_bytes_;
+        });
+        if (static_cast<std::size_t>(of_this_size) >= kMaxTrackers) {
             return Added::too_many;
         }
         tracker =
@@ -143,6 +147,16 @@ TrackerSet::Acknowledged TrackerSet::acknowledge(std::string_view name, std::uin
         tracker->acknowledged_ = true;
     }
     return Acknowledged::yes;
+}
+
+bool TrackerSet::grow_to(std::uint64_t disk_bytes) {
+    const std::lock_guard lock(mutex_);
+    if (std::any_of(all_.begin(), all_.end(),
+                    [](const auto& tracker) { return !tracker->name_.empty(); })) {
+        return false;
+    }
+    disk_bytes_ = disk_bytes;
+    return true;
 }
 
 std::vector<TrackerStatus> TrackerSet::status() const {

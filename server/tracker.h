@@ -133,6 +133,10 @@ class TrackerSet {
     // The consumer's copy of this generation is durable: the frozen map is cleared.
     [[nodiscard]] Acknowledged acknowledge(std::string_view name, std::uint64_t generation);
 
+    // The disk has grown: later trackers cover all of it. False, and nothing is changed, while a
+    // tracker stands, whose consumer knows the old size.
+    [[nodiscard]] bool grow_to(std::uint64_t disk_bytes);
+
     [[nodiscard]] std::vector<TrackerStatus> status() const;
     [[nodiscard]] std::optional<TrackerReference> find(std::string_view name) const;
     [[nodiscard]] std::vector<std::string> names() const;
@@ -143,11 +147,11 @@ class TrackerSet {
                                    bool exclusive);
     void remove_locked(Tracker& tracker);
 
-    const std::uint64_t disk_bytes_;
     // Shared (atomic): null, or a tracker in use.
     std::array<std::atomic<Tracker*>, kMaxTrackers> in_use_{};
 
     mutable std::mutex mutex_;  // guards all below, and the names and generations of trackers
+    std::uint64_t disk_bytes_;
     std::uint32_t last_incarnation_;
     std::vector<std::unique_ptr<Tracker>> all_;  // in use and kept for reuse
 };

@@ -237,6 +237,34 @@ def test_a_write_before_goodbye_is_done_when_the_hold_ends(server):
     wait_for(lambda: connect(server).pread(512, 4096) == b"y" * 512)
 
 
+def test_a_disk_that_has_grown_is_noticed_on_request(world):
+    disk = make_disk(world.path("disk"), MIB + 100, [(0, MIB)])
+    with world.server(f"d={disk}") as server:
+        old = connect(server)
+        assert server.ask("POST", "/v1/exports/d/resize") == (200, {"size_bytes": MIB + 100})
+        tracker(server, "t", "PUT", {})
+        os.truncate(disk, 3 * MIB)
+        assert connect(server).get_size() == MIB + 100
+        status, answer = server.ask("POST", "/v1/exports/d/resize")
+        assert status == 409 and "while it is tracked" in answer["error"]
+        tracker(server, "t", "DELETE")
+        assert server.ask("POST", "/v1/exports/d/resize") == (200, {"size_bytes": 3 * MIB})
+        new = connect(server)
+        assert new.get_size() == 3 * MIB and old.get_size() == MIB + 100
+        tracker(server, "t", "PUT", {})
+        new.pwrite(b"x" * 512, 3 * MIB - 512)
+        old.pwrite(b"y" * 512, 0)
+        assert tracker(server, "t/freeze")[1]["dirty_bytes"] == 2 * BLOCK
+        old.set_strict_mode(0)
+        with pytest.raises(nbd.Error):  # for this client the disk still ends there
+            old.pwrite(b"x" * 512, 2 * MIB)
+        tracker(server, "t", "DELETE")
+        os.truncate(disk, 2 * MIB)
+        status, answer = server.ask("POST", "/v1/exports/d/resize")
+        assert status == 409 and "smaller" in answer["error"]
+        assert server.export("d")["size_bytes"] == 3 * MIB
+
+
 def test_metrics_and_connections_tell_what_is_there(server):
     handle = connect(server)
     handle.pwrite(b"x" * 4096, 0)
