@@ -199,6 +199,8 @@ def test_a_stop_ends_a_hold_and_what_waited_is_done(world):
         buffer = nbd.Buffer.from_bytearray(bytearray(b"y" * 512))
         handle.aio_pwrite(buffer, 0)
         handle.aio_disconnect(0)  # a client that has said goodbye is owed its write
+        # The server has it, and the goodbye right behind it.
+        wait_for(lambda: server.ask("GET", "/v1/connections")[1]["connections"][0]["in_flight"])
         begin = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - begin < 4

@@ -191,8 +191,12 @@ class Server(Process):
         for address in listen:
             arguments += ["--listen", address]
         super().__init__(arguments, world.env, world.path(f"{name}.log"), expect)
-        wait_for(lambda: self.control.exists() or not self.running(), what="the server's start")
+        wait_for(lambda: self.answers() or not self.running(), what="the server's start")
         assert self.running(), self.messages()
+
+    def answers(self):
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.control)) == 0
 
     @property
     def port(self):
