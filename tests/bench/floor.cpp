@@ -57,13 +57,10 @@ void receive(const char* socket_path, const char* file_path) {
     const double before = cpu_seconds();
     off_t offset = 0;
     for (bool more = true; more;) {
-        std::size_t filled = 0;
-        while (filled < piece.size() && more) {
-            const ssize_t got = ::recv(peer.get(), &piece[filled], piece.size() - filled, 0);
-            check_errno(static_cast<int>(got), "recv");
-            more = got > 0;
-            filled += static_cast<std::size_t>(got);
-        }
+        const ssize_t got = ::recv(peer.get(), piece.data(), piece.size(), MSG_WAITALL);
+        check_errno(static_cast<int>(got), "recv");
+        const auto filled = static_cast<std::size_t>(got);
+        more = filled == piece.size();
         check_errno(static_cast<int>(::pwrite(file.get(), piece.data(), filled, offset)), "pwrite");
         offset += static_cast<off_t>(filled);
     }
@@ -76,6 +73,8 @@ void send(const char* socket_path, const char* file_path) {
     const sockaddr_un address = address_of(socket_path);
     check_errno(::connect(peer.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)),
                 "connect");
+    const int buffer_bytes = 2 * kPieceBytes;
+    ::setsockopt(peer.get(), SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof(buffer_bytes));
     std::vector<char> piece(kPieceBytes);
     for (;;) {
         const ssize_t got = ::read(file.get(), piece.data(), piece.size());
