@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <mutex>
+
 #include "client/endpoint.h"
 #include "iothread/disk_file.h"
 
@@ -16,6 +18,10 @@ class FileEndpoint final : public Endpoint {
         request.DiskOperation::read(ring_, file_, range, into);
     }
     void write(EndpointRequest& request, Range range, const std::byte* from) override {
+        std::unique_lock turn(file_.buffered_writes, std::defer_lock);
+        if (!file_.direct()) {
+            turn.lock();
+        }
         request.DiskOperation::write(ring_, file_, range, from, /*fua=*/false);
     }
     void zero(EndpointRequest& request, Range range) override {

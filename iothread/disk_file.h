@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -92,6 +93,11 @@ class DiskFile {
     [[nodiscard]] int write_unaligned(Range range, const std::byte* from) const;
     // Reads any range of a direct() file. Blocking; 0 or errno.
     [[nodiscard]] int read_unaligned(Range range, std::byte* into) const;
+
+    // Threads that write to the page cache of one file wait for each other in the kernel, on the
+    // inode's lock, and burn a CPU while they do. Held around such writes they sleep instead
+    // (docs/performance.md). Never held while waiting for anything else.
+    std::mutex buffered_writes;
 
     // Whether the calls still look as if they work here; a refusal is remembered.
     std::atomic<bool> can_punch{true};

@@ -28,7 +28,7 @@ void Receiver::arm(std::span<std::byte> payload) {
         begin_ = 0;
     }
     std::size_t room = kStageBytes - end_;
-    if (!payload.empty()) {
+    if (payload.size() >= kStageBytes) {
         room = std::min(room, kBehindPayloadBytes);
     }
     parts_[0] = {payload.data(), payload.size()};

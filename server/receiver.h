@@ -41,8 +41,8 @@ class Receiver final : public Operation {
   private:
     // Room for some dozen small requests with their payloads.
     static constexpr std::size_t kStageBytes = 64 << 10;
-    // Behind a payload: the next header is wanted, but little of the payload that follows it,
-    // since what lands in the stage is copied once more.
+    // Behind a large payload: the next header is wanted, but little of the payload that follows
+    // it, since what lands in the stage is copied once more.
     static constexpr std::size_t kBehindPayloadBytes = 4 << 10;
 
     void completed(int result) noexcept override;

@@ -51,7 +51,8 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, std::strin
       replies_(ring_, fd),
       answer_(replies_, session_.replies),
       requests_(std::make_unique<std::array<Request, kMaxRequests>>()),
-      lane_(export_.gate().attach(thread)) {
+      lane_(export_.gate().attach(thread)),
+      write_turn_(export_.file().buffered_writes, std::defer_lock) {
     free_requests_.reserve(kMaxRequests);
     for (Request& request : *requests_) {
         request.owner = this;
@@ -69,6 +70,9 @@ DisconnectReason Transmission::run() {
         now_ = Clock::now();
         const bool blocked = process_received();
         start_waiting();
+        if (write_turn_) {
+            write_turn_.unlock();
+        }
         const std::size_t free_before = free_requests_.size();
         now_ = Clock::now();
         if (!replies_.send()) {
@@ -388,6 +392,9 @@ void Transmission::write(Request& request) {
     const bool fua = request.has(wire::kFua);
     switch (request.command) {
         case Command::write:
+            if (!file.direct() && !write_turn_) {
+                write_turn_.lock();
+            }
             request.write(ring_, file, request.range, request.buffer.data(), fua);
             break;
         case Command::trim:

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -106,6 +107,9 @@ class Transmission {
     // Writes, received in full, that the gate keeps waiting, first come first served.
     std::deque<Request*> waiting_;
     std::size_t on_disk_ = 0;  // requests started and not finished
+    // Taken by the first buffered write of a round, for all of the round's: a batch of small writes
+    // pays for it once.
+    std::unique_lock<std::mutex> write_turn_;
 
     // A request whose payload is still coming, how much of it is, and why it will be refused, if it
     // will: its payload is then dropped, so that the stream stays in step.
