@@ -7,6 +7,8 @@
 
 #include <sys/mman.h>
 
+#include "iothread/memory_budget.h"
+
 namespace nbdm {
 
 namespace {
@@ -34,7 +36,8 @@ void Buffer::reset() noexcept {
     }
 }
 
-BufferPool::BufferPool(std::size_t limit_bytes) : limit_bytes_(limit_bytes) {
+BufferPool::BufferPool(std::size_t limit_bytes, MemoryBudget* budget)
+    : limit_bytes_(limit_bytes), budget_(budget) {
     for (auto& kept : kept_) {
         kept.reserve(16);
     }
@@ -49,6 +52,7 @@ Buffer BufferPool::lease(std::size_t bytes) noexcept {
     assert(bytes <= kMaxBytes);
     const unsigned size_class = class_of(bytes);
     const std::size_t size = class_bytes(size_class);
+    budget_refused_ = false;
     if (leased_bytes_ + size > limit_bytes_) {
         return {};
     }
@@ -61,9 +65,15 @@ Buffer BufferPool::lease(std::size_t bytes) noexcept {
         if (leased_bytes_ + kept_bytes_ + size > limit_bytes_) {
             trim();
         }
+        if (!take(size)) {
+            return {};
+        }
         void* mapped =
             ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (mapped == MAP_FAILED) {
+            if (budget_ != nullptr) {
+                budget_->give(size);
+            }
             return {};
         }
         data = static_cast<std::byte*>(mapped);
@@ -72,12 +82,25 @@ Buffer BufferPool::lease(std::size_t bytes) noexcept {
     return Buffer(this, data, size_class);
 }
 
+// What is kept in other sizes goes first.
+bool BufferPool::take(std::size_t bytes) noexcept {
+    if (budget_ == nullptr || budget_->take(bytes)) {
+        return true;
+    }
+    trim();
+    budget_refused_ = !budget_->take(bytes);
+    return !budget_refused_;
+}
+
 void BufferPool::trim() noexcept {
     for (unsigned size_class = 0; size_class < kClasses; ++size_class) {
         for (std::byte* data : kept_[size_class]) {
             ::munmap(data, class_bytes(size_class));
         }
         kept_[size_class].clear();
+    }
+    if (budget_ != nullptr && kept_bytes_ > 0) {
+        budget_->give(kept_bytes_);
     }
     kept_bytes_ = 0;
 }

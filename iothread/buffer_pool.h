@@ -9,6 +9,7 @@
 namespace nbdm {
 
 class BufferPool;
+class MemoryBudget;
 
 // A lease of page-aligned memory; returned to its pool when it is destroyed. The pool outlives
 // every lease. An empty lease (data() == nullptr) means that the pool had nothing to give.
@@ -52,14 +53,16 @@ class Buffer {
 // touches the same warm pages and asks the kernel for nothing.
 //
 // Threads: the owner's iothread only.
-// Limits:  at most `limit_bytes` are out or kept at any time; lease() then returns an empty Buffer
-//          and the caller stops receiving until something comes back.
+// Limits:  at most `limit_bytes` are out or kept at any time, and no more than the budget, if there
+//          is one, has for all pools; lease() then returns an empty Buffer and the caller stops
+//          receiving until something comes back.
 class BufferPool {
   public:
     static constexpr std::size_t kMinBytes = 4096;
     static constexpr std::size_t kMaxBytes = std::size_t{64} << 20;
 
-    explicit BufferPool(std::size_t limit_bytes);
+    // `budget` outlives the pool.
+    explicit BufferPool(std::size_t limit_bytes, MemoryBudget* budget = nullptr);
     BufferPool(const BufferPool&) = delete;
     BufferPool& operator=(const BufferPool&) = delete;
     ~BufferPool();  // asserts that every lease has come back
@@ -71,13 +74,20 @@ class BufferPool {
     void trim() noexcept;
 
     [[nodiscard]] std::size_t leased_bytes() const noexcept { return leased_bytes_; }
+    [[nodiscard]] std::size_t kept_bytes() const noexcept { return kept_bytes_; }
+    // The last lease() was refused by the budget.
+    [[nodiscard]] bool budget_refused() const noexcept { return budget_refused_; }
 
   private:
     friend class Buffer;
     static constexpr unsigned kClasses = 15;  // 4 KiB << 14 = 64 MiB
     void give_back(std::byte* data, unsigned size_class) noexcept;
 
+    [[nodiscard]] bool take(std::size_t bytes) noexcept;
+
     const std::size_t limit_bytes_;
+    MemoryBudget* const budget_;
+    bool budget_refused_ = false;
     std::size_t leased_bytes_ = 0;
     std::size_t kept_bytes_ = 0;
     std::array<std::vector<std::byte*>, kClasses> kept_;

@@ -97,7 +97,7 @@ class DiskFile {
     // Threads that write to the page cache of one file wait for each other in the kernel, on the
     // inode's lock, and burn a CPU while they do. Held around such writes they sleep instead
     // (docs/performance.md). Never held while waiting for anything else.
-    std::mutex buffered_writes;
+    std::mutex buffered_writes;  // guards nothing here: one buffered write at a time
 
     // Whether the calls still look as if they work here; a refusal is remembered.
     std::atomic<bool> can_punch{true};

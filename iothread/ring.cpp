@@ -105,10 +105,19 @@ void Ring::cancel(Operation& operation) {
     io_uring_sqe_set_data(sqe, nullptr);
 }
 
-void Ring::submit(unsigned wait_for) {
+void Ring::submit(unsigned wait_for, std::chrono::milliseconds limit) {
     for (;;) {
-        const int result = io_uring_submit_and_wait(&ring_, wait_for);
-        if (result >= 0 || result == -EINTR) {
+        int result = 0;
+        if (wait_for > 0 && limit.count() > 0) {
+            __kernel_timespec time{};
+            time.tv_sec = limit.count() / 1000;
+            time.tv_nsec = limit.count() % 1000 * 1'000'000;
+            io_uring_cqe* first = nullptr;
+            result = io_uring_submit_and_wait_timeout(&ring_, &first, wait_for, &time, nullptr);
+        } else {
+            result = io_uring_submit_and_wait(&ring_, wait_for);
+        }
+        if (result >= 0 || result == -EINTR || result == -ETIME) {
             return;
         }
         if (result == -EAGAIN || result == -EBUSY) {
@@ -121,8 +130,8 @@ void Ring::submit(unsigned wait_for) {
     }
 }
 
-void Ring::run_once(bool wait) {
-    submit(wait && pending_ > 0 ? 1 : 0);
+bool Ring::run_once(bool wait, std::chrono::milliseconds limit) {
+    submit(wait && pending_ > 0 ? 1 : 0, limit);
     // What the kernel finished is taken in one batch; what completed() submits is seen by the
     // next call, so that no completion can starve the caller's loop.
     constexpr unsigned kBatch = 64;
@@ -145,6 +154,7 @@ void Ring::run_once(bool wait) {
         --pending_;
         done[i].operation->completed(done[i].result);
     }
+    return count > 0;
 }
 
 }  // namespace nbdm

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -64,13 +65,14 @@ class Ring {
 
     // Submits what was prepared, waits for at least one completion (when `wait`), and calls
     // completed() for each one that is there. Nothing is dispatched recursively.
-    void run_once(bool wait);
+    // `limit`: the longest wait; none when it is zero. Returns whether anything had completed.
+    bool run_once(bool wait, std::chrono::milliseconds limit = {});
 
     [[nodiscard]] unsigned pending() const noexcept { return pending_; }
 
   private:
     io_uring_sqe& next(Operation& operation);
-    void submit(unsigned wait_for);
+    void submit(unsigned wait_for, std::chrono::milliseconds limit = {});
 
     io_uring ring_{};
     unsigned pending_ = 0;

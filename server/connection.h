@@ -7,6 +7,7 @@
 #include <string>
 
 #include "iothread/io_thread.h"
+#include "iothread/memory_budget.h"
 #include "iothread/unique_fd.h"
 #include "server/export.h"
 
@@ -23,7 +24,8 @@ class Connection {
         std::string peer;      // for messages
         std::chrono::milliseconds handshake_timeout{0};
         int cpu = -1;
-        int done_fd = -1;  // an eventfd that is written when done() has become true
+        int done_fd = -1;                // an eventfd that is written when done() has become true
+        MemoryBudget* memory = nullptr;  // for the data of requests; outlives the connection
     };
 
     // `socket` is blocking and connected. `exports` outlives the connection.

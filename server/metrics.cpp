@@ -83,6 +83,8 @@ std::string metrics_text(Server& server) {
     PrometheusText text;
     text.gauge("nbd_mirror_connections", "Connected clients.");
     text.sample({}, server.connections().size());
+    text.gauge("nbd_mirror_buffer_bytes", "Memory for the data of requests.");
+    text.sample({}, server.buffer_bytes());
     write_requests(text, all);
     write_latency(text, all);
     const auto gauge = [&](const char* name, const char* help, auto value) {

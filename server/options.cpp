@@ -14,6 +14,7 @@
 #include "control/size.h"
 #include "nbd_mirror_version.h"
 #include "server/nbd_wire.h"
+#include "server/request_limits.h"
 
 namespace nbdm {
 
@@ -93,6 +94,7 @@ struct RawOptions {
     std::string control;
     std::string state_dir;
     std::size_t max_connections = 256;
+    std::string buffer_memory;
     std::int64_t handshake_timeout_s = 10;
     std::string cpus;
     std::vector<std::string> take_ownership;
@@ -112,6 +114,8 @@ void declare(CLI::App& app, RawOptions& raw) {
     app.add_option("--state-dir", raw.state_dir, "directory of durable records");
     app.add_option("--max-connections", raw.max_connections, "clients at a time (256)")
         ->check(CLI::Range(1, 65536));
+    app.add_option("--buffer-memory", raw.buffer_memory,
+                   "SIZE, for the data of all clients' requests together (1G)");
     app.add_option("--handshake-timeout", raw.handshake_timeout_s,
                    "seconds a client has for its negotiation (10)")
         ->check(CLI::Range(1, 3600));
@@ -146,6 +150,14 @@ CommandLine validated(const RawOptions& raw) {
     server.control_path = raw.control.empty() ? default_server_socket() : raw.control;
     server.state_dir = state_directory(raw.state_dir);
     server.max_connections = raw.max_connections;
+    if (!raw.buffer_memory.empty()) {
+        const auto bytes = parse_size(raw.buffer_memory);
+        if (!bytes || *bytes < kMaxAcceptedPayloadBytes) {
+            throw std::invalid_argument("--buffer-memory '" + raw.buffer_memory +
+                                        "': a size of at least 64M is expected, one request's");
+        }
+        server.buffer_bytes = *bytes;
+    }
     server.handshake_timeout = std::chrono::seconds(raw.handshake_timeout_s);
     if (!raw.cpus.empty()) {
         server.cpus = parse_cpus(raw.cpus);

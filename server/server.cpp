@@ -62,7 +62,8 @@ Server::Server(event_base* base, ServerOptions options, std::vector<UniqueFd> in
       ownership_(options_.state_dir),
       max_connections_(affordable_connections(options_.max_connections, options_.exports.size())),
       done_fd_(make_eventfd()),
-      drained_fd_(make_eventfd()) {
+      drained_fd_(make_eventfd()),
+      memory_(options_.buffer_bytes) {
     for (const ExportOptions& each : options_.exports) {
         open_export(each);
     }
@@ -185,7 +186,8 @@ void Server::accepted(UniqueFd socket, std::string peer) {
                                 .peer = std::move(peer),
                                 .handshake_timeout = options_.handshake_timeout,
                                 .cpu = cpu,
-                                .done_fd = done_fd_.get()},
+                                .done_fd = done_fd_.get(),
+                                .memory = &memory_},
             exports_);
         made.start();
     } catch (const std::system_error& error) {

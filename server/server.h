@@ -13,6 +13,7 @@
 #include <event2/event.h>
 
 #include "control/event.h"
+#include "iothread/memory_budget.h"
 #include "iothread/unique_fd.h"
 #include "server/connection.h"
 #include "server/export.h"
@@ -21,6 +22,8 @@
 #include "server/ownership.h"
 
 namespace nbdm {
+
+constexpr std::size_t kDefaultBufferBytes = std::size_t{1} << 30;
 
 // What the command line says of the server as a whole.
 struct ServerOptions {
@@ -31,6 +34,7 @@ struct ServerOptions {
     std::string control_path;
     std::string state_dir;
     std::size_t max_connections = 256;
+    std::size_t buffer_bytes = kDefaultBufferBytes;  // of all connections together
     std::chrono::seconds handshake_timeout{10};
 };
 
@@ -57,6 +61,8 @@ class Server {
 
     [[nodiscard]] ExportTable& exports() noexcept { return exports_; }
     [[nodiscard]] const std::list<Connection>& connections() const noexcept { return connections_; }
+    // Memory that requests' data takes at the moment.
+    [[nodiscard]] std::size_t buffer_bytes() const noexcept { return memory_.taken_bytes(); }
     [[nodiscard]] std::vector<std::string> uris(const Export& served) const;
     // For people: what it does at the moment.
     [[nodiscard]] std::string status() const;
@@ -101,6 +107,7 @@ class Server {
     std::map<const Export*, std::unique_ptr<Hold>> holds_;
     std::vector<const Export*> taken_;  // by --take-ownership
     std::vector<std::string> moved_;    // a sentence for each export that stays retired
+    MemoryBudget memory_;
     std::list<Connection> connections_;
     std::uint64_t next_connection_ = 1;
     std::vector<std::unique_ptr<Listener>> listeners_;

@@ -20,31 +20,33 @@ using wire::Error;
 namespace {
 
 // Entries of the ring's submission queue; more are submitted in several rounds.
-constexpr unsigned kRingEntries = 256;
+constexpr unsigned kRingEntries = 128;
 // Reads shorter than this are answered as data without asking where the holes are: the question
 // costs more than the zeroes.
 constexpr std::uint64_t kMinBytesForHoles = 32 << 10;
 // One block status answer; a client asks on from where it ended.
 constexpr std::size_t kMaxDescriptors = 4096;
 static_assert(Request::kMaxContexts > 2 * TrackerSet::kMaxTrackers);  // and base:allocation
+// A connection without requests for this long gives its buffers back.
+constexpr std::chrono::milliseconds kIdleLimit{1000};
 // A connection's failed requests that are logged one by one.
 constexpr int kMaxLoggedFailures = 20;
 
 }  // namespace
 
-Transmission::Transmission(IoThread& thread, int fd, Session session, std::string peer,
-                           Statistics& statistics)
+Transmission::Transmission(IoThread& thread, int fd, Session session, Surroundings surroundings)
     : thread_(thread),
       session_(std::move(session)),
       export_(*session_.served),
-      peer_(std::move(peer)),
-      statistics_(statistics),
+      peer_(std::move(surroundings.peer)),
+      memory_(surroundings.memory),
+      statistics_(surroundings.statistics),
       rules_{.size_bytes = export_.size_bytes(),
              .read_only = session_.read_only,
              .replies = session_.replies,
              .block_status = !session_.contexts.empty()},
       own_fd_(export_.file().open_again()),
-      buffers_(kMaxBufferBytes),
+      buffers_(kMaxBufferBytes, &memory_),
       ring_(kRingEntries),
       wake_(ring_, thread),
       receiver_(ring_, fd),
@@ -53,6 +55,7 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, std::strin
       requests_(std::make_unique<std::array<Request, kMaxRequests>>()),
       lane_(export_.gate().attach(thread)),
       write_turn_(export_.file().buffered_writes, std::defer_lock) {
+    memory_.join(thread_);
     free_requests_.reserve(kMaxRequests);
     for (Request& request : *requests_) {
         request.owner = this;
@@ -62,6 +65,7 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, std::strin
 }
 
 Transmission::~Transmission() {
+    memory_.leave(thread_);
     export_.gate().detach(lane_);
 }
 
@@ -95,10 +99,37 @@ DisconnectReason Transmission::run() {
         receive_more();
         // What was sent has made room for requests that are already here.
         const bool go_on = blocked && free_requests_.size() > free_before;
-        ring_.run_once(!go_on);
+        wait_for_work(!go_on);
     }
     close();
     return reason_;
+}
+
+void Transmission::wait_for_work(bool wait) {
+    if (memory_.wanted()) {
+        buffers_.trim();
+    }
+    // After a while without requests nothing is kept for them.
+    const bool idle = free_requests_.size() == kMaxRequests && buffers_.kept_bytes() > 0;
+    if (!ring_.run_once(wait, idle ? kIdleLimit : std::chrono::milliseconds(0)) && wait && idle) {
+        buffers_.trim();
+    }
+}
+
+// Nothing: there is none at the moment, and this thread will be woken, by a request of its own that
+// completes or by the budget.
+Buffer Transmission::lease(std::size_t bytes) {
+    Buffer buffer = buffers_.lease(bytes);
+    if (!buffer && buffers_.budget_refused()) {
+        memory_.set_waiting(thread_, true);
+        waits_for_memory_ = true;
+        // What came back before it was known that somebody waits wakes nobody.
+        buffer = buffers_.lease(bytes);
+    }
+    if (buffer && std::exchange(waits_for_memory_, false)) {
+        memory_.set_waiting(thread_, false);
+    }
+    return buffer;
 }
 
 // The first reason is the true one; later ones follow from it.
@@ -238,8 +269,8 @@ Transmission::Parsed Transmission::accept_request(const RequestHead& head) {
     Buffer buffer;
     const std::size_t memory_bytes = error == Error::none ? memory_for(head) : 0;
     if (memory_bytes > 0) {
-        buffer = buffers_.lease(memory_bytes);
-        if (!buffer && buffers_.leased_bytes() > 0) {
+        buffer = lease(memory_bytes);
+        if (!buffer && (buffers_.leased_bytes() > 0 || buffers_.budget_refused())) {
             return Parsed::no_room;
         }
         if (!buffer) {

@@ -13,6 +13,7 @@
 
 #include "iothread/buffer_pool.h"
 #include "iothread/io_thread.h"
+#include "iothread/memory_budget.h"
 #include "iothread/ring.h"
 #include "iothread/unique_fd.h"
 #include "server/handshake.h"
@@ -34,8 +35,12 @@ namespace nbdm {
 // Threads: everything on the connection's iothread, the ring's.
 class Transmission {
   public:
-    Transmission(IoThread& thread, int fd, Session session, std::string peer,
-                 Statistics& statistics);
+    struct Surroundings {
+        std::string peer;  // for messages
+        MemoryBudget& memory;
+        Statistics& statistics;
+    };
+    Transmission(IoThread& thread, int fd, Session session, Surroundings surroundings);
     Transmission(const Transmission&) = delete;
     Transmission& operator=(const Transmission&) = delete;
     ~Transmission();
@@ -59,6 +64,8 @@ class Transmission {
     [[nodiscard]] Parsed accept_request(const RequestHead& head);
     [[nodiscard]] bool take_payload();
     void receive_more();
+    [[nodiscard]] Buffer lease(std::size_t bytes);
+    void wait_for_work(bool wait);
     [[nodiscard]] static std::size_t memory_for(const RequestHead& head) noexcept;
 
     void start(Request& request);
@@ -88,6 +95,7 @@ class Transmission {
     const Session session_;
     Export& export_;
     const std::string peer_;
+    MemoryBudget& memory_;
     Statistics& statistics_;
     const RequestRules rules_;
     // The disk once more, opened by this connection: for extents and data syncs.
@@ -118,6 +126,7 @@ class Transmission {
     std::uint64_t incoming_left_ = 0;
     wire::Error incoming_refusal_ = wire::Error::none;
 
+    bool waits_for_memory_ = false;
     // Read twice in each round: when what it parses has arrived, when what it sends is ready.
     Clock::time_point now_;
     State state_ = State::active;

@@ -26,6 +26,7 @@
 #include "iothread/check.h"
 #include "server/connection.h"
 #include "server/export.h"
+#include "server/request_limits.h"
 #include "tests/fuzz/conversation.h"
 
 namespace nbdm::fuzz {
@@ -115,7 +116,8 @@ class Fuzz {
                                    .peer = "fuzz",
                                    .handshake_timeout = kEndLimit,
                                    .cpu = -1,
-                                   .done_fd = done_.get()},
+                                   .done_fd = done_.get(),
+                                   .memory = &memory_},
                                   exports_);
             connection.start();
             speak(client.get(), conversation, random);
@@ -157,6 +159,8 @@ class Fuzz {
     }
 
     UniqueFd done_;
+    // Little, so that connections run out of it.
+    MemoryBudget memory_{kMaxAcceptedPayloadBytes};
     MemoryDisk disk_;
     MemoryDisk fixed_;
     ExportTable exports_;

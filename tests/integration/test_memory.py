@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the server's memory is bounded by, and what it gives back."""
+
+import os
+import re
+import sys
+
+import pytest
+
+from harness import GIB, MIB, make_disk, wait_for
+
+nbd = pytest.importorskip("nbd")
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "interop"))
+from wire import Wire  # noqa: E402
+
+
+def buffer_bytes(server):
+    return int(re.search(r"^nbd_mirror_buffer_bytes (\d+)$", server.ask("GET", "/metrics")[1],
+                         re.MULTILINE).group(1))
+
+
+def resident_kib(server):
+    with open(f"/proc/{server.pid}/smaps_rollup", encoding="ascii") as file:
+        return int(re.search(r"^Rss:\s+(\d+)", file.read(), re.MULTILINE).group(1))
+
+
+def test_many_large_writes_share_a_small_budget_and_all_arrive(world):
+    disk = make_disk(world.path("disk"), GIB)
+    with world.server(f"d={disk}", options=["--buffer-memory", "64M"]) as server:
+        handles, writes, most = [], [], 0
+        for client in range(4):
+            handle = nbd.NBD()
+            handle.connect_uri(server.uri("d"))
+            handles.append(handle)
+            for number in range(4):
+                place = 4 * client + number
+                data = bytearray(bytes([place + 1]) * (32 * MIB))
+                buffer = nbd.Buffer.from_bytearray(data)
+                writes.append((handle, handle.aio_pwrite(buffer, place * 32 * MIB), buffer))
+        left = list(writes)
+        while left:
+            for handle in handles:
+                while handle.aio_in_flight() > 0 and handle.poll(0) == 1:
+                    pass  # as far as it gets now
+            most = max(most, buffer_bytes(server))
+            left = [each for each in left if not each[0].aio_command_completed(each[1])]
+        assert 0 < most <= 64 * MIB
+        with open(disk, "rb") as file:
+            for place in range(16):
+                file.seek(place * 32 * MIB)
+                assert file.read(32 * MIB) == bytes([place + 1]) * (32 * MIB)
+
+
+def test_a_client_that_asks_for_nothing_has_no_buffers(world):
+    disk = make_disk(world.path("disk"), 64 * MIB)
+    with world.server(f"d={disk}") as server:
+        handle = nbd.NBD()
+        handle.connect_uri(server.uri("d"))
+        handle.pwrite(b"x" * 32 * MIB, 0)
+        wait_for(lambda: buffer_bytes(server) == 0)
+        # And it can go on.
+        assert handle.pread(MIB, 0) == b"x" * MIB
+
+
+def test_five_hundred_idle_clients(world):
+    disk = make_disk(world.path("disk"), 4 * MIB)
+    with world.server(f"d={disk}", options=["--max-connections", "501"]) as server:
+        clients = []
+
+        def connect(count):
+            for _ in range(count):
+                client = Wire(server)
+                clients.append(client)
+                client.negotiate_structured()
+                client.go("d")
+                assert client.write(0, b"x" * MIB) == 0 and len(client.read(0, MIB)) == MIB
+
+        connect(1)
+        one = resident_kib(server)
+        connect(500)
+        wait_for(lambda: buffer_bytes(server) == 0)
+        each = (resident_kib(server) - one) / 500
+        assert each <= 256, f"{each} KiB each"
+        for client in clients:
+            client.socket.close()
+
+
+@pytest.mark.parametrize("size", ["63M", "much", "0", "-1"])
+def test_a_budget_that_holds_no_request_is_refused(world, size):
+    disk = make_disk(world.path("disk"), MIB)
+    with pytest.raises(AssertionError, match="buffer-memory"):
+        with world.server(f"d={disk}", options=[f"--buffer-memory={size}"], expect=(2,)):
+            pass
