@@ -19,6 +19,7 @@ class MemoryBudget {
     explicit MemoryBudget(std::size_t limit_bytes) noexcept : limit_bytes_(limit_bytes) {}
     MemoryBudget(const MemoryBudget&) = delete;
     MemoryBudget& operator=(const MemoryBudget&) = delete;
+    ~MemoryBudget() = default;
 
     // A thread that has a pool is known from join() to leave(), and woken when memory comes back
     // that it waits for, and when another waits for memory.

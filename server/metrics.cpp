@@ -39,16 +39,19 @@ void write_requests(PrometheusText& text, const std::vector<Reported>& all) {
     for_each_command([](const Statistics::Requests& requests) { return requests.count.get(); });
     text.counter("nbd_mirror_request_bytes_total", "Bytes of requests that succeeded.");
     for_each_command([](const Statistics::Requests& requests) { return requests.bytes.get(); });
+    text.gauge("nbd_mirror_requests_in_flight", "Requests that are not answered yet.");
+    for (const Reported& each : all) {
+        text.sample({{"export", each.served.name()}}, each.statistics->in_flight.get());
+    }
+}
+
+void write_errors(PrometheusText& text, const std::vector<Reported>& all) {
     text.counter("nbd_mirror_errors_total", "Requests answered with an error.");
     for (const Reported& each : all) {
         for (std::size_t i = 0; i < Statistics::kErrors.size(); ++i) {
             text.sample({{"export", each.served.name()}, {"error", Statistics::kErrors[i].name}},
                         each.statistics->errors[i].get());
         }
-    }
-    text.gauge("nbd_mirror_requests_in_flight", "Requests that are not answered yet.");
-    for (const Reported& each : all) {
-        text.sample({{"export", each.served.name()}}, each.statistics->in_flight.get());
     }
 }
 
@@ -86,6 +89,7 @@ std::string metrics_text(Server& server) {
     text.gauge("nbd_mirror_buffer_bytes", "Memory for the data of requests.");
     text.sample({}, server.buffer_bytes());
     write_requests(text, all);
+    write_errors(text, all);
     write_latency(text, all);
     const auto gauge = [&](const char* name, const char* help, auto value) {
         text.gauge(name, help);

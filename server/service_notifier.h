@@ -26,6 +26,7 @@ class ServiceNotifier {
     ServiceNotifier(event_base* base, std::function<std::string()> status);
     ServiceNotifier(const ServiceNotifier&) = delete;
     ServiceNotifier& operator=(const ServiceNotifier&) = delete;
+    ~ServiceNotifier() = default;
 
     void ready();
     void stopping();

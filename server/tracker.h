@@ -69,6 +69,8 @@ class TrackerReader {
     explicit TrackerReader(TrackerReference read) noexcept : read_(read) {
         read_.tracker->count_reader(read_.incarnation, 1);
     }
+    TrackerReader(const TrackerReader&) = delete;
+    TrackerReader& operator=(const TrackerReader&) = delete;
     TrackerReader(TrackerReader&& other) noexcept : read_(std::exchange(other.read_, {})) {}
     TrackerReader& operator=(TrackerReader&&) = delete;
     ~TrackerReader() {
