@@ -111,33 +111,34 @@ bool SourceServer::has_client(const std::string& address) {
 
 SourceServer::Tracker SourceServer::start_tracker(const std::string& job,
                                                   std::uint32_t granularity_bytes) {
-    Tracker tracker{.name = kMirrorPrefix + job};
+    const std::string name = kMirrorPrefix + job;
     // The connections of a mirror that was just killed may take a moment to end.
     const auto deadline = std::chrono::steady_clock::now() + kDeadMirrorLimit;
     for (;;) {
         try {
             const json answer =
-                ask("PUT", "/trackers/" + percent_encode(tracker.name),
+                ask("PUT", "/trackers/" + percent_encode(name),
                     {{"granularity", granularity_bytes}, {"exclusive", true}}, kAnswerLimit);
-            tracker.incarnation = field<std::uint64_t>(answer, "incarnation");
-            return tracker;
+            return {.name = name, .incarnation = field<std::uint64_t>(answer, "incarnation")};
         } catch (const NoAnswer&) {
             throw;
         } catch (const JobError&) {
-            const std::vector<TrackerAbout> trackers = about().trackers;
-            const auto other = std::find_if(trackers.begin(), trackers.end(), [](const auto& each) {
-                return each.exclusive && each.readers > 0;
-            });
             if (std::chrono::steady_clock::now() >= deadline) {
-                if (other == trackers.end()) {
-                    throw;
-                }
-                const bool job_known = other->name.starts_with(kMirrorPrefix);
-                throw JobError(location_.text + " is being mirrored already, by job '" +
-                               other->name.substr(job_known ? kMirrorPrefix.size() : 0) + "'");
+                check_no_other_mirror();
+                throw;
             }
         }
         ::poll(nullptr, 0, kStepMs);
+    }
+}
+
+void SourceServer::check_no_other_mirror() {
+    for (const TrackerAbout& each : about().trackers) {
+        if (each.exclusive && each.readers > 0) {
+            const bool is_mirror = each.name.starts_with(kMirrorPrefix);
+            throw JobError(location_.text + " is being mirrored already, by job '" +
+                           each.name.substr(is_mirror ? kMirrorPrefix.size() : 0) + "'");
+        }
     }
 }
 

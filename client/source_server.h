@@ -83,6 +83,7 @@ class SourceServer {
     double retire(const std::string& hold, const std::string& moved_to, const std::string& job);
 
   private:
+    void check_no_other_mirror();
     nlohmann::json ask(const std::string& method, const std::string& path,
                        const nlohmann::json& body, std::chrono::milliseconds limit,
                        bool may_cancel = true);

@@ -11,11 +11,9 @@ namespace nbdm {
 namespace {
 
 // What may be done to an image, by number: QEMU's BLK_PERM_* as bits.
-enum : unsigned {
-    kConsistentRead = 1U << 0,
-    kWrite = 1U << 1,
-    kResize = 1U << 3,
-};
+constexpr unsigned kConsistentRead = 1U << 0;
+constexpr unsigned kWrite = 1U << 1;
+constexpr unsigned kResize = 1U << 3;
 constexpr unsigned kActions = 4;
 // A shared lock on byte kDoneBase + i: the holder does i. On kExcludedBase + i: nobody else is to.
 constexpr off_t kDoneBase = 100;

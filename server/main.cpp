@@ -46,9 +46,7 @@ void serve(CommandLine options) {
         server.drain();
         notifier.stopping();
     };
-    ControlApi api(server);
-    const HttpServer control(base.get(), control_path,
-                             [&](HttpRequest request) { api.handle(std::move(request)); });
+    // Before anybody can know that it is there.
     std::array<EventPointer, 2> signals;
     const std::array<int, 2> stops = {SIGTERM, SIGINT};
     for (std::size_t i = 0; i < stops.size(); ++i) {
@@ -60,6 +58,9 @@ void serve(CommandLine options) {
             &stop));
         event_add(signals[i].get(), nullptr);
     }
+    ControlApi api(server);
+    const HttpServer control(base.get(), control_path,
+                             [&](HttpRequest request) { api.handle(std::move(request)); });
     server.take_ownership();
     server.announce();
     notifier.ready();

@@ -23,22 +23,25 @@ double seconds(std::chrono::nanoseconds time) {
     return std::chrono::duration<double>(time).count();
 }
 
-void write_requests(PrometheusText& text, const std::vector<Reported>& all) {
-    const auto for_each_command = [&](auto value) {
-        for (const Reported& each : all) {
-            for (std::size_t i = 0; i < Statistics::kCommands.size(); ++i) {
-                if (!Statistics::kCommands[i].empty()) {
-                    text.sample(
-                        {{"export", each.served.name()}, {"command", Statistics::kCommands[i]}},
-                        value(each.statistics->requests[i]));
-                }
-            }
+template <typename Value>
+void write_commands(PrometheusText& text, const Reported& reported, Value value) {
+    for (std::size_t i = 0; i < Statistics::kCommands.size(); ++i) {
+        if (!Statistics::kCommands[i].empty()) {
+            text.sample({{"export", reported.served.name()}, {"command", Statistics::kCommands[i]}},
+                        value(reported.statistics->requests[i]));
         }
-    };
+    }
+}
+
+void write_requests(PrometheusText& text, const std::vector<Reported>& all) {
     text.counter("nbd_mirror_requests_total", "Requests of clients.");
-    for_each_command([](const Statistics::Requests& requests) { return requests.count.get(); });
+    for (const Reported& each : all) {
+        write_commands(text, each, [](const auto& requests) { return requests.count.get(); });
+    }
     text.counter("nbd_mirror_request_bytes_total", "Bytes of requests that succeeded.");
-    for_each_command([](const Statistics::Requests& requests) { return requests.bytes.get(); });
+    for (const Reported& each : all) {
+        write_commands(text, each, [](const auto& requests) { return requests.bytes.get(); });
+    }
     text.gauge("nbd_mirror_requests_in_flight", "Requests that are not answered yet.");
     for (const Reported& each : all) {
         text.sample({{"export", each.served.name()}}, each.statistics->in_flight.get());
