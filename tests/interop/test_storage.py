@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The storage under an export: file systems, block devices, and a disk that fails. Needs root, for
+mounts and loop devices."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import random
+import subprocess
+
+import pytest
+
+from harness import KIB, MIB, allocated_bytes, need, wait_for
+from peers import must
+
+nbd = pytest.importorskip("nbd")
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts and loop devices need root")
+
+FILE_SYSTEMS = {"ext4": ["mkfs.ext4", "-q"], "xfs": ["mkfs.xfs", "-q"],
+                "btrfs": ["mkfs.btrfs", "-q"]}
+
+
+def call(*arguments):
+    return subprocess.run([str(each) for each in arguments], check=True, capture_output=True,
+                          text=True).stdout.strip()
+
+
+@contextlib.contextmanager
+def loop_device(image, *options):
+    need("losetup")
+    try:
+        device = call("losetup", "--find", "--show", *options, image)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no loop device: {error.stderr}")
+    try:
+        yield pathlib.Path(device)
+    finally:
+        call("losetup", "--detach", device)
+
+
+@contextlib.contextmanager
+def file_system(world, kind):
+    """A directory on a new file system of this kind."""
+    need(FILE_SYSTEMS[kind][0])
+    image, mounted = world.path("image"), world.path("mounted")
+    with open(image, "wb") as file:
+        file.truncate(320 * MIB)
+    mounted.mkdir()
+    call(*FILE_SYSTEMS[kind], image)
+    try:
+        call("mount", "-o", "loop", image, mounted)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"{kind} cannot be mounted: {error.stderr}")
+    try:
+        yield mounted
+    finally:
+        call("umount", mounted)
+
+
+@contextlib.contextmanager
+def disk_on(world, storage, size):
+    """A disk of `size` on `storage`: its path."""
+    if storage == "tmpfs":
+        path = pathlib.Path("/dev/shm", f"nbd-mirror-test-{os.getpid()}")
+        try:
+            with open(path, "wb") as file:
+                file.truncate(size)
+            yield path
+        finally:
+            path.unlink()
+    elif storage.startswith("loop"):
+        image = world.path("loop-image")
+        with open(image, "wb") as file:
+            file.truncate(size)
+        with loop_device(image, "--sector-size", storage[len("loop"):]) as device:
+            yield device
+    else:
+        with file_system(world, storage) as directory:
+            path = directory / "disk"
+            with open(path, "wb") as file:
+                file.truncate(size)
+            yield path
+
+
+def connect(server, name="d"):
+    handle = nbd.NBD()
+    handle.set_strict_mode(0)
+    handle.connect_uri(server.uri(name))
+    return handle
+
+
+STORAGE = pytest.mark.parametrize("storage, cache", [
+    ("tmpfs", "writeback"), ("ext4", "writeback"), ("xfs", "writeback"), ("btrfs", "writeback"),
+    ("ext4", "direct"), ("xfs", "direct"), ("btrfs", "direct"),
+    ("loop512", "writeback"), ("loop512", "direct"), ("loop4096", "writeback"),
+    ("loop4096", "direct")])
+
+
+@STORAGE
+def test_whatever_is_written_zeroed_and_trimmed_is_there(world, storage, cache):
+    size = 8 * MIB + (0 if storage.startswith("loop") else 777)
+    chance = random.Random(f"{storage} {cache}")
+    expected = bytearray(size)
+    with disk_on(world, storage, size) as disk:
+        with world.server(f"d={disk},cache={cache}") as server:
+            handle = connect(server)
+            for number in range(250):
+                unit = chance.choice([1, 512, 4096, 64 * KIB])
+                offset = chance.randrange(size // unit) * unit
+                length = min(chance.randrange(1, 1 + 256 * KIB // unit) * unit, size - offset)
+                end = offset + length
+                kind = chance.choice(["write", "zero", "no_hole", "fast", "trim"])
+                if kind == "write":
+                    data = bytes([1 + number % 255]) * length
+                    handle.pwrite(data, offset)
+                    expected[offset:end] = data
+                elif kind == "trim":
+                    handle.trim(length, offset)
+                    # Each byte is what it was, or zero.
+                    now = handle.pread(length, offset)
+                    assert all(new in (0, old) for new, old in zip(now, expected[offset:end]))
+                    expected[offset:end] = now
+                else:
+                    flags = {"zero": 0, "no_hole": nbd.CMD_FLAG_NO_HOLE,
+                             "fast": nbd.CMD_FLAG_FAST_ZERO}[kind]
+                    try:
+                        handle.zero(length, offset, flags)
+                        expected[offset:end] = bytes(length)
+                    except nbd.Error as error:
+                        assert kind == "fast" and error.errnum == errno.ENOTSUP
+            handle.flush()
+            assert handle.pread(size, 0) == expected
+            handle.shutdown()
+        with open(disk, "rb") as file:
+            assert file.read(size) == expected
+
+
+@STORAGE
+def test_zeroes_without_a_hole_stay_allocated_and_others_go(world, storage, cache):
+    size = 8 * MIB
+    image = world.path("loop-image")
+    with disk_on(world, storage, size) as disk:
+        def allocated():
+            os.sync()
+            return allocated_bytes(image if storage.startswith("loop") else disk)
+
+        with world.server(f"d={disk},cache={cache}") as server:
+            handle = connect(server)
+            handle.pwrite(random.Random(1).randbytes(size), 0)
+            handle.flush()
+            full = allocated()
+            assert full >= size
+            handle.zero(size, 0, nbd.CMD_FLAG_NO_HOLE)
+            handle.flush()
+            assert handle.pread(size, 0) == bytes(size)
+            assert allocated() >= size
+            handle.zero(size, 0)
+            handle.flush()
+            assert handle.pread(size, 0) == bytes(size)
+            assert allocated() < MIB
+            handle.shutdown()
+
+
+@pytest.mark.parametrize("storage", ["loop512", "loop4096"])
+def test_a_fast_zero_that_would_have_to_write_says_so_and_does_nothing(world, storage):
+    with disk_on(world, storage, MIB) as disk, world.server(f"d={disk}") as server:
+        handle = connect(server)
+        handle.pwrite(b"x" * MIB, 0)
+        with pytest.raises(nbd.Error) as refused:
+            handle.zero(100, 4097, nbd.CMD_FLAG_FAST_ZERO)
+        assert refused.value.errnum == errno.ENOTSUP
+        assert handle.pread(MIB, 0) == b"x" * MIB
+        handle.shutdown()
+
+
+@pytest.mark.parametrize("storage, least", [("loop512", 512), ("loop4096", 4096)])
+def test_direct_exports_advertise_the_storages_block(world, storage, least):
+    with disk_on(world, storage, MIB) as disk, world.server(f"d={disk},cache=direct") as server:
+        handle = connect(server)
+        assert handle.get_block_size(nbd.SIZE_MINIMUM) == least
+        handle.shutdown()
+
+
+FAILING_DISK = ["get_size=echo 1M",
+                'pread=dd if=/dev/zero count=$3 iflag=count_bytes status=none',
+                "pwrite=cat >/dev/null", "can_flush=exit 0",
+                'flush=if [ -e "$FAIL" ]; then echo EIO no >&2; exit 1; fi']
+
+
+@contextlib.contextmanager
+def disk_that_can_fail(world):
+    """A file whose sync fails while a second file is there: (file, second file)."""
+    for program in ("nbdkit", "nbdfuse", "fusermount3"):
+        need(program)
+    failing, mounted = world.path("failing"), world.path("fuse")
+    mounted.mkdir()
+    log = open(world.path("nbdfuse.log"), "wb")  # noqa: SIM115: closed below
+    fuse = subprocess.Popen(
+        ["nbdfuse", str(mounted / "disk"), "--command", "nbdkit", "-s", "eval", *FAILING_DISK],
+        env=dict(world.env, FAIL=str(failing)), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        wait_for((mounted / "disk").exists)
+        yield mounted / "disk", failing
+    finally:
+        subprocess.run(["fusermount3", "-u", str(mounted)], check=False)
+        fuse.wait(20)
+        log.close()
+
+
+def test_a_sync_that_failed_once_fails_every_later_flush_everywhere(world):
+    with disk_that_can_fail(world) as (disk, failing):
+        with world.server(f"d={disk}") as server:
+            first, second = connect(server), connect(server)
+            first.pwrite(b"x" * 4096, 0)
+            first.flush()
+            second.pwrite(b"x" * 512, 0, nbd.CMD_FLAG_FUA)
+            assert server.export("d")["write_error"] is None
+            failing.touch()
+            first.pwrite(b"y" * 4096, 0)
+            with pytest.raises(nbd.Error) as refused:
+                first.flush()
+            assert refused.value.errnum == errno.EIO
+            failing.unlink()
+            # The storage has got well; what was lost has not come back.
+            for handle in (first, second, connect(server)):
+                with pytest.raises(nbd.Error):
+                    handle.flush()
+            assert server.export("d")["write_error"]
+            assert 'nbd_mirror_export_write_error{export="d"} 1' in server.ask("GET", "/metrics")[1]
+            assert "from now on every flush fails" in server.messages()
+
+
+def test_forced_unit_access_fails_when_the_sync_does(world):
+    with disk_that_can_fail(world) as (disk, failing), world.server(f"d={disk}") as server:
+        handle = connect(server)
+        failing.touch()
+        for attempt in (lambda: handle.pwrite(b"z" * 512, 0, nbd.CMD_FLAG_FUA),
+                        lambda: handle.zero(512, 0, nbd.CMD_FLAG_FUA)):
+            with pytest.raises(nbd.Error):
+                attempt()
+        assert server.export("d")["write_error"]
+
+
+def test_qemu_converts_to_a_block_device(world):
+    source = world.path("source")
+    source.write_bytes(random.Random(5).randbytes(4 * MIB))
+    with disk_on(world, "loop512", 4 * MIB) as disk:
+        with world.server(f"d={disk},cache=direct") as server:
+            must(world, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", source,
+                 server.uri("d"))
+        assert disk.open("rb").read() == source.read_bytes()
