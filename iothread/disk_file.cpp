@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <memory>
+#include <unistd.h>
 #include <utility>
 
 #include <linux/fs.h>
@@ -207,6 +208,32 @@ FileExtent DiskFile::next_extent(int fd, Range within) const noexcept {
     return hole <= begin
                ? all_data
                : FileExtent{within.first(static_cast<std::uint64_t>(hole - begin)), false};
+}
+
+bool DiskFile::is_resident(Range range) const noexcept {
+    // A file that has become shorter may keep pages beyond its end for a while.
+    struct stat status {};
+    if (direct_ || ::fstat(fd_.get(), &status) != 0 ||
+        (!is_block_device_ && static_cast<std::uint64_t>(status.st_size) < range.end())) {
+        return false;
+    }
+    if (memory_backed_) {
+        return true;
+    }
+    // cachestat(2), since Linux 6.5, has no wrapper in Debian 12's C library.
+    struct CachestatRange {
+        std::uint64_t offset;
+        std::uint64_t length;
+    } asked{range.offset, range.length};
+    struct Cachestat {
+        std::uint64_t cached;
+        std::uint64_t rest[4];
+    } answer{};
+    constexpr long kCachestat = 451;
+    constexpr std::uint64_t kPageBytes = 4096;
+    const std::uint64_t pages =
+        (align_up(range.end(), kPageBytes) - align_down(range.offset, kPageBytes)) / kPageBytes;
+    return ::syscall(kCachestat, fd_.get(), &asked, &answer, 0) == 0 && answer.cached >= pages;
 }
 
 bool DiskFile::may_have_holes() const noexcept {

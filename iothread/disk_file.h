@@ -83,6 +83,9 @@ class DiskFile {
     // cannot tell reports data, which is always correct. `fd` is from open_again(), used by
     // one thread.
     [[nodiscard]] FileExtent next_extent(int fd, Range within) const noexcept;
+    // Whether all of `range` is in memory, so that reading it waits for no device. False where that
+    // cannot be known. A moment later it may have changed.
+    [[nodiscard]] bool is_resident(Range range) const noexcept;
     // False when no part of the file is a hole, at this moment, so that asking is in vain.
     [[nodiscard]] bool may_have_holes() const noexcept;
 

@@ -5,6 +5,7 @@
 #include <cassert>
 #include <cerrno>
 #include <cstring>
+#include <poll.h>
 #include <utility>
 
 namespace nbdm {
@@ -45,8 +46,14 @@ std::size_t Receiver::take_payload_count() noexcept {
 }
 
 void Receiver::completed(int result) noexcept {
-    if (result == -EINTR || result == -EAGAIN) {
+    if (std::exchange(polling_, false) || result == -EINTR) {
         return;  // armed again by the caller
+    }
+    if (result == -EAGAIN) {
+        // The socket does not block; kernels differ in whether the ring waits all the same.
+        polling_ = true;
+        ring_.poll(*this, fd_, POLLIN);
+        return;
     }
     if (result <= 0) {
         ended_ = true;

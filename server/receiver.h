@@ -56,6 +56,7 @@ class Receiver final : public Operation {
     std::array<iovec, 2> parts_{};
     std::size_t payload_wanted_ = 0;
     std::size_t payload_count_ = 0;
+    bool polling_ = false;  // for something to receive, instead of receiving
     bool ended_ = false;
 };
 

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "iothread/range.h"
 #include "iothread/ring.h"
 #include "server/request.h"
 
@@ -22,11 +23,16 @@ class ReplyQueue final : public Operation {
   public:
     static constexpr std::size_t kMaxHeaderBytes = 48;
 
-    ReplyQueue(Ring& ring, int fd) : ring_(ring), fd_(fd) {}
+    // `fd` is a non-blocking socket, `file_fd` the disk that push_file() sends from.
+    ReplyQueue(Ring& ring, int fd, int file_fd) : ring_(ring), fd_(fd), file_fd_(file_fd) {}
 
     // Appends a header (copied) and data that stays where it is. `last_of`: the request whose
     // memory the data is in and which is done with when all of it was sent; may be null.
     void push(std::span<const std::byte> header, std::span<const std::byte> data, Request* last_of);
+
+    // The same with data that the kernel takes from the file's pages when it is sent: no copy is
+    // made, and what is sent is what stands there then.
+    void push_file(std::span<const std::byte> header, Range data, Request* last_of);
 
     // Sends what the socket takes, and gives requests whose last part went out to
     // Transmission::replied(). False when the socket failed; nothing can be sent any more.
@@ -43,17 +49,24 @@ class ReplyQueue final : public Operation {
     struct Entry {
         std::array<std::byte, kMaxHeaderBytes> header;
         std::size_t header_bytes = 0;
-        std::span<const std::byte> data;
+        std::span<const std::byte> data;  // in memory
+        Range file;                       // or in the file
         Request* last_of = nullptr;
-        [[nodiscard]] std::size_t size() const noexcept { return header_bytes + data.size(); }
+        [[nodiscard]] std::size_t size() const noexcept {
+            return header_bytes + data.size() + file.length;
+        }
     };
 
     void completed(int result) noexcept override;
-    [[nodiscard]] std::size_t gather(std::span<struct iovec> parts) noexcept;
+    // Up to the next data that is in the file; `file_follows`: there is some.
+    [[nodiscard]] std::size_t gather(std::span<struct iovec> parts, bool& file_follows) noexcept;
+    [[nodiscard]] ssize_t send_some() noexcept;
+    Entry& push_header(std::span<const std::byte> header, Request* last_of);
     void sent(std::size_t bytes);
 
     Ring& ring_;
     const int fd_;
+    const int file_fd_;
     std::vector<Entry> entries_;    // keeps its memory: no allocation in a steady state
     std::size_t next_ = 0;          // the first entry that is not sent
     std::size_t sent_of_next_ = 0;  // bytes of it that are

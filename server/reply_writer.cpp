@@ -17,17 +17,18 @@ void ReplyWriter::simple(Request& request, Error error, std::span<const std::byt
     queue_.push(wire::bytes_of(reply), data, &request);
 }
 
+// A chunk up to its data. Returns the bytes of it.
 template <typename Fields>
-void ReplyWriter::chunk(Request& request, Chunk type, const Fields& fields,
-                        std::span<const std::byte> data, bool last) {
+std::size_t ReplyWriter::put_header(std::span<std::byte> into, const Request& request, Chunk type,
+                                    const Fields& fields, std::size_t data_bytes,
+                                    bool last) const noexcept {
     constexpr std::size_t kFieldBytes = std::is_empty_v<Fields> ? 0 : sizeof(Fields);
-    std::array<std::byte, ReplyQueue::kMaxHeaderBytes> bytes;
-    static_assert(sizeof(wire::ExtendedChunkHeader) + kFieldBytes <= bytes.size());
+    static_assert(sizeof(wire::ExtendedChunkHeader) + kFieldBytes <= ReplyQueue::kMaxHeaderBytes);
     const std::uint16_t flags = last ? wire::kChunkDone : std::uint16_t{0};
-    const std::size_t payload_bytes = kFieldBytes + data.size();
+    const std::size_t payload_bytes = kFieldBytes + data_bytes;
     std::size_t size = 0;
     const auto append = [&](const auto& part, std::size_t part_bytes) {
-        std::memcpy(bytes.data() + size, &part, part_bytes);
+        std::memcpy(into.data() + size, &part, part_bytes);
         size += part_bytes;
     };
     if (style_ == ReplyStyle::extended) {
@@ -45,7 +46,28 @@ void ReplyWriter::chunk(Request& request, Chunk type, const Fields& fields,
                sizeof(wire::ChunkHeader));
     }
     append(fields, kFieldBytes);
-    queue_.push(std::span(bytes).first(size), data, last ? &request : nullptr);
+    return size;
+}
+
+template <typename Fields>
+void ReplyWriter::chunk(Request& request, Chunk type, const Fields& fields,
+                        std::span<const std::byte> data, bool last) {
+    std::array<std::byte, ReplyQueue::kMaxHeaderBytes> header;
+    const std::size_t size = put_header(header, request, type, fields, data.size(), last);
+    queue_.push(std::span(header).first(size), data, last ? &request : nullptr);
+}
+
+void ReplyWriter::data_chunk(Request& request, Range range, bool last) {
+    const wire::OffsetDataFields fields{.offset = range.offset};
+    if (!request.from_file) {
+        const std::byte* data = request.buffer.data() + (range.offset - request.range.offset);
+        chunk(request, Chunk::offset_data, fields, {data, range.length}, last);
+        return;
+    }
+    std::array<std::byte, ReplyQueue::kMaxHeaderBytes> header;
+    const std::size_t size =
+        put_header(header, request, Chunk::offset_data, fields, range.length, last);
+    queue_.push_file(std::span(header).first(size), range, last ? &request : nullptr);
 }
 
 void ReplyWriter::done(Request& request) {
@@ -71,6 +93,11 @@ void ReplyWriter::error(Request& request, Error error) {
 }
 
 void ReplyWriter::read(Request& request) {
+    if (style_ == ReplyStyle::simple && request.from_file) {
+        const wire::SimpleReply reply{.error = 0, .cookie = request.cookie};
+        queue_.push_file(wire::bytes_of(reply), request.range, &request);
+        return;
+    }
     if (style_ == ReplyStyle::simple) {
         simple(request, Error::none, {request.buffer.data(), request.range.length});
         return;
@@ -84,11 +111,7 @@ void ReplyWriter::read(Request& request) {
                 .hole_bytes = static_cast<std::uint32_t>(extent.range.length)};
             chunk(request, Chunk::offset_hole, fields, {}, last);
         } else {
-            const std::byte* data =
-                request.buffer.data() + (extent.range.offset - request.range.offset);
-            chunk(request, Chunk::offset_data,
-                  wire::OffsetDataFields{.offset = extent.range.offset},
-                  {data, extent.range.length}, last);
+            data_chunk(request, extent.range, last);
         }
     }
 }

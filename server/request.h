@@ -64,6 +64,8 @@ class Request final : public DiskOperation {
     std::array<FileExtent, kMaxExtents> extents;
     std::size_t extent_count = 0;
     std::size_t next_extent = 0;
+    // Its data is not read into the buffer, but sent from the file's pages.
+    bool from_file = false;
 
     // Of a block status request: the selected contexts that it asks for, by their place.
     std::bitset<kMaxContexts> contexts;

@@ -24,6 +24,9 @@ constexpr unsigned kRingEntries = 128;
 // Reads shorter than this are answered as data without asking where the holes are: the question
 // costs more than the zeroes.
 constexpr std::uint64_t kMinBytesForHoles = 32 << 10;
+// A read of this many bytes is sent from the page cache where all of it is there: one system call
+// more, one copy less.
+constexpr std::uint64_t kMinBytesFromFile = 64 << 10;
 // One block status answer; a client asks on from where it ended.
 constexpr std::size_t kMaxDescriptors = 4096;
 static_assert(Request::kMaxContexts > 2 * TrackerSet::kMaxTrackers);  // and base:allocation
@@ -50,12 +53,15 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, Surroundin
       ring_(kRingEntries),
       wake_(ring_, thread),
       receiver_(ring_, fd),
-      replies_(ring_, fd),
+      replies_(ring_, fd, own_fd_.get()),
       answer_(replies_, session_.replies),
       requests_(std::make_unique<std::array<Request, kMaxRequests>>()),
       lane_(export_.gate().attach(thread)),
       write_turn_(export_.file().buffered_writes, std::defer_lock) {
     memory_.join(thread_);
+    // What is sent from the file must not wait for the client.
+    check_errno(::fcntl(fd, F_SETFL, check_errno(::fcntl(fd, F_GETFL), "fcntl") | O_NONBLOCK),
+                "cannot make a socket non-blocking");
     free_requests_.reserve(kMaxRequests);
     for (Request& request : *requests_) {
         request.owner = this;
@@ -291,6 +297,7 @@ Transmission::Parsed Transmission::accept_request(const RequestHead& head) {
     request.buffer = std::move(buffer);
     request.extent_count = 0;
     request.next_extent = 0;
+    request.from_file = false;
     request.contexts.set();
     request.arrived = now_;
     statistics_.arrived(head.command);
@@ -351,7 +358,14 @@ void Transmission::start_read(Request& request) {
         request.extents[0] = {request.range, false};
         request.extent_count = 1;
     }
-    continue_read(request);
+    request.from_file =
+        request.range.length >= kMinBytesFromFile && file.is_resident(request.range);
+    if (request.from_file) {
+        request.buffer.reset();
+        finish(request, 0);
+    } else {
+        continue_read(request);
+    }
 }
 
 void Transmission::continue_read(Request& request) {

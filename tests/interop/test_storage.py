@@ -183,6 +183,20 @@ def test_direct_exports_advertise_the_storages_block(world, storage, least):
         handle.shutdown()
 
 
+@pytest.mark.parametrize("storage", ["tmpfs", "ext4", "xfs", "btrfs"])
+def test_what_a_truncated_file_has_lost_is_an_error_and_the_client_stays(world, storage):
+    with disk_on(world, storage, 2 * MIB) as disk, world.server(f"d={disk}") as server:
+        handle = connect(server)
+        handle.pwrite(b"x" * (2 * MIB), 0)
+        os.truncate(disk, MIB)
+        for offset, length in [(MIB, MIB), (MIB - 64 * KIB, 256 * KIB), (2 * MIB - 512, 512)]:
+            with pytest.raises(nbd.Error) as refused:
+                handle.pread(length, offset)
+            assert refused.value.errnum == errno.EIO
+        assert handle.pread(MIB, 0) == b"x" * MIB
+        handle.shutdown()
+
+
 FAILING_DISK = ["get_size=echo 1M",
                 'pread=dd if=/dev/zero count=$3 iflag=count_bytes status=none',
                 "pwrite=cat >/dev/null", "can_flush=exit 0",
