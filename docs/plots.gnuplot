@@ -3,7 +3,7 @@
 #   cd docs && gnuplot plots.gnuplot
 set datafile separator "\t"
 set terminal svg size 640,400 font "sans,12" background "white"
-set key left top
+set key outside bottom center horizontal
 set grid
 set style data linespoints
 
@@ -20,6 +20,7 @@ set y2label "CPU of the server, µs per request"
 set y2tics
 set ytics nomirror
 set xtics (1, 2, 4, 8)
+set xrange [1:8]
 set yrange [0:*]
 set y2range [0:*]
 plot rows("connections", "read", 4096) using 2:($8 / 1000) title "read", \
@@ -34,6 +35,7 @@ set ylabel "MiB per second"
 set y2label "CPU of the server, s per GiB"
 set logscale x 4
 set xtics (4, 16, 64, 256, 1024, 4096, 32768)
+set xrange [4:32768]
 plot rows("bytes", "read", 0) using ($3 / 1024):9 title "read", \
      rows("bytes", "write", 0) using ($3 / 1024):9 title "write", \
      rows("bytes", "read", 0) using ($3 / 1024):11 axes x1y2 dashtype 2 title "read, CPU", \
@@ -45,6 +47,7 @@ set xlabel "requests in flight on each connection"
 set ylabel "thousand requests per second"
 set y2label "p99 latency, µs"
 set xtics (1, 4, 16, 64)
+set xrange [1:64]
 plot rows("depth", "read", 0) using 4:($8 / 1000) title "read", \
      rows("depth", "write", 0) using 4:($8 / 1000) title "write", \
      rows("depth", "read", 0) using 4:12 axes x1y2 dashtype 2 title "read, p99", \
