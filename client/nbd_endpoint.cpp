@@ -75,9 +75,16 @@ void NbdEndpoint::completed(int result) noexcept {
     if (closed_) {
         return;
     }
+    // The ring passes on that somebody was woken, not that there still is something to read: of two
+    // sends that were taken by one receive, the second wakes the next poll. libnbd (1.14) that is
+    // told to read then and finds nothing keeps later commands to itself until something comes.
+    pollfd now{nbd_aio_get_fd(handle_.get()), static_cast<short>(watched_), 0};
+    if (result > 0) {
+        ::poll(&now, 1, 0);
+    }
     const unsigned direction = nbd_aio_get_direction(handle_.get());
-    const bool readable = result > 0 && (result & (POLLIN | POLLHUP | POLLERR)) != 0;
-    const bool writable = result > 0 && (result & POLLOUT) != 0;
+    const bool readable = (now.revents & (POLLIN | POLLHUP | POLLERR)) != 0;
+    const bool writable = (now.revents & POLLOUT) != 0;
     // An error here ends every command with an error of its own; nothing is lost by not looking.
     if (readable && (direction & LIBNBD_AIO_DIRECTION_READ) != 0) {
         nbd_aio_notify_read(handle_.get());

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/nbd_endpoint.h"
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <poll.h>
+#include <string>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#include <gtest/gtest.h>
+
+#include "control/unix_socket.h"
+#include "iothread/check.h"
+#include "iothread/memory_budget.h"
+#include "server/connection.h"
+#include "server/export.h"
+#include "tests/unit/test_support.h"
+
+namespace nbdm {
+namespace {
+
+constexpr std::size_t kBytes = 4096;
+
+// A disk of kBytes, served to one client.
+class OneClientServer {
+  public:
+    OneClientServer() {
+        ExportOptions options;
+        options.path = directory_.file("disk");
+        options.create_bytes = kBytes;
+        exports_.add(std::make_unique<Export>(options, done_.get()));
+        accepting_ = std::jthread([this] {
+            pollfd wait{listening_.get(), POLLIN, 0};
+            check_errno(::poll(&wait, 1, -1), "poll");
+            UniqueFd socket(
+                check_errno(::accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC), "accept"));
+            same_socket_ = UniqueFd(check_errno(::dup(socket.get()), "dup"));
+            connection_.emplace(std::move(socket),
+                                Connection::Options{.id = 1,
+                                                    .peer = "test",
+                                                    .handshake_timeout = std::chrono::seconds(30),
+                                                    .cpu = -1,
+                                                    .done_fd = done_.get(),
+                                                    .memory = &memory_},
+                                exports_);
+            connection_->start();
+        });
+    }
+    [[nodiscard]] std::string uri() const {
+        return "nbd+unix:///?socket=" + directory_.file("socket");
+    }
+    // A byte that is no part of any reply.
+    void send_junk() const { ASSERT_EQ(::send(same_socket_.get(), "x", 1, 0), 1); }
+
+  private:
+    const TemporaryDirectory directory_;
+    const UniqueFd done_{check_errno(::eventfd(0, EFD_CLOEXEC), "eventfd")};
+    const UniqueFd listening_ = bind_unix_socket(directory_.file("socket"), 0600);
+    ExportTable exports_;
+    MemoryBudget memory_{std::size_t{1} << 30};
+    UniqueFd same_socket_;
+    std::optional<Connection> connection_;
+    std::jthread accepting_;
+};
+
+struct OneRequest final : EndpointRequest {
+    void done(int error) noexcept override { result = error; }
+    std::optional<int> result;
+};
+
+// The ring says that the socket was readable a moment ago; somebody has emptied it since.
+TEST(NbdEndpoint, AWakeUpWithNothingToReadHoldsNothingUp) {
+    OneClientServer server;
+    OneRequest before;
+    OneRequest after;
+    const Cancellation cancellation;
+    NbdHandle handle(server.uri(), {}, cancellation);
+    Ring ring(8);
+    NbdEndpoint endpoint(ring, handle);
+    std::vector<std::byte> data(kBytes);
+    const auto read = [&](OneRequest& request) {
+        endpoint.read(request, {0, kBytes}, data.data());
+        bool answered = true;
+        while (!request.result && answered) {
+            answered = ring.run_once(true, std::chrono::seconds(10));
+        }
+        EXPECT_EQ(request.result, 0) << "the request was not answered";
+    };
+    read(before);
+    ring.run_once(false);  // submits the poll for what comes next
+    server.send_junk();
+    char junk = 0;
+    ASSERT_EQ(::recv(nbd_aio_get_fd(handle.get()), &junk, 1, MSG_WAITALL), 1);
+    ring.run_once(true, std::chrono::seconds(10));
+    read(after);
+    endpoint.close();
+    while (ring.pending() > 0) {
+        ring.run_once(true);
+    }
+}
+
+}  // namespace
+}  // namespace nbdm
