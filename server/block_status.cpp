@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/block_status.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace nbdm {
 
+using wire::Error;
+
 namespace {
+
+static_assert(Request::kMaxContexts > 2 * TrackerSet::kMaxTrackers);  // and base:allocation
 
 struct Described {
     Range range;
@@ -21,8 +26,8 @@ Described next(const Export& served, int extents_fd, const MetaContext& context,
     return {extent.range, extent.dirty ? wire::kStateDirty : 0};
 }
 
-}  // namespace
-
+// Describes `range` (not empty) until its end or until `into` (not empty) is full; one descriptor
+// is always written, and none reaches past the range.
 template <typename Descriptor>
 std::size_t describe(const Export& served, int extents_fd, const MetaContext& context, Range range,
                      std::span<Descriptor> into) noexcept {
@@ -44,9 +49,64 @@ std::size_t describe(const Export& served, int extents_fd, const MetaContext& co
     return count;
 }
 
-template std::size_t describe(const Export&, int, const MetaContext&, Range,
-                              std::span<wire::BlockDescriptor>) noexcept;
-template std::size_t describe(const Export&, int, const MetaContext&, Range,
-                              std::span<wire::ExtendedBlockDescriptor>) noexcept;
+}  // namespace
+
+Error BlockStatus::read_payload(Request& request,
+                                std::span<const std::byte> payload) const noexcept {
+    request.range.length = wire::load<wire::BlockStatusPayload>(payload).length;
+    request.contexts.reset();
+    for (auto ids = payload.subspan(sizeof(wire::BlockStatusPayload)); !ids.empty();
+         ids = ids.subspan(sizeof(wire::Big32))) {
+        const auto wanted = wire::load<wire::Big32>(ids);
+        const auto found = std::find_if(session_.contexts.begin(), session_.contexts.end(),
+                                        [&](const auto& each) { return each.id == wanted; });
+        const auto place = static_cast<std::size_t>(found - session_.contexts.begin());
+        if (found == session_.contexts.end() || request.contexts.test(place)) {
+            return Error::invalid;
+        }
+        request.contexts.set(place);
+    }
+    return Error::none;
+}
+
+Error BlockStatus::answer(Request& request) {
+    for (std::size_t i = 0; i < session_.contexts.size(); ++i) {
+        const MetaContext& context = session_.contexts[i];
+        if (request.contexts.test(i) && !context.is_allocation() && !context.tracker.stands()) {
+            return Error::invalid;
+        }
+    }
+    if (session_.replies == ReplyStyle::extended) {
+        describe_contexts<wire::ExtendedBlockDescriptor>(request);
+    } else {
+        describe_contexts<wire::BlockDescriptor>(request);
+    }
+    return Error::none;
+}
+
+template <typename Descriptor>
+void BlockStatus::describe_contexts(Request& request) {
+    constexpr std::size_t kMaxDescriptors = kAnswerBytes / sizeof(wire::ExtendedBlockDescriptor);
+    const std::size_t limit =
+        request.has(wire::kReqOne) ? 1 : kMaxDescriptors / session_.contexts.size();
+    // Descriptors are made of bytes: any memory is good for them.
+    std::span<Descriptor> free(reinterpret_cast<Descriptor*>(request.buffer.data()),
+                               kMaxDescriptors);
+    std::size_t last = session_.contexts.size() - 1;
+    while (!request.contexts.test(last)) {
+        --last;
+    }
+    for (std::size_t i = 0; i <= last; ++i) {
+        if (!request.contexts.test(i)) {
+            continue;
+        }
+        const MetaContext& context = session_.contexts[i];
+        const std::size_t count =
+            describe(*session_.served, extents_fd_, context, request.range, free.first(limit));
+        answer_.block_status(request, context.id, std::span<const Descriptor>(free.first(count)),
+                             i == last);
+        free = free.subspan(count);
+    }
+}
 
 }  // namespace nbdm

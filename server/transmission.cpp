@@ -10,7 +10,6 @@
 
 #include "control/log.h"
 #include "iothread/check.h"
-#include "server/block_status.h"
 
 namespace nbdm {
 
@@ -27,9 +26,6 @@ constexpr std::uint64_t kMinBytesForHoles = 32 << 10;
 // A read of this many bytes is sent from the page cache where all of it is there: one system call
 // more, one copy less.
 constexpr std::uint64_t kMinBytesFromFile = 64 << 10;
-// One block status answer; a client asks on from where it ended.
-constexpr std::size_t kMaxDescriptors = 4096;
-static_assert(Request::kMaxContexts > 2 * TrackerSet::kMaxTrackers);  // and base:allocation
 // A connection without requests for this long gives its buffers back.
 constexpr std::chrono::milliseconds kIdleLimit{1000};
 // A connection's failed requests that are logged one by one.
@@ -55,6 +51,7 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, Surroundin
       receiver_(ring_, fd),
       replies_(ring_, fd, own_fd_.get()),
       answer_(replies_, session_.replies),
+      block_status_(session_, own_fd_.get(), answer_),
       requests_(std::make_unique<std::array<Request, kMaxRequests>>()),
       lane_(export_.gate().attach(thread)),
       write_turn_(export_.file().buffered_writes, std::defer_lock) {
@@ -214,7 +211,11 @@ bool Transmission::take_payload() {
     }
     Request& request = *std::exchange(incoming_, nullptr);
     if (incoming_refusal_ == Error::none && request.command == Command::block_status) {
-        incoming_refusal_ = read_status_payload(request);
+        incoming_refusal_ =
+            block_status_.read_payload(request, {request.buffer.data(), incoming_bytes_});
+        if (incoming_refusal_ == Error::none) {
+            incoming_refusal_ = validate_block_status(request.range, rules_);
+        }
     }
     if (incoming_refusal_ != Error::none) {
         reply_error(request, incoming_refusal_);
@@ -264,7 +265,7 @@ std::size_t Transmission::memory_for(const RequestHead& head) noexcept {
         case Command::write:
             return head.length;
         case Command::block_status:
-            return kMaxDescriptors * sizeof(wire::ExtendedBlockDescriptor);
+            return BlockStatus::kAnswerBytes;
         default:
             return 0;
     }
@@ -334,7 +335,9 @@ void Transmission::start(Request& request) {
             read_ahead(request);
             break;
         case Command::block_status:
-            answer_block_status(request);
+            if (const Error error = block_status_.answer(request); error != Error::none) {
+                reply_error(request, error);
+            }
             break;
         case Command::disconnect:
             break;
@@ -501,64 +504,6 @@ void Transmission::finish(Request& request, int error) noexcept {
     } else {
         statistics_.succeeded(request.command, request.range.length);
         answer_.done(request);
-    }
-}
-
-// The payload names the range and the contexts that are asked for, each once.
-Error Transmission::read_status_payload(Request& request) noexcept {
-    const std::span<const std::byte> payload(request.buffer.data(), incoming_bytes_);
-    request.range.length = wire::load<wire::BlockStatusPayload>(payload).length;
-    request.contexts.reset();
-    for (auto ids = payload.subspan(sizeof(wire::BlockStatusPayload)); !ids.empty();
-         ids = ids.subspan(sizeof(wire::Big32))) {
-        const auto wanted = wire::load<wire::Big32>(ids);
-        const auto found = std::find_if(session_.contexts.begin(), session_.contexts.end(),
-                                        [&](const auto& each) { return each.id == wanted; });
-        const auto place = static_cast<std::size_t>(found - session_.contexts.begin());
-        if (found == session_.contexts.end() || request.contexts.test(place)) {
-            return Error::invalid;
-        }
-        request.contexts.set(place);
-    }
-    return validate_block_status(request.range, rules_);
-}
-
-void Transmission::answer_block_status(Request& request) {
-    for (std::size_t i = 0; i < session_.contexts.size(); ++i) {
-        const MetaContext& context = session_.contexts[i];
-        if (request.contexts.test(i) && !context.is_allocation() && !context.tracker.stands()) {
-            reply_error(request, Error::invalid);
-            return;
-        }
-    }
-    if (session_.replies == ReplyStyle::extended) {
-        describe_contexts<wire::ExtendedBlockDescriptor>(request);
-    } else {
-        describe_contexts<wire::BlockDescriptor>(request);
-    }
-}
-
-template <typename Descriptor>
-void Transmission::describe_contexts(Request& request) {
-    const std::size_t limit =
-        request.has(wire::kReqOne) ? 1 : kMaxDescriptors / session_.contexts.size();
-    // Descriptors are made of bytes: any memory is good for them.
-    std::span<Descriptor> free(reinterpret_cast<Descriptor*>(request.buffer.data()),
-                               kMaxDescriptors);
-    std::size_t last = session_.contexts.size() - 1;
-    while (!request.contexts.test(last)) {
-        --last;
-    }
-    for (std::size_t i = 0; i <= last; ++i) {
-        if (!request.contexts.test(i)) {
-            continue;
-        }
-        const MetaContext& context = session_.contexts[i];
-        const std::size_t count =
-            describe(export_, own_fd_.get(), context, request.range, free.first(limit));
-        answer_.block_status(request, context.id, std::span<const Descriptor>(free.first(count)),
-                             i == last);
-        free = free.subspan(count);
     }
 }
 

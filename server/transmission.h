@@ -16,6 +16,7 @@
 #include "iothread/memory_budget.h"
 #include "iothread/ring.h"
 #include "iothread/unique_fd.h"
+#include "server/block_status.h"
 #include "server/handshake.h"
 #include "server/receiver.h"
 #include "server/reply_queue.h"
@@ -76,10 +77,6 @@ class Transmission {
     [[nodiscard]] bool enter_and_write(Request& request);
     void write_alone(Request& request) noexcept;
     [[nodiscard]] bool needs_disk_alone(const Request& request) const noexcept;
-    [[nodiscard]] wire::Error read_status_payload(Request& request) noexcept;
-    void answer_block_status(Request& request);
-    template <typename Descriptor>
-    void describe_contexts(Request& request);
     void read_ahead(Request& request);
 
     void finish(Request& request, int error) noexcept;
@@ -108,6 +105,7 @@ class Transmission {
     Receiver receiver_;
     ReplyQueue replies_;
     ReplyWriter answer_;
+    BlockStatus block_status_;
     std::unique_ptr<std::array<Request, kMaxRequests>> requests_;
     std::vector<Request*> free_requests_;
 
