@@ -73,7 +73,7 @@ class KnownScout final : public Scout {
 class FileScout final : public Scout {
   public:
     explicit FileScout(const DiskFile& file)
-        : file_(file), fd_(file.open_again()), may_have_holes_(file.may_have_holes()) {}
+        : file_(file), fd_(file.open_again()), may_have_holes_(file.state().may_have_holes) {}
 
     [[nodiscard]] std::vector<Extent> extents(Range within) override;
 

@@ -210,15 +210,26 @@ FileExtent DiskFile::next_extent(int fd, Range within) const noexcept {
                : FileExtent{within.first(static_cast<std::uint64_t>(hole - begin)), false};
 }
 
-bool DiskFile::is_resident(Range range) const noexcept {
-    // A file that has become shorter may keep pages beyond its end for a while.
+DiskFile::State DiskFile::state() const noexcept {
     struct stat status {};
-    if (direct_ || ::fstat(fd_.get(), &status) != 0 ||
-        (!is_block_device_ && static_cast<std::uint64_t>(status.st_size) < range.end())) {
-        return false;
+    if (::fstat(fd_.get(), &status) != 0) {
+        return {.shorter = true};
     }
+    if (is_block_device_) {
+        return {};
+    }
+    constexpr std::uint64_t kStatBlockBytes = 512;
+    return {.shorter = static_cast<std::uint64_t>(status.st_size) < size_bytes(),
+            .may_have_holes =
+                static_cast<std::uint64_t>(status.st_blocks) * kStatBlockBytes < size_bytes()};
+}
+
+bool DiskFile::is_resident(Range range) const noexcept {
     if (memory_backed_) {
         return true;
+    }
+    if (direct_) {
+        return false;
     }
     // cachestat(2), since Linux 6.5, has no wrapper in Debian 12's C library.
     struct CachestatRange {
@@ -234,13 +245,6 @@ bool DiskFile::is_resident(Range range) const noexcept {
     const std::uint64_t pages =
         (align_up(range.end(), kPageBytes) - align_down(range.offset, kPageBytes)) / kPageBytes;
     return ::syscall(kCachestat, fd_.get(), &asked, &answer, 0) == 0 && answer.cached >= pages;
-}
-
-bool DiskFile::may_have_holes() const noexcept {
-    struct stat status {};
-    constexpr std::uint64_t kStatBlockBytes = 512;
-    return !is_block_device_ && ::fstat(fd_.get(), &status) == 0 &&
-           static_cast<std::uint64_t>(status.st_blocks) * kStatBlockBytes < size_bytes();
 }
 
 int DiskFile::read_unaligned(Range range, std::byte* into) const {

@@ -83,11 +83,15 @@ class DiskFile {
     // cannot tell reports data, which is always correct. `fd` is from open_again(), used by
     // one thread.
     [[nodiscard]] FileExtent next_extent(int fd, Range within) const noexcept;
+    // What the file system says of it at this moment.
+    struct State {
+        bool shorter = false;  // than the disk it was opened as
+        bool may_have_holes = false;
+    };
+    [[nodiscard]] State state() const noexcept;
     // Whether all of `range` is in memory, so that reading it waits for no device. False where that
     // cannot be known. A moment later it may have changed.
     [[nodiscard]] bool is_resident(Range range) const noexcept;
-    // False when no part of the file is a hole, at this moment, so that asking is in vain.
-    [[nodiscard]] bool may_have_holes() const noexcept;
 
     // Writes (or, with from == nullptr, zeroes) any range of a direct() file: whole blocks go out
     // as they are, the blocks at the ends are read, changed and written back. Blocking; 0 or errno.

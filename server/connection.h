@@ -28,7 +28,7 @@ class Connection {
         MemoryBudget* memory = nullptr;  // for the data of requests; outlives the connection
     };
 
-    // `socket` is blocking and connected. `exports` outlives the connection.
+    // `socket` is non-blocking and connected. `exports` outlives the connection.
     Connection(UniqueFd socket, Options options, const ExportTable& exports);
 
     void start() { thread_.start(); }

@@ -187,8 +187,7 @@ void Listener::add(event_base* base, UniqueFd socket) {
         [](evconnlistener*, evutil_socket_t fd, sockaddr* peer, int, void* self) {
             static_cast<Listener*>(self)->accept(fd, peer);
         },
-        this, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_LEAVE_SOCKETS_BLOCKING,
-        kBacklog, socket.get());
+        this, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, kBacklog, socket.get());
     if (made == nullptr) {
         throw std::runtime_error("cannot listen on " + address_.to_string());
     }

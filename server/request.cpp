@@ -9,6 +9,18 @@ namespace nbdm {
 using wire::Command;
 using wire::Error;
 
+void Request::begin(const RequestHead& head, std::chrono::steady_clock::time_point now) noexcept {
+    command = head.command;
+    flags = head.flags;
+    cookie = head.cookie;
+    range = {head.offset, head.length};
+    arrived = now;
+    extent_count = 0;
+    next_extent = 0;
+    from_file = false;
+    contexts.set();
+}
+
 void Request::finished(int error) noexcept {
     owner->disk_finished(*this, error);
 }

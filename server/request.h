@@ -72,6 +72,8 @@ class Request final : public DiskOperation {
 
     Transmission* owner = nullptr;
 
+    // The slot takes up a new request, which has no buffer yet.
+    void begin(const RequestHead& head, std::chrono::steady_clock::time_point now) noexcept;
     [[nodiscard]] bool has(std::uint16_t flag) const noexcept { return (flags & flag) != 0; }
     // Changes the disk: passes the write gate and marks the dirty maps.
     [[nodiscard]] bool writes() const noexcept {

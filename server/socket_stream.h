@@ -22,7 +22,7 @@ enum class DisconnectReason {
 };
 [[nodiscard]] const char* to_string(DisconnectReason reason) noexcept;
 
-// Lock-step bytes of the negotiation on a blocking socket: all of it, before a deadline, or a
+// Lock-step bytes of the negotiation: all of it, before a deadline, or a
 // reason. Stops when the thread is asked to.
 //
 // Threads: the connection's iothread.

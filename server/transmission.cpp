@@ -56,9 +56,6 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, Surroundin
       lane_(export_.gate().attach(thread)),
       write_turn_(export_.file().buffered_writes, std::defer_lock) {
     memory_.join(thread_);
-    // What is sent from the file must not wait for the client.
-    check_errno(::fcntl(fd, F_SETFL, check_errno(::fcntl(fd, F_GETFL), "fcntl") | O_NONBLOCK),
-                "cannot make a socket non-blocking");
     free_requests_.reserve(kMaxRequests);
     for (Request& request : *requests_) {
         request.owner = this;
@@ -259,11 +256,13 @@ Transmission::Parsed Transmission::parse_request() {
     return accept_request(*head);
 }
 
-std::size_t Transmission::memory_for(const RequestHead& head) noexcept {
-    switch (head.command) {
+// How much of it the request needs from its first step on.
+std::size_t Transmission::memory_for(const Request& request) noexcept {
+    switch (request.command) {
         case Command::read:
+            return request.from_file ? 0 : request.range.length;
         case Command::write:
-            return head.length;
+            return request.range.length;
         case Command::block_status:
             return BlockStatus::kAnswerBytes;
         default:
@@ -273,14 +272,18 @@ std::size_t Transmission::memory_for(const RequestHead& head) noexcept {
 
 Transmission::Parsed Transmission::accept_request(const RequestHead& head) {
     Error error = validate(head, rules_);
-    Buffer buffer;
-    const std::size_t memory_bytes = error == Error::none ? memory_for(head) : 0;
+    Request& request = *free_requests_.back();  // taken when there is memory for it
+    request.begin(head, now_);
+    if (error == Error::none && head.command == Command::read) {
+        plan_read(request);
+    }
+    const std::size_t memory_bytes = error == Error::none ? memory_for(request) : 0;
     if (memory_bytes > 0) {
-        buffer = lease(memory_bytes);
-        if (!buffer && (buffers_.leased_bytes() > 0 || buffers_.budget_refused())) {
+        request.buffer = lease(memory_bytes);
+        if (!request.buffer && (buffers_.leased_bytes() > 0 || buffers_.budget_refused())) {
             return Parsed::no_room;
         }
-        if (!buffer) {
+        if (!request.buffer) {
             error = Error::no_memory;
         }
     }
@@ -289,18 +292,7 @@ Transmission::Parsed Transmission::accept_request(const RequestHead& head) {
         step_down(State::draining, DisconnectReason::client_left);
         return Parsed::incomplete;
     }
-    Request& request = *free_requests_.back();
     free_requests_.pop_back();
-    request.command = head.command;
-    request.flags = head.flags;
-    request.cookie = head.cookie;
-    request.range = {head.offset, head.length};
-    request.buffer = std::move(buffer);
-    request.extent_count = 0;
-    request.next_extent = 0;
-    request.from_file = false;
-    request.contexts.set();
-    request.arrived = now_;
     statistics_.arrived(head.command);
     if (head.has_payload) {
         incoming_ = &request;
@@ -318,7 +310,11 @@ Transmission::Parsed Transmission::accept_request(const RequestHead& head) {
 void Transmission::start(Request& request) {
     switch (request.command) {
         case Command::read:
-            start_read(request);
+            if (request.from_file) {
+                finish(request, 0);
+            } else {
+                continue_read(request);
+            }
             break;
         case Command::write:
         case Command::trim:
@@ -344,30 +340,29 @@ void Transmission::start(Request& request) {
     }
 }
 
-void Transmission::start_read(Request& request) {
-    const DiskFile& file = export_.file();
-    if (session_.replies != ReplyStyle::simple && !request.has(wire::kDf) &&
-        request.range.length >= kMinBytesForHoles && file.may_have_holes()) {
-        Range left = request.range;
-        while (!left.empty() && request.extent_count < Request::kMaxExtents) {
-            FileExtent extent = file.next_extent(own_fd_.get(), left);
-            if (request.extent_count == Request::kMaxExtents - 1) {
-                extent = {left, false};
-            }
-            request.extents[request.extent_count++] = extent;
-            left = left.after(extent.range.length);
-        }
-    } else {
-        request.extents[0] = {request.range, false};
-        request.extent_count = 1;
+// Which parts of it are holes, and whether the kernel can send the rest from where it is.
+void Transmission::plan_read(Request& request) {
+    static_assert(kMinBytesForHoles <= kMinBytesFromFile);
+    request.extents[0] = {request.range, false};
+    request.extent_count = 1;
+    if (request.range.length < kMinBytesForHoles) {
+        return;
     }
-    request.from_file =
-        request.range.length >= kMinBytesFromFile && file.is_resident(request.range);
-    if (request.from_file) {
-        request.buffer.reset();
-        finish(request, 0);
-    } else {
-        continue_read(request);
+    const DiskFile& file = export_.file();
+    const DiskFile::State state = file.state();
+    // Of a file that has become shorter, pages beyond its end may be there for a while.
+    request.from_file = request.range.length >= kMinBytesFromFile && !state.shorter &&
+                        file.is_resident(request.range);
+    if (session_.replies == ReplyStyle::simple || request.has(wire::kDf) || !state.may_have_holes) {
+        return;
+    }
+    request.extent_count = 0;
+    for (Range left = request.range; !left.empty();) {
+        const bool last = request.extent_count == Request::kMaxExtents - 1;
+        const FileExtent extent =
+            last ? FileExtent{left, false} : file.next_extent(own_fd_.get(), left);
+        request.extents[request.extent_count++] = extent;
+        left = left.after(extent.range.length);
     }
 }
 

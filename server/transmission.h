@@ -67,10 +67,10 @@ class Transmission {
     void receive_more();
     [[nodiscard]] Buffer lease(std::size_t bytes);
     void wait_for_work(bool wait);
-    [[nodiscard]] static std::size_t memory_for(const RequestHead& head) noexcept;
+    [[nodiscard]] static std::size_t memory_for(const Request& request) noexcept;
 
     void start(Request& request);
-    void start_read(Request& request);
+    void plan_read(Request& request);
     void continue_read(Request& request);
     void write(Request& request);
     void start_waiting();

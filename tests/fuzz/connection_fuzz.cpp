@@ -110,6 +110,7 @@ class Fuzz {
         check_errno(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()),
                     "cannot make a socket");
         const UniqueFd client(pair[0]);
+        check_errno(::fcntl(pair[1], F_SETFL, O_NONBLOCK), "fcntl");
         {
             Connection connection(UniqueFd(pair[1]),
                                   {.id = seed,

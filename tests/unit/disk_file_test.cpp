@@ -98,7 +98,7 @@ TEST_F(DiskFileTest, ExtentsCoverTheDiskAndHolesAreFound) {
     const std::string data(65536, 'x');
     ASSERT_EQ(::pwrite(file.fd(), data.data(), data.size(), 262144), 65536);
     const UniqueFd fd = file.open_again();
-    EXPECT_TRUE(file.may_have_holes());
+    EXPECT_TRUE(file.state().may_have_holes);
     std::uint64_t at = 0;
     std::uint64_t data_bytes = 0;
     while (at < file.size_bytes()) {

@@ -39,7 +39,7 @@ class OneClientServer {
             pollfd wait{listening_.get(), POLLIN, 0};
             check_errno(::poll(&wait, 1, -1), "poll");
             UniqueFd socket(
-                check_errno(::accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC), "accept"));
+                check_errno(::accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK), "accept"));
             same_socket_ = UniqueFd(check_errno(::dup(socket.get()), "dup"));
             connection_.emplace(std::move(socket),
                                 Connection::Options{.id = 1,
