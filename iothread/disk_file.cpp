@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "iothread/disk_file.h"
 
+#include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
@@ -65,6 +67,24 @@ int read_blocks(int fd, Range blocks, std::uint64_t wanted, std::byte* into) {
             return count;
         },
         {blocks.offset, wanted});
+}
+
+// What storage says need not be a power of two: a stripe over three disks is not.
+std::uint32_t preferred_size(std::uint64_t bytes) noexcept {
+    constexpr std::uint64_t kMin = 4 << 10;
+    constexpr std::uint64_t kMax = 32 << 20;
+    return static_cast<std::uint32_t>(std::bit_floor(std::clamp(bytes, kMin, kMax)));
+}
+
+// 0 stands for a device that does not say.
+std::uint32_t preferred_of_device(int fd) noexcept {
+    unsigned optimal = 0;
+    unsigned minimal = 0;
+    unsigned physical = 0;
+    ::ioctl(fd, BLKIOOPT, &optimal);
+    ::ioctl(fd, BLKIOMIN, &minimal);
+    ::ioctl(fd, BLKPBSZGET, &physical);
+    return preferred_size(std::max({optimal, minimal, physical}));
 }
 
 int write_fully(int fd, Range range, const std::byte* from) {
@@ -135,8 +155,9 @@ void DiskFile::learn_storage() {
                     "cannot learn the sector size of '" + path_ + "'");
         sector_bytes = static_cast<std::uint32_t>(logical);
         zeroing_alignment_ = sector_bytes;
+        preferred_bytes_ = preferred_of_device(fd_.get());
     } else {
-        preferred_bytes_ = static_cast<std::uint32_t>(std::max<long>(status.st_blksize, 4096));
+        preferred_bytes_ = preferred_size(static_cast<std::uint64_t>(status.st_blksize));
         struct statfs filesystem {};
         memory_backed_ = ::fstatfs(fd_.get(), &filesystem) == 0 && filesystem.f_type == TMPFS_MAGIC;
 #ifdef STATX_DIOALIGN

@@ -69,7 +69,8 @@ class DiskFile {
     [[nodiscard]] std::uint32_t request_alignment() const noexcept { return request_alignment_; }
     // The unit of zeroing and trimming without writing: the sector of a block device, 1 for files.
     [[nodiscard]] std::uint32_t zeroing_alignment() const noexcept { return zeroing_alignment_; }
-    // A size at which requests are efficient, for advertising.
+    // A size at which requests are efficient, as the storage says (a RAID's stripe, a file system's
+    // block): a power of two from 4 KiB to 32 MiB.
     [[nodiscard]] std::uint32_t preferred_bytes() const noexcept { return preferred_bytes_; }
 
     // A plain read or write never waits for a device (tmpfs).

@@ -180,6 +180,7 @@ def test_direct_exports_advertise_the_storages_block(world, storage, least):
     with disk_on(world, storage, MIB) as disk, world.server(f"d={disk},cache=direct") as server:
         handle = connect(server)
         assert handle.get_block_size(nbd.SIZE_MINIMUM) == least
+        assert handle.get_block_size(nbd.SIZE_PREFERRED) == 4096
         handle.shutdown()
 
 
