@@ -19,12 +19,6 @@ def disk(world):
 
 
 @pytest.fixture
-def server(world, disk):
-    with world.server(f"d={disk}") as running:
-        yield running
-
-
-@pytest.fixture
 def raw(server):
     with Wire(server) as connection:
         connection.negotiate_extended()
