@@ -4,9 +4,16 @@
 #include <algorithm>
 #include <cassert>
 
+#include "iothread/buffer_pool.h"
 #include "iothread/io_thread.h"
 
 namespace nbdm {
+
+// The largest request fits in any case.
+MemoryBudget::MemoryBudget(std::size_t limit_bytes) noexcept
+    : limit_bytes_(limit_bytes),
+      limit_for_large_bytes_(
+          std::min(limit_bytes, std::max(limit_bytes - limit_bytes / 4, BufferPool::kMaxBytes))) {}
 
 void MemoryBudget::join(IoThread& thread) {
     const std::lock_guard lock(mutex_);
@@ -22,9 +29,10 @@ void MemoryBudget::leave(IoThread& thread) noexcept {
 bool MemoryBudget::take(std::size_t bytes) noexcept {
     // seq_cst, here and in give(): of a thread that announces that it waits and then looks once
     // more, and one that gives and then looks for waiters, at least one sees the other.
+    const std::size_t limit = bytes > kSmallBytes ? limit_for_large_bytes_ : limit_bytes_;
     std::size_t taken = taken_bytes_.load(std::memory_order_seq_cst);
     do {
-        if (bytes > limit_bytes_ - taken) {
+        if (taken + bytes > limit) {
             return false;
         }
     } while (!taken_bytes_.compare_exchange_weak(taken, taken + bytes, std::memory_order_seq_cst));

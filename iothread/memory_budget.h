@@ -11,12 +11,15 @@ namespace nbdm {
 class IoThread;
 
 // How much memory all buffer pools of a process may have together. A pool that gets none waits;
-// as long as one does, the others give back what they keep and do not use.
+// as long as one does, the others give back what they keep and do not use. A quarter is kept for
+// small requests, so that those who hold much, and take their time, do not stop the others.
 //
 // Threads: any. Outlives the pools that draw on it.
 class MemoryBudget {
   public:
-    explicit MemoryBudget(std::size_t limit_bytes) noexcept : limit_bytes_(limit_bytes) {}
+    static constexpr std::size_t kSmallBytes = 256 << 10;
+
+    explicit MemoryBudget(std::size_t limit_bytes) noexcept;
     MemoryBudget(const MemoryBudget&) = delete;
     MemoryBudget& operator=(const MemoryBudget&) = delete;
     ~MemoryBudget() = default;
@@ -44,6 +47,7 @@ class MemoryBudget {
     void wake_others(const IoThread* but, bool only_waiting) noexcept;
 
     const std::size_t limit_bytes_;
+    const std::size_t limit_for_large_bytes_;
     std::atomic<std::size_t> taken_bytes_{0};
     std::atomic<std::size_t> waiting_count_{0};
 

@@ -54,11 +54,14 @@ void Connection::negotiate_and_serve() {
     served_.store(&served, std::memory_order_release);
     const std::string who = "client " + options_.peer + " of export '" + served.name() + "'";
     log_info(who + " is connected" + (session->read_only ? ", read-only" : ""));
-    Transmission transmission(
-        thread_, socket_.get(), std::move(*session),
-        {.peer = options_.peer, .memory = *options_.memory, .statistics = statistics_});
+    Transmission transmission(thread_, socket_.get(), std::move(*session),
+                              {.peer = options_.peer,
+                               .request_timeout = options_.request_timeout,
+                               .memory = *options_.memory,
+                               .statistics = statistics_});
     const DisconnectReason reason = transmission.run();
-    log_info(who + " is disconnected: " + to_string(reason));
+    const std::string line = who + " is disconnected: " + to_string(reason);
+    is_clients_fault(reason) ? log_warning(line) : log_info(line);
 }
 
 }  // namespace nbdm

@@ -22,7 +22,8 @@ class Connection {
     struct Options {
         std::uint64_t id = 0;  // shown, and in the thread's name
         std::string peer;      // for messages
-        std::chrono::milliseconds handshake_timeout{0};
+        std::chrono::seconds handshake_timeout{0};
+        std::chrono::seconds request_timeout{0};
         int cpu = -1;
         int done_fd = -1;                // an eventfd that is written when done() has become true
         MemoryBudget* memory = nullptr;  // for the data of requests; outlives the connection

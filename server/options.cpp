@@ -96,6 +96,7 @@ struct RawOptions {
     std::size_t max_connections = 256;
     std::string buffer_memory;
     std::int64_t handshake_timeout_s = 10;
+    std::int64_t request_timeout_s = 300;
     std::string cpus;
     std::vector<std::string> take_ownership;
     std::string log_level = "info";
@@ -119,6 +120,9 @@ void declare(CLI::App& app, RawOptions& raw) {
     app.add_option("--handshake-timeout", raw.handshake_timeout_s,
                    "seconds a client has for its negotiation (10)")
         ->check(CLI::Range(1, 3600));
+    app.add_option("--request-timeout", raw.request_timeout_s,
+                   "seconds a client may stop in the middle of a request (300)")
+        ->check(CLI::Range(1, 86400));
     app.add_option("--cpus", raw.cpus, "pin the connections' threads to these CPUs, like 0-3,6");
     app.add_option("--take-ownership", raw.take_ownership,
                    "serve this export although its disk is recorded as moved away; repeatable")
@@ -159,6 +163,7 @@ CommandLine validated(const RawOptions& raw) {
         server.buffer_bytes = *bytes;
     }
     server.handshake_timeout = std::chrono::seconds(raw.handshake_timeout_s);
+    server.request_timeout = std::chrono::seconds(raw.request_timeout_s);
     if (!raw.cpus.empty()) {
         server.cpus = parse_cpus(raw.cpus);
     }

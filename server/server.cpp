@@ -185,6 +185,7 @@ void Server::accepted(UniqueFd socket, std::string peer) {
             Connection::Options{.id = id,
                                 .peer = std::move(peer),
                                 .handshake_timeout = options_.handshake_timeout,
+                                .request_timeout = options_.request_timeout,
                                 .cpu = cpu,
                                 .done_fd = done_fd_.get(),
                                 .memory = &memory_},

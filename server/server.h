@@ -36,6 +36,7 @@ struct ServerOptions {
     std::size_t max_connections = 256;
     std::size_t buffer_bytes = kDefaultBufferBytes;  // of all connections together
     std::chrono::seconds handshake_timeout{10};
+    std::chrono::seconds request_timeout{300};
 };
 
 // The daemon: exports, listeners, connections, holds. One loop in the main thread; each connection

@@ -20,6 +20,10 @@ const char* to_string(DisconnectReason reason) noexcept {
             return "the negotiation took too long";
         case DisconnectReason::protocol_error:
             return "the client does not speak NBD";
+        case DisconnectReason::request_time_out:
+            return "it stopped in the middle of a request";
+        case DisconnectReason::answers_not_taken:
+            return "it does not take its answers, and others wait for the memory they are in";
         case DisconnectReason::unknown_export:
             return "the client asked for an export that is not served";
         case DisconnectReason::export_retired:
@@ -28,6 +32,19 @@ const char* to_string(DisconnectReason reason) noexcept {
             return "the server stops";
     }
     return "";
+}
+
+bool is_clients_fault(DisconnectReason reason) noexcept {
+    switch (reason) {
+        case DisconnectReason::handshake_time_out:
+        case DisconnectReason::protocol_error:
+        case DisconnectReason::request_time_out:
+        case DisconnectReason::answers_not_taken:
+        case DisconnectReason::unknown_export:
+            return true;
+        default:
+            return false;
+    }
 }
 
 bool SocketStream::read(std::span<std::byte> into) noexcept {

@@ -16,11 +16,15 @@ enum class DisconnectReason {
     connection_lost,     // end of stream or socket error
     handshake_time_out,  // the client did not finish its negotiation in time
     protocol_error,      // bytes that are not NBD
+    request_time_out,    // the client stopped in the middle of a request
+    answers_not_taken,   // and others wait for the memory they are in
     unknown_export,      // NBD_OPT_EXPORT_NAME for a name that is not served
     export_retired,      // the disk has moved away
     server_stopped,
 };
 [[nodiscard]] const char* to_string(DisconnectReason reason) noexcept;
+// The client did something wrong, or failed to do something.
+[[nodiscard]] bool is_clients_fault(DisconnectReason reason) noexcept;
 
 // Lock-step bytes of the negotiation: all of it, before a deadline, or a
 // reason. Stops when the thread is asked to.

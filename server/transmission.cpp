@@ -28,6 +28,8 @@ constexpr std::uint64_t kMinBytesForHoles = 32 << 10;
 constexpr std::uint64_t kMinBytesFromFile = 64 << 10;
 // A connection without requests for this long gives its buffers back.
 constexpr std::chrono::milliseconds kIdleLimit{1000};
+// A client that holds memory for which others wait has to move on within this.
+constexpr std::chrono::seconds kShortageLimit{10};
 // A connection's failed requests that are logged one by one.
 constexpr int kMaxLoggedFailures = 20;
 
@@ -38,6 +40,7 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, Surroundin
       session_(std::move(session)),
       export_(*session_.served),
       peer_(std::move(surroundings.peer)),
+      request_timeout_(surroundings.request_timeout),
       memory_(surroundings.memory),
       statistics_(surroundings.statistics),
       rules_{.size_bytes = export_.size_bytes(),
@@ -72,6 +75,9 @@ Transmission::~Transmission() {
 DisconnectReason Transmission::run() {
     while (state_ > State::closing) {
         now_ = Clock::now();
+        if (!receiver_.armed()) {
+            received_at_ = now_;
+        }
         const bool blocked = process_received();
         start_waiting();
         if (write_turn_) {
@@ -79,6 +85,9 @@ DisconnectReason Transmission::run() {
         }
         const std::size_t free_before = free_requests_.size();
         now_ = Clock::now();
+        if (!replies_.pending()) {
+            sent_at_ = now_;
+        }
         if (!replies_.send()) {
             step_down(State::closing, DisconnectReason::connection_lost);
             break;
@@ -97,6 +106,10 @@ DisconnectReason Transmission::run() {
         }
         statistics_.in_flight.set(kMaxRequests - free_requests_.size());
         receive_more();
+        disconnect_if_late();
+        if (state_ == State::closing) {
+            break;
+        }
         // What was sent has made room for requests that are already here.
         const bool go_on = blocked && free_requests_.size() > free_before;
         wait_for_work(!go_on);
@@ -105,13 +118,51 @@ DisconnectReason Transmission::run() {
     return reason_;
 }
 
+// Half a request, and answers that nobody takes, hold a slot and memory.
+void Transmission::disconnect_if_late() {
+    deadline_.reset();
+    if (!memory_.wanted() || buffers_.leased_bytes() == 0) {
+        wanted_since_.reset();
+    } else if (!wanted_since_) {
+        wanted_since_ = now_;
+    }
+    DisconnectReason reason{};
+    const auto expect = [&](Clock::time_point by, DisconnectReason why) {
+        if (!deadline_ || by < *deadline_) {
+            deadline_ = by;
+            reason = why;
+        }
+    };
+    if (receiver_.armed() && (incoming_ != nullptr || !receiver_.staged().empty())) {
+        expect(received_at_ + request_timeout_, DisconnectReason::request_time_out);
+        if (wanted_since_ && incoming_ != nullptr) {
+            expect(std::max(received_at_, *wanted_since_) + kShortageLimit,
+                   DisconnectReason::request_time_out);
+        }
+    }
+    if (wanted_since_ && replies_.pending()) {
+        expect(std::max(sent_at_, *wanted_since_) + kShortageLimit,
+               DisconnectReason::answers_not_taken);
+    }
+    if (deadline_ && *deadline_ <= now_) {
+        step_down(State::closing, reason);
+    }
+}
+
 void Transmission::wait_for_work(bool wait) {
     if (memory_.wanted()) {
         buffers_.trim();
     }
+    std::chrono::milliseconds limit{0};  // none
+    if (deadline_) {
+        limit = std::chrono::ceil<std::chrono::milliseconds>(*deadline_ - now_);
+    }
     // After a while without requests nothing is kept for them.
     const bool idle = free_requests_.size() == kMaxRequests && buffers_.kept_bytes() > 0;
-    if (!ring_.run_once(wait, idle ? kIdleLimit : std::chrono::milliseconds(0)) && wait && idle) {
+    if (idle) {
+        limit = deadline_ ? std::min(limit, kIdleLimit) : kIdleLimit;
+    }
+    if (!ring_.run_once(wait, limit) && wait && idle) {
         buffers_.trim();
     }
 }

@@ -8,6 +8,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,7 @@ class Transmission {
   public:
     struct Surroundings {
         std::string peer;  // for messages
+        std::chrono::seconds request_timeout{0};
         MemoryBudget& memory;
         Statistics& statistics;
     };
@@ -66,6 +68,7 @@ class Transmission {
     [[nodiscard]] bool take_payload();
     void receive_more();
     [[nodiscard]] Buffer lease(std::size_t bytes);
+    void disconnect_if_late();
     void wait_for_work(bool wait);
     [[nodiscard]] static std::size_t memory_for(const Request& request) noexcept;
 
@@ -92,6 +95,7 @@ class Transmission {
     const Session session_;
     Export& export_;
     const std::string peer_;
+    const Clock::duration request_timeout_;
     MemoryBudget& memory_;
     Statistics& statistics_;
     const RequestRules rules_;
@@ -127,6 +131,13 @@ class Transmission {
     bool waits_for_memory_ = false;
     // Read twice in each round: when what it parses has arrived, when what it sends is ready.
     Clock::time_point now_;
+    // When the client last sent something or was not asked to, and the same for what it takes.
+    Clock::time_point received_at_;
+    Clock::time_point sent_at_;
+    // Since when other connections wait for memory; nothing when none does.
+    std::optional<Clock::time_point> wanted_since_;
+    // When the client is disconnected if it does not move; nothing when it owes nothing.
+    std::optional<Clock::time_point> deadline_;
     State state_ = State::active;
     DisconnectReason reason_ = DisconnectReason::connection_lost;
     int logged_failures_ = 0;

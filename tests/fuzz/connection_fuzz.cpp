@@ -116,6 +116,7 @@ class Fuzz {
                                   {.id = seed,
                                    .peer = "fuzz",
                                    .handshake_timeout = kEndLimit,
+                                   .request_timeout = kEndLimit,
                                    .cpu = -1,
                                    .done_fd = done_.get(),
                                    .memory = &memory_},

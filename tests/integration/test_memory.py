@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the server's memory is bounded by, and what it gives back."""
 
+import concurrent.futures
 import os
 import re
 import sys
+import time
 
 import pytest
 
@@ -11,7 +13,7 @@ from harness import GIB, MIB, SERVER, make_disk, wait_for
 
 nbd = pytest.importorskip("nbd")
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "interop"))
-from wire import Wire  # noqa: E402
+from wire import READ, WRITE, Wire, header  # noqa: E402
 
 
 def buffer_bytes(server):
@@ -87,6 +89,42 @@ def test_five_hundred_idle_clients(world):
         assert each <= 256, f"{each} KiB each"
         for client in clients:
             client.socket.close()
+
+
+def test_who_holds_memory_and_stands_still_does_not_stop_the_others(world):
+    disk = make_disk(world.path("disk"), 256 * MIB, [(0, MIB)])
+    with world.server(f"d={disk}", options=["--buffer-memory", "128M"]) as server, \
+            Wire(server) as stuck, Wire(server) as small, Wire(server, limit=60) as large:
+        for client in (stuck, small, large):
+            client.go("d")
+        stuck.send(header(WRITE, 0, 64 * MIB))
+        wait_for(lambda: buffer_bytes(server) == 64 * MIB)
+        begun = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            written = pool.submit(large.write, 64 * MIB, b"y" * (64 * MIB))
+            # Small requests find memory all the time, large ones when the server has lost patience.
+            while not written.done():
+                assert small.write(MIB, b"z" * 4096) == 0
+                assert small.read(MIB, 4096) == b"z" * 4096
+            assert written.result() == 0
+        assert 9 < time.monotonic() - begun < 30
+        assert stuck.closed()
+        assert "it stopped in the middle of a request" in server.messages()
+
+
+def test_answers_that_nobody_takes_are_dropped_when_others_need_the_memory(world):
+    disk = make_disk(world.path("disk"), 256 * MIB)
+    with open(disk, "r+b") as file:
+        file.write(b"x" * 4096)  # one page of data: the rest is read into a buffer
+    options = ["--buffer-memory", "64M"]
+    with world.server(f"d={disk},cache=direct", options=options) as server, \
+            Wire(server) as stuck, Wire(server, limit=60) as other:
+        stuck.go("d")
+        other.go("d")
+        stuck.send(header(READ, 0, 64 * MIB))
+        wait_for(lambda: buffer_bytes(server) == 64 * MIB)
+        assert other.read(0, 32 * MIB)[:4096] == b"x" * 4096
+        assert "it does not take its answers" in server.messages()
 
 
 @pytest.mark.parametrize("size", ["63M", "much", "0", "-1"])

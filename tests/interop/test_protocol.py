@@ -3,6 +3,7 @@
 
 import os
 import random
+import select
 import socket
 import struct
 import time
@@ -20,12 +21,6 @@ DISK_BYTES = 4 * MIB
 @pytest.fixture
 def disk(world):
     return make_disk(world.path("disk"), DISK_BYTES, [(0, MIB)])
-
-
-@pytest.fixture
-def server(world, disk):
-    with world.server(f"d={disk}") as running:
-        yield running
 
 
 @pytest.fixture
@@ -626,6 +621,39 @@ def test_options_without_end_do_not_push_the_deadline(world, disk):
                     raw.send(bytes([byte]))
                 raw.option_reply()
         assert time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize("start", [
+    header(wire.READ, 0, 512)[:10],
+    header(wire.WRITE, 0, 4096),
+    header(wire.WRITE, 0, 4096) + bytes(100)])
+def test_half_a_request_is_dropped_and_a_client_between_requests_is_not(world, disk, start):
+    with world.server(f"d={disk}", options=["--request-timeout", "1"]) as server, \
+            Wire(server) as idle, Wire(server) as stuck:
+        idle.go("d")
+        assert idle.read(0, 512) == content(disk, 0, 512)
+        stuck.go("d")
+        assert stuck.read(0, 512) == content(disk, 0, 512)
+        begun = time.monotonic()
+        stuck.send(start)
+        assert stuck.closed()
+        assert 0.9 < time.monotonic() - begun < 10
+        assert "it stopped in the middle of a request" in server.messages()
+        assert idle.read(0, 512) == content(disk, 0, 512)
+
+
+def test_a_slow_request_is_served(world, disk):
+    with world.server(f"d={disk}", options=["--request-timeout", "1"]) as server, \
+            Wire(server) as slow:
+        slow.go("d")
+        begun = time.monotonic()
+        request = header(wire.WRITE, 0, 4096, cookie=7) + b"y" * 4096
+        slow.send(request[:-40])
+        for byte in request[-40:]:
+            assert not select.select([slow.socket], [], [], 0.05)[0]
+            slow.send(bytes([byte]))
+        assert time.monotonic() - begun > 1.5
+        assert slow.simple_reply() == (0, 7)
 
 
 def test_reset_while_replies_are_sent_does_not_end_the_server(server, disk):

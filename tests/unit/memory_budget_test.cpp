@@ -48,6 +48,19 @@ TEST(MemoryBudget, APoolMakesRoomForItself) {
     EXPECT_EQ(budget.taken_bytes(), 4096U);
 }
 
+TEST(MemoryBudget, AQuarterIsKeptForSmallRequests) {
+    constexpr std::size_t kLimit = std::size_t{512} << 20;
+    MemoryBudget budget(kLimit);
+    EXPECT_TRUE(budget.take(kLimit / 4 * 3));
+    EXPECT_FALSE(budget.take(MemoryBudget::kSmallBytes + 1));
+    EXPECT_TRUE(budget.take(MemoryBudget::kSmallBytes));
+}
+
+TEST(MemoryBudget, TheLargestRequestFitsIntoTheSmallestBudget) {
+    MemoryBudget budget(BufferPool::kMaxBytes);
+    EXPECT_TRUE(budget.take(BufferPool::kMaxBytes));
+}
+
 TEST(MemoryBudget, WhoWaitsWakesTheOthersAndIsWokenByWhatComesBack) {
     MemoryBudget budget(4096);
     Sleeper holder;

@@ -38,13 +38,15 @@ class OneClientServer {
         accepting_ = std::jthread([this] {
             pollfd wait{listening_.get(), POLLIN, 0};
             check_errno(::poll(&wait, 1, -1), "poll");
-            UniqueFd socket(
-                check_errno(::accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK), "accept"));
+            UniqueFd socket(check_errno(
+                ::accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK),
+                "accept"));
             same_socket_ = UniqueFd(check_errno(::dup(socket.get()), "dup"));
             connection_.emplace(std::move(socket),
                                 Connection::Options{.id = 1,
                                                     .peer = "test",
                                                     .handshake_timeout = std::chrono::seconds(30),
+                                                    .request_timeout = std::chrono::seconds(30),
                                                     .cpu = -1,
                                                     .done_fd = done_.get(),
                                                     .memory = &memory_},
