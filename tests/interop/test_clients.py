@@ -165,6 +165,34 @@ def test_nbdcopy_onto_a_read_only_export_fails_and_changes_nothing(world):
     assert target.read_bytes() == before
 
 
+# --- nbd-client ---
+
+def test_nbd_client_lists_the_exports(world):
+    with world.server(f"first={sparse_disk(world)}", f"second={sparse_disk(world, 'b')},ro") as server:
+        listed = must(world, "nbd-client", "-l", "127.0.0.1", server.port)
+        assert {"first", "second"} <= set(listed.split())
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/sys/block/nbd0"),
+                    reason="needs root and the kernel's nbd (modprobe nbd)")
+def test_the_kernels_block_device_is_the_disk(world):
+    disk, device = sparse_disk(world), "/dev/nbd0"
+    with world.server(f"d={disk}") as server:
+        must(world, "nbd-client", "-N", "d", "-u", server.socket, device)
+        try:
+            assert int(must(world, "blockdev", "--getsize64", device)) == 16 * MIB
+            assert same_content(device, disk)
+            with open(device, "r+b", buffering=0) as block:
+                block.seek(2 * MIB)
+                block.write(b"x" * MIB)
+                os.fsync(block.fileno())
+        finally:
+            must(world, "nbd-client", "-d", device)
+        with open(disk, "rb") as file:
+            file.seek(2 * MIB)
+            assert file.read(MIB) == b"x" * MIB
+
+
 # --- qemu-img ---
 
 @TRANSPORTS
