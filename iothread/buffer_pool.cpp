@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "iothread/memory_budget.h"
+#include "iothread/ring.h"
 
 namespace nbdm {
 
@@ -30,14 +31,14 @@ std::size_t Buffer::capacity_bytes() const noexcept {
 
 void Buffer::reset() noexcept {
     if (data_ != nullptr) {
-        pool_->give_back(data_, size_class_);
+        pool_->give_back({data_, slot_}, size_class_);
         data_ = nullptr;
         pool_ = nullptr;
     }
 }
 
-BufferPool::BufferPool(std::size_t limit_bytes, MemoryBudget* budget)
-    : limit_bytes_(limit_bytes), budget_(budget) {
+BufferPool::BufferPool(std::size_t limit_bytes, MemoryBudget* budget, Ring* ring)
+    : limit_bytes_(limit_bytes), budget_(budget), ring_(ring) {
     for (auto& kept : kept_) {
         kept.reserve(16);
     }
@@ -56,9 +57,9 @@ Buffer BufferPool::lease(std::size_t bytes) noexcept {
     if (leased_bytes_ + size > limit_bytes_) {
         return {};
     }
-    std::byte* data = nullptr;
+    Memory memory;
     if (!kept_[size_class].empty()) {
-        data = kept_[size_class].back();
+        memory = kept_[size_class].back();
         kept_[size_class].pop_back();
         kept_bytes_ -= size;
     } else {
@@ -68,18 +69,29 @@ Buffer BufferPool::lease(std::size_t bytes) noexcept {
         if (!take(size)) {
             return {};
         }
-        void* mapped =
-            ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (mapped == MAP_FAILED) {
+        memory = map(size);
+        if (memory.data == nullptr) {
             if (budget_ != nullptr) {
                 budget_->give(size);
             }
             return {};
         }
-        data = static_cast<std::byte*>(mapped);
     }
     leased_bytes_ += size;
-    return Buffer(this, data, size_class);
+    return Buffer(this, memory.data, size_class, memory.slot);
+}
+
+BufferPool::Memory BufferPool::map(std::size_t bytes) noexcept {
+    void* mapped =
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) {
+        return {};
+    }
+    Memory memory{.data = static_cast<std::byte*>(mapped), .slot = Ring::kNoSlot};
+    if (ring_ != nullptr) {
+        memory.slot = ring_->keep_memory({memory.data, bytes});
+    }
+    return memory;
 }
 
 // What is kept in other sizes goes first.
@@ -94,8 +106,11 @@ bool BufferPool::take(std::size_t bytes) noexcept {
 
 void BufferPool::trim() noexcept {
     for (unsigned size_class = 0; size_class < kClasses; ++size_class) {
-        for (std::byte* data : kept_[size_class]) {
-            ::munmap(data, class_bytes(size_class));
+        for (const Memory& memory : kept_[size_class]) {
+            if (memory.slot != Ring::kNoSlot) {
+                ring_->forget_memory(memory.slot);
+            }
+            ::munmap(memory.data, class_bytes(size_class));
         }
         kept_[size_class].clear();
     }
@@ -105,10 +120,10 @@ void BufferPool::trim() noexcept {
     kept_bytes_ = 0;
 }
 
-void BufferPool::give_back(std::byte* data, unsigned size_class) noexcept {
+void BufferPool::give_back(Memory memory, unsigned size_class) noexcept {
     leased_bytes_ -= class_bytes(size_class);
     kept_bytes_ += class_bytes(size_class);
-    kept_[size_class].push_back(data);
+    kept_[size_class].push_back(memory);
 }
 
 }  // namespace nbdm

@@ -10,6 +10,7 @@ namespace nbdm {
 
 class BufferPool;
 class MemoryBudget;
+class Ring;
 
 // A lease of page-aligned memory; returned to its pool when it is destroyed. The pool outlives
 // every lease. An empty lease (data() == nullptr) means that the pool had nothing to give.
@@ -19,13 +20,15 @@ class Buffer {
     Buffer(Buffer&& other) noexcept
         : pool_(std::exchange(other.pool_, nullptr)),
           data_(std::exchange(other.data_, nullptr)),
-          size_class_(other.size_class_) {}
+          size_class_(other.size_class_),
+          slot_(other.slot_) {}
     Buffer& operator=(Buffer&& other) noexcept {
         if (this != &other) {
             reset();
             pool_ = std::exchange(other.pool_, nullptr);
             data_ = std::exchange(other.data_, nullptr);
             size_class_ = other.size_class_;
+            slot_ = other.slot_;
         }
         return *this;
     }
@@ -36,16 +39,19 @@ class Buffer {
     [[nodiscard]] std::byte* data() const noexcept { return data_; }
     explicit operator bool() const noexcept { return data_ != nullptr; }
     [[nodiscard]] std::size_t capacity_bytes() const noexcept;
+    // Of the ring that the pool was made for; Ring::kNoSlot when there is none.
+    [[nodiscard]] int slot() const noexcept { return slot_; }
     void reset() noexcept;
 
   private:
     friend class BufferPool;
-    Buffer(BufferPool* pool, std::byte* data, unsigned size_class) noexcept
-        : pool_(pool), data_(data), size_class_(size_class) {}
+    Buffer(BufferPool* pool, std::byte* data, unsigned size_class, int slot) noexcept
+        : pool_(pool), data_(data), size_class_(size_class), slot_(slot) {}
 
     BufferPool* pool_ = nullptr;
     std::byte* data_ = nullptr;
     unsigned size_class_ = 0;
+    int slot_ = -1;
 };
 
 // Page-aligned memory for the I/O of one thread, in classes of a power of two from 4 KiB to
@@ -61,8 +67,9 @@ class BufferPool {
     static constexpr std::size_t kMinBytes = 4096;
     static constexpr std::size_t kMaxBytes = std::size_t{64} << 20;
 
-    // `budget` outlives the pool.
-    explicit BufferPool(std::size_t limit_bytes, MemoryBudget* budget = nullptr);
+    // `ring`: its direct I/O uses the memory, which is therefore kept there. Both outlive the pool.
+    explicit BufferPool(std::size_t limit_bytes, MemoryBudget* budget = nullptr,
+                        Ring* ring = nullptr);
     BufferPool(const BufferPool&) = delete;
     BufferPool& operator=(const BufferPool&) = delete;
     ~BufferPool();  // asserts that every lease has come back
@@ -81,16 +88,22 @@ class BufferPool {
   private:
     friend class Buffer;
     static constexpr unsigned kClasses = 15;  // 4 KiB << 14 = 64 MiB
-    void give_back(std::byte* data, unsigned size_class) noexcept;
+    struct Memory {
+        std::byte* data = nullptr;
+        int slot = -1;
+    };
+    void give_back(Memory memory, unsigned size_class) noexcept;
+    [[nodiscard]] Memory map(std::size_t bytes) noexcept;
 
     [[nodiscard]] bool take(std::size_t bytes) noexcept;
 
     const std::size_t limit_bytes_;
     MemoryBudget* const budget_;
+    Ring* const ring_;
     bool budget_refused_ = false;
     std::size_t leased_bytes_ = 0;
     std::size_t kept_bytes_ = 0;
-    std::array<std::vector<std::byte*>, kClasses> kept_;
+    std::array<std::vector<Memory>, kClasses> kept_;
 };
 
 }  // namespace nbdm

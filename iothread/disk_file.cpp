@@ -202,8 +202,9 @@ void DiskFile::lock(bool others_may_write) const {
 UniqueFd DiskFile::open_again() const {
     // By descriptor, not by path: the path may name another file by now.
     const std::string link = "/proc/self/fd/" + std::to_string(fd_.get());
+    const int access = (writable_ ? O_RDWR : O_RDONLY) | (direct_ ? O_DIRECT : 0);
     return UniqueFd(
-        check_errno(::open(link.c_str(), O_RDONLY | O_CLOEXEC), "cannot reopen '" + path_ + "'"));
+        check_errno(::open(link.c_str(), access | O_CLOEXEC), "cannot reopen '" + path_ + "'"));
 }
 
 FileExtent DiskFile::next_extent(int fd, Range within) const noexcept {

@@ -76,9 +76,9 @@ class DiskFile {
     // A plain read or write never waits for a device (tmpfs).
     [[nodiscard]] bool memory_backed() const noexcept { return memory_backed_; }
 
-    // The same file opened once more, for reading: with an offset of its own for next_extent(),
-    // since lseek moves the offset of the open file and takes a lock for it, and with a memory of
-    // its own of lost write-back.
+    // The same file opened once more, in the same way: with an offset of its own for next_extent(),
+    // since lseek moves the offset of the open file and takes a lock for it, with a memory of its
+    // own of lost write-back, and without the image locks.
     [[nodiscard]] UniqueFd open_again() const;
     // The extent at the start of `within` (not empty), no longer than `within`. A file system that
     // cannot tell reports data, which is always correct. `fd` is from open_again(), used by

@@ -38,8 +38,9 @@ void DiskOperation::begin(Ring& ring, DiskFile& file, Range range, bool fua) noe
     from_ = nullptr;
 }
 
-void DiskOperation::read(Ring& ring, DiskFile& file, Range range, std::byte* into) {
+void DiskOperation::read(Ring& ring, DiskFile& file, Range range, std::byte* into, int slot) {
     begin(ring, file, range, false);
+    slot_ = slot;
     into_ = into;
     step_ = Step::read;
     // What the page cache holds is copied at once, by a plain call; what it does not hold is
@@ -50,8 +51,8 @@ void DiskOperation::read(Ring& ring, DiskFile& file, Range range, std::byte* int
             break;
         }
         const iovec memory{into_, left_.first(kMaxTransferBytes).length};
-        const ssize_t count = ::preadv2(file.fd(), &memory, 1, static_cast<off_t>(left_.offset),
-                                        plain ? 0 : RWF_NOWAIT);
+        const ssize_t count =
+            ::preadv2(fd(), &memory, 1, static_cast<off_t>(left_.offset), plain ? 0 : RWF_NOWAIT);
         if (count > 0) {
             transferred(static_cast<std::uint64_t>(count));
             continue;
@@ -73,15 +74,16 @@ void DiskOperation::read(Ring& ring, DiskFile& file, Range range, std::byte* int
     transfer_rest();
 }
 
-void DiskOperation::write(Ring& ring, DiskFile& file, Range range, const std::byte* from,
-                          bool fua) {
+void DiskOperation::write(Ring& ring, DiskFile& file, Range range, const std::byte* from, bool fua,
+                          int slot) {
     begin(ring, file, range, fua);
+    slot_ = slot;
     from_ = from;
     step_ = Step::write;
     // A buffered write through the ring goes to a kernel worker and costs up to 2.5 times the CPU
     // of the plain call (ARCHITECTURE.md, "What was measured"), so it is done here.
     while (!file.direct() && !left_.empty()) {
-        const ssize_t count = ::pwrite(file.fd(), from_, left_.first(kMaxTransferBytes).length,
+        const ssize_t count = ::pwrite(fd(), from_, left_.first(kMaxTransferBytes).length,
                                        static_cast<off_t>(left_.offset));
         if (count > 0) {
             transferred(static_cast<std::uint64_t>(count));
@@ -145,13 +147,13 @@ void DiskOperation::submit(Step step) {
         case Step::punch:
         case Step::punch_to_allocate:
         case Step::trim:
-            ring_->fallocate(*this, file_->fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, left_);
+            ring_->fallocate(*this, fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, left_);
             break;
         case Step::zero_range:
-            ring_->fallocate(*this, file_->fd(), FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, left_);
+            ring_->fallocate(*this, fd(), FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, left_);
             break;
         case Step::allocate:
-            ring_->fallocate(*this, file_->fd(), FALLOC_FL_KEEP_SIZE, left_);
+            ring_->fallocate(*this, fd(), FALLOC_FL_KEEP_SIZE, left_);
             break;
         case Step::write_zeroes:
             if (mode_.fast_only) {
@@ -161,7 +163,7 @@ void DiskOperation::submit(Step step) {
             }
             break;
         case Step::sync:
-            ring_->fsync(*this, sync_fd_ >= 0 ? sync_fd_ : file_->fd(), IORING_FSYNC_DATASYNC);
+            ring_->fsync(*this, fd(), IORING_FSYNC_DATASYNC);
             break;
         case Step::read:
         case Step::write:
@@ -184,11 +186,11 @@ void DiskOperation::transfer_rest() {
     if (bytes == 0) {
         changed();
     } else if (step_ == Step::read) {
-        ring_->read(*this, file_->fd(), {into_, bytes}, left_.offset);
+        ring_->read(*this, fd(), {into_, bytes}, left_.offset, slot_);
     } else if (step_ == Step::write) {
-        ring_->write(*this, file_->fd(), {from_, bytes}, left_.offset);
+        ring_->write(*this, fd(), {from_, bytes}, left_.offset, slot_);
     } else {
-        ring_->write(*this, file_->fd(), {zeroes, std::min<std::uint64_t>(bytes, kZeroesBytes)},
+        ring_->write(*this, fd(), {zeroes, std::min<std::uint64_t>(bytes, kZeroesBytes)},
                      left_.offset);
     }
 }

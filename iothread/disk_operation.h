@@ -26,10 +26,12 @@ struct ZeroMode {
 // Threads: the ring's. One request at a time per object; the memory stays valid until finished().
 class DiskOperation : public Operation {
   public:
-    // `range` is inside the file, not empty, and a multiple of request_alignment().
-    void read(Ring& ring, DiskFile& file, Range range, std::byte* into);
+    // `range` is inside the file, not empty, and a multiple of request_alignment(). `slot`: the
+    // ring's for the memory, if it has one.
+    void read(Ring& ring, DiskFile& file, Range range, std::byte* into, int slot = Ring::kNoSlot);
     // `fua`: the data is durable before finished().
-    void write(Ring& ring, DiskFile& file, Range range, const std::byte* from, bool fua);
+    void write(Ring& ring, DiskFile& file, Range range, const std::byte* from, bool fua,
+               int slot = Ring::kNoSlot);
     // Any alignment.
     void zero(Ring& ring, DiskFile& file, Range range, ZeroMode mode, bool fua);
     // Advice: success when nothing could be released.
@@ -37,9 +39,10 @@ class DiskOperation : public Operation {
     // All completed writes are durable afterwards.
     void flush(Ring& ring, DiskFile& file);
 
-    // Syncs go through this descriptor of the same file instead of the file's own: the kernel tells
-    // each open file of a lost write-back once.
-    void sync_through(int fd) noexcept { sync_fd_ = fd; }
+    // Everything goes through this descriptor, from DiskFile::open_again(), instead of the file's
+    // own: the kernel tells each opening of a lost write-back once, and threads that share one wait
+    // for each other's count of its users.
+    void go_through(int fd) noexcept { fd_ = fd; }
     // Of a request that failed: the data sync did, so that data of this and other, answered writes
     // may be lost.
     [[nodiscard]] bool was_syncing() const noexcept { return step_ == Step::sync; }
@@ -65,6 +68,7 @@ class DiskOperation : public Operation {
     void completed(int result) noexcept final;
 
     void begin(Ring& ring, DiskFile& file, Range range, bool fua) noexcept;
+    [[nodiscard]] int fd() const noexcept { return fd_ >= 0 ? fd_ : file_->fd(); }
     void submit(Step step);
     [[nodiscard]] Step first_zero_step() const noexcept;
     void transferred(std::uint64_t bytes) noexcept;
@@ -75,7 +79,8 @@ class DiskOperation : public Operation {
 
     Ring* ring_ = nullptr;
     DiskFile* file_ = nullptr;
-    int sync_fd_ = -1;
+    int fd_ = -1;
+    int slot_ = Ring::kNoSlot;
     Range left_;  // what is still to be transferred
     std::byte* into_ = nullptr;
     const std::byte* from_ = nullptr;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "iothread/ring.h"
 
+#include <algorithm>
 #include <cassert>
 #include <cstdio>
 #include <cstdlib>
@@ -27,10 +28,16 @@ Ring::Ring(unsigned entries) {
                           "sysctl kernel.io_uring_disabled and seccomp filters forbid it)");
     }
     io_uring_ring_dontfork(&ring_);
+    free_slots_.reserve(kMaxSlots);
 }
 
 Ring::~Ring() {
     assert(pending_ == 0);
+    // The kernel takes a ring down later, in the background; files are let go of now, so that a
+    // file system can be unmounted when its disks are closed.
+    if (file_count_ > 0) {
+        io_uring_unregister_files(&ring_);
+    }
     io_uring_queue_exit(&ring_);
 }
 
@@ -46,50 +53,105 @@ io_uring_sqe& Ring::next(Operation& operation) {
     return *sqe;
 }
 
-namespace {
-
-void set_operation(io_uring_sqe& sqe, Operation* operation) {
-    io_uring_sqe_set_data(&sqe, operation);
+// The last step of preparing a call: whose it is, and its file by the shortest way.
+void Ring::address(io_uring_sqe& sqe, Operation& operation) const noexcept {
+    io_uring_sqe_set_data(&sqe, &operation);
+    for (std::size_t i = 0; i < file_count_; ++i) {
+        if (files_[i] == sqe.fd) {
+            sqe.fd = static_cast<int>(i);
+            sqe.flags |= IOSQE_FIXED_FILE;
+            return;
+        }
+    }
 }
 
-}  // namespace
+void Ring::keep_files(std::span<const int> fds) noexcept {
+    assert(file_count_ == 0 && fds.size() <= kMaxFiles);
+    if (io_uring_register_files(&ring_, fds.data(), static_cast<unsigned>(fds.size())) == 0) {
+        std::copy(fds.begin(), fds.end(), files_.begin());
+        file_count_ = fds.size();
+    }
+}
 
-void Ring::read(Operation& operation, int fd, std::span<std::byte> into, std::uint64_t offset) {
+int Ring::keep_memory(std::span<std::byte> memory) noexcept {
+    if (!keeps_memory_ || (free_slots_.empty() && slot_count_ == kMaxSlots)) {
+        return kNoSlot;
+    }
+    if (slot_count_ == 0 && io_uring_register_buffers_sparse(&ring_, kMaxSlots) != 0) {
+        keeps_memory_ = false;
+        return kNoSlot;
+    }
+    const int slot = free_slots_.empty() ? static_cast<int>(slot_count_) : free_slots_.back();
+    const iovec pages{memory.data(), memory.size()};
+    const __u64 no_tag = 0;
+    if (io_uring_register_buffers_update_tag(&ring_, static_cast<unsigned>(slot), &pages, &no_tag,
+                                             1) != 1) {
+        return kNoSlot;
+    }
+    if (free_slots_.empty()) {
+        ++slot_count_;
+    } else {
+        free_slots_.pop_back();
+    }
+    return slot;
+}
+
+void Ring::forget_memory(int slot) noexcept {
+    const iovec nothing{nullptr, 0};
+    const __u64 no_tag = 0;
+    [[maybe_unused]] const int result = io_uring_register_buffers_update_tag(
+        &ring_, static_cast<unsigned>(slot), &nothing, &no_tag, 1);
+    assert(result == 1);
+    free_slots_.push_back(slot);
+}
+
+void Ring::read(Operation& operation, int fd, std::span<std::byte> into, std::uint64_t offset,
+                int slot) {
     io_uring_sqe& sqe = next(operation);
-    io_uring_prep_read(&sqe, fd, into.data(), static_cast<unsigned>(into.size()), offset);
-    set_operation(sqe, &operation);
+    const auto bytes = static_cast<unsigned>(into.size());
+    if (slot == kNoSlot) {
+        io_uring_prep_read(&sqe, fd, into.data(), bytes, offset);
+    } else {
+        io_uring_prep_read_fixed(&sqe, fd, into.data(), bytes, offset, slot);
+    }
+    address(sqe, operation);
 }
 
 void Ring::write(Operation& operation, int fd, std::span<const std::byte> from,
-                 std::uint64_t offset) {
+                 std::uint64_t offset, int slot) {
     io_uring_sqe& sqe = next(operation);
-    io_uring_prep_write(&sqe, fd, from.data(), static_cast<unsigned>(from.size()), offset);
-    set_operation(sqe, &operation);
+    const auto bytes = static_cast<unsigned>(from.size());
+    if (slot == kNoSlot) {
+        io_uring_prep_write(&sqe, fd, from.data(), bytes, offset);
+    } else {
+        io_uring_prep_write_fixed(&sqe, fd, from.data(), bytes, offset, slot);
+    }
+    address(sqe, operation);
 }
 
 void Ring::fsync(Operation& operation, int fd, unsigned flags) {
     io_uring_sqe& sqe = next(operation);
     io_uring_prep_fsync(&sqe, fd, flags);
-    set_operation(sqe, &operation);
+    address(sqe, operation);
 }
 
 void Ring::fallocate(Operation& operation, int fd, int mode, Range range) {
     io_uring_sqe& sqe = next(operation);
     io_uring_prep_fallocate(&sqe, fd, mode, static_cast<off_t>(range.offset),
                             static_cast<off_t>(range.length));
-    set_operation(sqe, &operation);
+    address(sqe, operation);
 }
 
 void Ring::receive(Operation& operation, int fd, msghdr& message, unsigned flags) {
     io_uring_sqe& sqe = next(operation);
     io_uring_prep_recvmsg(&sqe, fd, &message, flags);
-    set_operation(sqe, &operation);
+    address(sqe, operation);
 }
 
 void Ring::poll(Operation& operation, int fd, unsigned events) {
     io_uring_sqe& sqe = next(operation);
     io_uring_prep_poll_add(&sqe, fd, events);
-    set_operation(sqe, &operation);
+    address(sqe, operation);
 }
 
 void Ring::cancel(Operation& operation) {

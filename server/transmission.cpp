@@ -48,8 +48,8 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, Surroundin
              .replies = session_.replies,
              .block_status = !session_.contexts.empty()},
       own_fd_(export_.file().open_again()),
-      buffers_(kMaxBufferBytes, &memory_),
       ring_(kRingEntries),
+      buffers_(kMaxBufferBytes, &memory_, export_.file().direct() ? &ring_ : nullptr),
       wake_(ring_, thread),
       receiver_(ring_, fd),
       replies_(ring_, fd, own_fd_.get()),
@@ -59,10 +59,11 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, Surroundin
       lane_(export_.gate().attach(thread)),
       write_turn_(export_.file().buffered_writes, std::defer_lock) {
     memory_.join(thread_);
+    ring_.keep_files(std::array{fd, own_fd_.get()});
     free_requests_.reserve(kMaxRequests);
     for (Request& request : *requests_) {
         request.owner = this;
-        request.sync_through(own_fd_.get());
+        request.go_through(own_fd_.get());
         free_requests_.push_back(&request);
     }
 }
@@ -433,7 +434,7 @@ void Transmission::continue_read(Request& request) {
     ++on_disk_;
     if (is_aligned(range.offset, unit) && is_aligned(range.length, unit) &&
         is_aligned(range.offset - request.range.offset, unit)) {
-        request.read(ring_, file, range, into);
+        request.read(ring_, file, range, into, request.buffer.slot());
     } else {
         disk_finished(request, file.read_unaligned(range, into));
     }
@@ -489,7 +490,8 @@ void Transmission::write(Request& request) {
             if (!file.direct() && !write_turn_) {
                 write_turn_.lock();
             }
-            request.write(ring_, file, request.range, request.buffer.data(), fua);
+            request.write(ring_, file, request.range, request.buffer.data(), fua,
+                          request.buffer.slot());
             break;
         case Command::trim:
             request.trim(ring_, file, request.range, fua);

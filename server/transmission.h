@@ -99,12 +99,12 @@ class Transmission {
     MemoryBudget& memory_;
     Statistics& statistics_;
     const RequestRules rules_;
-    // The disk once more, opened by this connection: for extents and data syncs.
+    // The disk once more, opened by this connection: for all of its I/O.
     const UniqueFd own_fd_;
 
-    // In this order: the pool and the ring outlive the requests that use them.
-    BufferPool buffers_;
+    // In this order: the ring outlives the pool, and both outlive the requests that use them.
     Ring ring_;
+    BufferPool buffers_;
     WakeOperation wake_;
     Receiver receiver_;
     ReplyQueue replies_;

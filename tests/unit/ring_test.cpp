@@ -10,9 +10,11 @@
 #include <vector>
 
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 #include <gtest/gtest.h>
 
+#include "iothread/buffer_pool.h"
 #include "iothread/io_thread.h"
 #include "iothread/unique_fd.h"
 
@@ -45,6 +47,44 @@ TEST(Ring, TakesMoreOperationsThanItHasEntries) {
     for (const auto& each : all) {
         EXPECT_EQ(each->results, std::vector<int>{8});
     }
+}
+
+TEST(Ring, KeptFilesAndMemoryAreUsedLikeOthers) {
+    Ring ring(4);
+    const UniqueFd file(::memfd_create("disk", MFD_CLOEXEC));
+    ring.keep_files(std::array{file.get()});
+    BufferPool pool(1 << 20, nullptr, &ring);
+    {
+        const Buffer buffer = pool.lease(8192);
+        ASSERT_NE(buffer.slot(), Ring::kNoSlot);
+        std::byte* const middle = buffer.data() + 4096;
+        *middle = std::byte{7};
+        Recorder recorder;
+        ring.write(recorder, file.get(), {middle, 4096}, 512, buffer.slot());
+        ring.run_once(true);
+        ring.read(recorder, file.get(), {buffer.data(), 1}, 512, buffer.slot());
+        ring.run_once(true);
+        EXPECT_EQ(recorder.results, (std::vector<int>{4096, 1}));
+        EXPECT_EQ(*buffer.data(), std::byte{7});
+    }
+    const int before = pool.lease(8192).slot();
+    pool.trim();
+    EXPECT_EQ(pool.lease(4096).slot(), before) << "a slot that was given back is not used again";
+}
+
+TEST(Ring, MemoryForWhichThereIsNoSlotIsUsedAllTheSame) {
+    Ring ring(4);
+    BufferPool pool(std::size_t{16} << 20, nullptr, &ring);
+    std::vector<Buffer> all;
+    for (int i = 0; i < 300; ++i) {
+        all.push_back(pool.lease(4096));
+    }
+    EXPECT_EQ(all.back().slot(), Ring::kNoSlot);
+    const UniqueFd zero(::open("/dev/zero", O_RDONLY));
+    Recorder recorder;
+    ring.read(recorder, zero.get(), {all.back().data(), 4096}, 0, all.back().slot());
+    ring.run_once(true);
+    EXPECT_EQ(recorder.results, std::vector<int>{4096});
 }
 
 TEST(Ring, AFailureArrivesAsACompletion) {
