@@ -18,12 +18,19 @@ struct Described {
 };
 
 Described next(const Export& served, int extents_fd, const MetaContext& context, Range within) {
-    if (context.is_allocation()) {
-        const FileExtent extent = served.file().next_extent(extents_fd, within);
-        return {extent.range, extent.hole ? wire::kStateHole | wire::kStateZero : 0};
+    switch (context.kind) {
+        case MetaContext::Kind::allocation: {
+            const FileExtent extent = served.file().next_extent(extents_fd, within);
+            return {extent.range, extent.hole ? wire::kStateHole | wire::kStateZero : 0};
+        }
+        case MetaContext::Kind::dirtiness: {
+            const DirtyExtent extent = context.tracker.tracker->frozen().next_extent(within);
+            return {extent.range, extent.dirty ? wire::kStateDirty : 0};
+        }
+        case MetaContext::Kind::session:
+            break;  // selecting it is all there is to it
     }
-    const DirtyExtent extent = context.tracker.tracker->frozen().next_extent(within);
-    return {extent.range, extent.dirty ? wire::kStateDirty : 0};
+    return {within, 0};
 }
 
 // Describes `range` (not empty) until its end or until `into` (not empty) is full; one descriptor
@@ -72,7 +79,8 @@ Error BlockStatus::read_payload(Request& request,
 Error BlockStatus::answer(Request& request) {
     for (std::size_t i = 0; i < session_.contexts.size(); ++i) {
         const MetaContext& context = session_.contexts[i];
-        if (request.contexts.test(i) && !context.is_allocation() && !context.tracker.stands()) {
+        if (request.contexts.test(i) && context.kind == MetaContext::Kind::dirtiness &&
+            !context.tracker.stands()) {
             return Error::invalid;
         }
     }

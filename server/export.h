@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "iothread/disk_file.h"
+#include "server/fence.h"
 #include "server/statistics.h"
 #include "server/tracker.h"
 #include "server/write_gate.h"
@@ -51,6 +52,7 @@ class Export {
     [[nodiscard]] const WriteGate& gate() const noexcept { return gate_; }
     [[nodiscard]] TrackerSet& trackers() noexcept { return trackers_; }
     [[nodiscard]] const TrackerSet& trackers() const noexcept { return trackers_; }
+    [[nodiscard]] Fence& fence() noexcept { return fence_; }
 
     // A data sync (of a flush or a FUA write) failed. The kernel reports lost write-back once; here
     // the first error stays, so that every later flush on every connection fails too.
@@ -67,6 +69,7 @@ class Export {
     DiskFile file_;
     WriteGate gate_;
     TrackerSet trackers_;
+    Fence fence_;
     std::atomic<int> write_back_error_{0};
 };
 

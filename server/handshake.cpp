@@ -159,6 +159,10 @@ Handshake::Next Handshake::export_name(Data data) {
     Cursor cursor(data);
     Export* served = exports_.find(cursor.string(data.size()));
     // This option has no way to say no.
+    if (!refusal_.empty()) {
+        reason_ = DisconnectReason::shut_out;
+        return Next::disconnect;
+    }
     if (session_.replies == ReplyStyle::extended) {
         reason_ = DisconnectReason::protocol_error;
         return Next::disconnect;
@@ -216,6 +220,10 @@ Handshake::Next Handshake::info_or_go(Data data) {
     Export* served = exports_.find(name);
     if (served == nullptr) {
         return refuse(OptionReply::error_unknown, "there is no export of this name");
+    }
+    // A client that was refused a context may go on all the same; this one must not write.
+    if (!refusal_.empty()) {
+        return refuse(OptionReply::error_policy, refusal_);
     }
     if (!send_info(*served, wanted) || reply(OptionReply::ack) == Next::disconnect) {
         return Next::disconnect;
@@ -314,7 +322,7 @@ Handshake::Next Handshake::meta_context(Data data) {
         return refuse(OptionReply::error_invalid,
                       "neither structured replies nor extended headers were negotiated");
     }
-    const Export* served = exports_.find(name);
+    Export* served = exports_.find(name);
     if (served == nullptr) {
         return refuse(OptionReply::error_unknown, "there is no export of this name");
     }
@@ -323,6 +331,10 @@ Handshake::Next Handshake::meta_context(Data data) {
     if (set) {
         // Before the client is answered: whoever it tells of its selection can see it counted.
         select(served, contexts);
+        refusal_ = enter_session(*served);
+        if (!refusal_.empty()) {
+            return refuse(OptionReply::error_policy, refusal_);
+        }
     }
     for (const MetaContext& context : contexts) {
         std::vector<std::byte> entry(sizeof(Big32) + context.name.size());
@@ -340,11 +352,30 @@ void Handshake::select(const Export* served, std::vector<MetaContext> contexts) 
     contexts_for_ = served;
     session_.contexts = std::move(contexts);
     session_.readers.clear();
+    session_.membership.leave();
     for (const MetaContext& context : session_.contexts) {
-        if (!context.is_allocation()) {
+        if (context.kind == MetaContext::Kind::dirtiness) {
             session_.readers.emplace_back(context.tracker);
         }
     }
+}
+
+std::string_view Handshake::enter_session(Export& served) {
+    for (const MetaContext& context : session_.contexts) {
+        if (context.kind != MetaContext::Kind::session) {
+            continue;
+        }
+        switch (served.fence().enter(*SessionName::parse(context.name), stream_.thread(),
+                                     stream_.deadline(), session_.membership)) {
+            case Fence::Entered::yes:
+                break;
+            case Fence::Entered::too_late:
+                return "later connections of the same mirror have taken this one's place";
+            case Fence::Entered::still_busy:
+                return "earlier connections of the same mirror still have requests under way";
+        }
+    }
+    return "";
 }
 
 Handshake::Next Handshake::reply(OptionReply type, Data data) {

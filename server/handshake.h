@@ -24,6 +24,7 @@ struct Session {
     ReplyStyle replies = ReplyStyle::simple;
     std::vector<MetaContext> contexts;
     std::vector<TrackerReader> readers;  // one for each tracker among the contexts
+    Fence::Membership membership;        // when a mirror's session is among them
 };
 
 // The fixed newstyle negotiation of one client: a loop that reads one option, and one handler for
@@ -59,12 +60,15 @@ class Handshake {
     [[nodiscard]] std::uint16_t transmission_flags(const Export& served) const noexcept;
     void enter(Export& served);
     void select(const Export* served, std::vector<MetaContext> contexts);
+    // Why the session that was asked for cannot be entered; empty when it was.
+    [[nodiscard]] std::string_view enter_session(Export& served);
     [[nodiscard]] Next lost() noexcept;
 
     SocketStream& stream_;
     const ExportTable& exports_;
     Session session_;
     const Export* contexts_for_ = nullptr;  // the export session_.contexts belong to
+    std::string_view refusal_;              // why this client will not be served; empty: it will
     bool no_zeroes_ = false;
     wire::Option option_{};  // the one being answered
     DisconnectReason reason_ = DisconnectReason::connection_lost;

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 
+#include "server/fence.h"
+
 namespace nbdm {
 
 namespace {
@@ -15,12 +17,13 @@ constexpr std::array<std::string_view, 2> kDirtyPrefixes = {"nbd-mirror:dirty-bi
 
 std::vector<MetaContext> all_contexts(const Export& served) {
     std::vector<MetaContext> result;
-    result.push_back({.id = 0, .name = std::string(kAllocation), .tracker = {}});
+    result.push_back({.name = std::string(kAllocation), .tracker = {}});
     for (const std::string_view prefix : kDirtyPrefixes) {
         for (const std::string& name : served.trackers().names()) {
             if (const auto tracker = served.trackers().find(name)) {
-                result.push_back(
-                    {.id = 0, .name = std::string(prefix) + name, .tracker = *tracker});
+                result.push_back({.name = std::string(prefix) + name,
+                                  .kind = MetaContext::Kind::dirtiness,
+                                  .tracker = *tracker});
             }
         }
     }
@@ -42,7 +45,16 @@ std::vector<MetaContext> match_meta_contexts(const Export& served,
     if (queries.empty() && kind == MetaQueryKind::list) {
         return all;
     }
+    const auto add = [&](const MetaContext& context) {
+        result.push_back(context);
+        result.back().id = static_cast<std::uint32_t>(result.size());
+    };
+    bool has_session = false;
     for (const std::string& query : queries) {
+        if (!has_session && SessionName::parse(query)) {
+            has_session = true;
+            add({.name = query, .kind = MetaContext::Kind::session, .tracker = {}});
+        }
         for (const MetaContext& context : all) {
             const bool matches = query == context.name ||
                                  (kind == MetaQueryKind::list && lists(query, context.name));
@@ -50,8 +62,7 @@ std::vector<MetaContext> match_meta_contexts(const Export& served,
                 return other.name == context.name;
             });
             if (matches && !there) {
-                result.push_back(context);
-                result.back().id = static_cast<std::uint32_t>(result.size());
+                add(context);
             }
         }
     }

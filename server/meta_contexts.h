@@ -12,11 +12,11 @@ namespace nbdm {
 
 // A metadata context that a client selected: what NBD_CMD_BLOCK_STATUS answers.
 struct MetaContext {
-    std::uint32_t id = 0;
+    std::uint32_t id = 0;  // of this connection; 0 when it is only listed
     std::string name;
-    // Which of the two kinds: base:allocation when there is no tracker.
-    TrackerReference tracker;
-    [[nodiscard]] bool is_allocation() const noexcept { return tracker.tracker == nullptr; }
+    enum class Kind { allocation, dirtiness, session };
+    Kind kind = Kind::allocation;
+    TrackerReference tracker;  // of dirtiness
 };
 
 // What a client asks for in NBD_OPT_LIST_META_CONTEXT or NBD_OPT_SET_META_CONTEXT.
@@ -24,7 +24,8 @@ enum class MetaQueryKind { list, set };
 
 // The contexts of `served` that the queries name, each once, in the order of the queries. No
 // query at all lists everything and sets nothing. "base:", "qemu:" and "nbd-mirror:" (with or
-// without "dirty-bitmap:") list all of their kind.
+// without "dirty-bitmap:") list all of their kind. A mirror's session is never listed, and is there
+// when it is named; a connection has one.
 [[nodiscard]] std::vector<MetaContext> match_meta_contexts(const Export& served,
                                                            const std::vector<std::string>& queries,
                                                            MetaQueryKind kind);

@@ -110,6 +110,7 @@ enum class OptionReply : std::uint32_t {
     info = 3,                                          // NBD_REP_INFO
     meta_context = 4,                                  // NBD_REP_META_CONTEXT
     error_unsupported = kErrorBit | 1,                 // NBD_REP_ERR_UNSUP
+    error_policy = kErrorBit | 2,                      // NBD_REP_ERR_POLICY
     error_invalid = kErrorBit | 3,                     // NBD_REP_ERR_INVALID
     error_unknown = kErrorBit | 6,                     // NBD_REP_ERR_UNKNOWN
     error_too_big = kErrorBit | 9,                     // NBD_REP_ERR_TOO_BIG

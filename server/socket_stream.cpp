@@ -28,6 +28,8 @@ const char* to_string(DisconnectReason reason) noexcept {
             return "the client asked for an export that is not served";
         case DisconnectReason::export_retired:
             return "the disk has moved away";
+        case DisconnectReason::shut_out:
+            return "later connections of the same mirror have taken its place";
         case DisconnectReason::server_stopped:
             return "the server stops";
     }

@@ -20,6 +20,7 @@ enum class DisconnectReason {
     answers_not_taken,   // and others wait for the memory they are in
     unknown_export,      // NBD_OPT_EXPORT_NAME for a name that is not served
     export_retired,      // the disk has moved away
+    shut_out,            // a later epoch of the mirror's session has come
     server_stopped,
 };
 [[nodiscard]] const char* to_string(DisconnectReason reason) noexcept;
@@ -43,6 +44,8 @@ class SocketStream {
     [[nodiscard]] bool write(std::span<const std::byte> from) noexcept;
 
     [[nodiscard]] DisconnectReason reason() const noexcept { return reason_; }
+    [[nodiscard]] IoThread& thread() const noexcept { return thread_; }
+    [[nodiscard]] Clock::time_point deadline() const noexcept { return deadline_; }
 
   private:
     [[nodiscard]] bool wait_for(short events) noexcept;

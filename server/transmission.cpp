@@ -96,6 +96,10 @@ DisconnectReason Transmission::run() {
         if (receiver_.ended() && !blocked) {
             step_down(State::draining, DisconnectReason::connection_lost);
         }
+        if (session_.membership.shut_out()) {
+            step_down(State::closing, DisconnectReason::shut_out);
+            break;
+        }
         if (thread_.stop_requested()) {
             step_down(State::draining, export_.gate().retired() ? DisconnectReason::export_retired
                                                                 : DisconnectReason::server_stopped);

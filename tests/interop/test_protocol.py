@@ -11,7 +11,7 @@ import time
 import pytest
 
 import wire
-from harness import KIB, MIB, allocated_bytes, make_disk, wait_for
+from harness import KIB, MIB, allocated_bytes, content, make_disk, wait_for
 from wire import Wire, context_data, go_data, header, string
 
 TRANSPORTS = pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
@@ -42,12 +42,6 @@ def plain(raw):
     """In transmission, with simple replies only."""
     raw.go("d")
     return raw
-
-
-def content(path, offset, length):
-    with open(path, "rb") as file:
-        file.seek(offset)
-        return file.read(length)
 
 
 def threads_are_back(server, count):

@@ -59,6 +59,12 @@ def make_disk(path, size, pieces=(), seed=1):
     return path
 
 
+def content(path, offset, length):
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(length)
+
+
 def same_content(a, b, size=None):
     """Whether two files agree, over the first `size` bytes if it is given."""
     with open(a, "rb") as left, open(b, "rb") as right:

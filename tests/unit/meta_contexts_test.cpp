@@ -49,8 +49,17 @@ TEST_F(MetaContexts, AContextIsSelectedOnceWithAnIdOfItsOwn) {
         MetaQueryKind::set);
     ASSERT_EQ(names(set), (Names{"base:allocation", "nbd-mirror:dirty-bitmap:t"}));
     EXPECT_NE(set[0].id, set[1].id);
-    EXPECT_TRUE(set[0].is_allocation());
-    EXPECT_FALSE(set[1].is_allocation());
+    EXPECT_EQ(set[0].kind, MetaContext::Kind::allocation);
+    EXPECT_EQ(set[1].kind, MetaContext::Kind::dirtiness);
+}
+
+TEST_F(MetaContexts, ASessionIsThereWhenItIsNamedAndAConnectionHasOne) {
+    const auto set = match_meta_contexts(
+        served_, {"nbd-mirror:session:vm1:7", "nbd-mirror:session:vm2:8"}, MetaQueryKind::set);
+    ASSERT_EQ(names(set), (Names{"nbd-mirror:session:vm1:7"}));
+    EXPECT_EQ(set[0].kind, MetaContext::Kind::session);
+    EXPECT_EQ(names(match_meta_contexts(served_, {"nbd-mirror:"}, MetaQueryKind::list)),
+              (Names{"nbd-mirror:dirty-bitmap:t"}));
 }
 
 }  // namespace nbdm

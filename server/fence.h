@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <list>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "iothread/io_thread.h"
+
+namespace nbdm {
+
+// Which mirror a connection belongs to, and which of its attempts: metadata context
+// nbd-mirror:session:ID:EPOCH.
+struct SessionName {
+    std::string id;  // letters, digits, '.', '_' and '-', 1 to 64 of them
+    std::uint64_t epoch = 0;
+
+    // Nothing when it is no such context's name.
+    [[nodiscard]] static std::optional<SessionName> parse(std::string_view context);
+};
+
+// Keeps what a mirror has sent and given up from reaching the disk after what it sends now: a write
+// on a lost connection can sit unread in this server's socket, while the mirror has long sent newer
+// data on another. A connection of a higher epoch ends those of lower ones before it goes on, and
+// from then on none of a lower epoch begins.
+//
+// Threads: any.
+class Fence {
+  public:
+    // One connection's place in its session.
+    struct Member {
+        std::uint64_t epoch = 0;
+        IoThread* thread = nullptr;
+        std::atomic<bool> shut_out{false};
+    };
+
+    // A connection of a session, from its selection to the end of all it has under way.
+    class Membership {
+      public:
+        Membership() = default;
+        Membership(Membership&& other) noexcept;
+        Membership& operator=(Membership&& other) noexcept;
+        Membership(const Membership&) = delete;
+        Membership& operator=(const Membership&) = delete;
+        ~Membership() { leave(); }
+
+        void leave() noexcept;
+        // A higher epoch has come: nothing of this connection may reach the disk any more.
+        [[nodiscard]] bool shut_out() const noexcept {
+            return member_ != nullptr && member_->shut_out.load(std::memory_order_acquire);
+        }
+
+      private:
+        friend class Fence;
+        Fence* fence_ = nullptr;
+        Member* member_ = nullptr;
+    };
+
+    Fence() = default;
+    Fence(const Fence&) = delete;
+    Fence& operator=(const Fence&) = delete;
+    ~Fence();  // asserts that no connection is left
+
+    enum class Entered { yes, too_late, still_busy };
+    // `thread` is the caller's. Returns when no connection of a lower epoch has anything under way.
+    // `too_late`: a higher epoch has come; `still_busy`: that did not happen by `deadline`, or the
+    // thread is to stop. `place` is only taken with `yes`.
+    [[nodiscard]] Entered enter(const SessionName& name, IoThread& thread,
+                                std::chrono::steady_clock::time_point deadline, Membership& place);
+
+  private:
+    // Epochs of this many sessions that have no connection are remembered.
+    static constexpr std::size_t kMaxIdleSessions = 64;
+
+    struct Session {
+        std::uint64_t epoch = 0;  // the highest that came
+        std::uint64_t used = 0;   // grows with each entry to any session
+        std::list<Member> members;
+    };
+    void leave(Member& member) noexcept;
+    void forget_oldest_locked();
+
+    std::mutex mutex_;  // guards all below
+    std::condition_variable left_;
+    std::uint64_t entries_ = 0;
+    std::map<std::string, Session> sessions_;
+};
+
+}  // namespace nbdm

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A mirror's connections of an earlier epoch against its later ones: what was given up must not
+land on what came after it."""
+
+import contextlib
+
+import pytest
+
+import wire
+from harness import MIB, content, make_disk, wait_for
+from wire import Wire, go_data, header
+
+BLOCK = 4096
+SLOTS = 128  # requests that the server takes from one connection at a time
+
+
+@pytest.fixture
+def disk(world):
+    return make_disk(world.path("disk"), MIB)
+
+
+def connect(server, epoch, session="vm1"):
+    client = Wire(server)
+    client.negotiate_structured()
+    kind, contexts = client.set_contexts("d", f"nbd-mirror:session:{session}:{epoch}")
+    assert kind == wire.ACK and len(contexts) == 1
+    client.go("d")
+    return client
+
+
+@contextlib.contextmanager
+def hold(server):
+    status, answer = server.ask("POST", "/v1/exports/d/hold", {"lease_ms": 30000})
+    assert status == 200
+    yield
+    assert server.ask("POST", "/v1/exports/d/release", {"hold": answer["hold"]})[0] == 200
+
+
+def in_flight(server):
+    return sum(each["in_flight"] for each in server.ask("GET", "/v1/connections")[1]["connections"])
+
+
+def test_a_write_unread_in_the_socket_of_a_lost_connection_never_lands(server, disk):
+    old = connect(server, 1)
+    with hold(server):
+        # More than the server takes at a time: the last ones stay in the socket.
+        old.send(b"".join(header(wire.WRITE, 0, BLOCK, cookie=n) + b"o" * BLOCK
+                          for n in range(SLOTS + 8)))
+        wait_for(lambda: in_flight(server) == SLOTS)
+        old.socket.close()
+        fresh = connect(server, 2)
+        cookie = fresh.request(wire.WRITE, 0, BLOCK, data=b"n" * BLOCK)
+    assert fresh.any_reply() == (0, cookie)
+    fresh.socket.close()
+    wait_for(lambda: not server.ask("GET", "/v1/connections")[1]["connections"])
+    assert content(disk, 0, BLOCK) == b"n" * BLOCK
+
+
+def test_all_connections_of_the_earlier_epoch_end_and_others_do_not(server):
+    old, old_too, other = connect(server, 1), connect(server, 1), connect(server, 1, "vm2")
+    plain = Wire(server)
+    plain.go("d")
+    connect(server, 2)
+    assert old.closed() and old_too.closed()
+    assert "later connections of the same mirror have taken its place" in server.messages()
+    for client in (other, plain):
+        assert client.write(0, b"x" * BLOCK) == 0
+
+
+def test_a_client_that_is_still_negotiating_ends_too(server):
+    with Wire(server) as old:
+        old.negotiate_structured()
+        old.set_contexts("d", "nbd-mirror:session:vm1:1")
+        connect(server, 2)
+        assert old.closed()
+
+
+def test_an_earlier_epoch_that_comes_late_is_refused_and_cannot_go_on(server):
+    connect(server, 2).socket.close()
+    with Wire(server) as late:
+        late.negotiate_structured()
+        assert late.set_contexts("d", "nbd-mirror:session:vm1:1") == (wire.ERR_POLICY, [])
+        assert late.in_step("d")
+        assert late.ask(wire.GO, go_data("d"))[0] == wire.ERR_POLICY
+    with Wire(server) as late:
+        late.negotiate_structured()
+        late.set_contexts("d", "nbd-mirror:session:vm1:1")
+        late.option(wire.EXPORT_NAME, b"d")
+        assert late.closed()
+
+
+def test_the_context_has_nothing_to_say_of_the_disk(server):
+    client = Wire(server)
+    client.negotiate_structured()
+    _, contexts = client.set_contexts("d", "nbd-mirror:session:vm1:1", "base:allocation")
+    client.go("d")
+    assert [name for _, name in contexts] == ["nbd-mirror:session:vm1:1", "base:allocation"]
+    status = client.block_status(0, MIB)
+    assert status[contexts[0][0]] == [(MIB, 0)]
+
+
+@pytest.mark.parametrize("name", ["nbd-mirror:session:vm1", "nbd-mirror:session::1",
+                                  "nbd-mirror:session:vm1:x", "nbd-mirror:session:"])
+def test_a_malformed_session_is_no_context(server, name):
+    with Wire(server) as client:
+        client.negotiate_structured()
+        assert client.set_contexts("d", name) == (wire.ACK, [])
