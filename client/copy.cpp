@@ -52,7 +52,8 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status,
         throw JobError("source " + source.name() + " is empty: there is nothing to copy");
     }
     check_two_disks(options, cancellation);
-    Side::TargetOptions target_options{.create_bytes = {}, .is_zero = options.target_is_zero};
+    Side::TargetOptions target_options{
+        .create_bytes = {}, .is_zero = options.target_is_zero, .session = {}};
     if (options.create) {
         target_options.create_bytes = size;
     }

@@ -29,6 +29,14 @@ constexpr milliseconds kLookInterval{500};
 constexpr milliseconds kMinAttemptDelay{1000};
 constexpr milliseconds kMaxAttemptDelay{60'000};
 
+// What an earlier mirror of this name, killed or cut off, has sent to an nbd-mirror-server does not
+// land any more once this one's connections stand: its epoch is higher, since it began later.
+std::string session_context(const std::string& job) {
+    const auto epoch = std::chrono::duration_cast<std::chrono::nanoseconds>(
+        std::chrono::system_clock::now().time_since_epoch());
+    return "nbd-mirror:session:" + job + ":" + std::to_string(epoch.count());
+}
+
 }  // namespace
 
 // What run() works with.
@@ -116,7 +124,9 @@ void Mirror::prepare(Setup& setup) {
 }
 
 void Mirror::open_target(Setup& setup, std::uint64_t source_bytes) {
-    Side::TargetOptions options{.create_bytes = {}, .is_zero = options_.copy.target_is_zero};
+    Side::TargetOptions options{.create_bytes = {},
+                                .is_zero = options_.copy.target_is_zero,
+                                .session = session_context(options_.job)};
     if (options_.copy.create) {
         options.create_bytes = source_bytes;
     }

@@ -45,6 +45,7 @@ Side Side::open_target(const Location& location, const TargetOptions& options,
     Side side;
     side.name_ = location.text;
     side.is_zero_ = options.is_zero;
+    side.session_ = options.session;
     if (location.kind == Location::Kind::path) {
         side.use_file(std::make_unique<DiskFile>(
             location.path_or_uri, DiskFile::Options{.writable = true,
@@ -62,8 +63,7 @@ Side Side::open_target(const Location& location, const TargetOptions& options,
 
 void Side::use_server(const std::string& uri, const Cancellation& cancellation) {
     uri_ = uri;
-    first_ = std::make_unique<NbdHandle>(
-        uri, std::vector<std::string>{LIBNBD_CONTEXT_BASE_ALLOCATION}, cancellation);
+    first_ = connect({LIBNBD_CONTEXT_BASE_ALLOCATION}, cancellation);
     traits_ = first_->traits();
 }
 
@@ -73,6 +73,14 @@ void Side::use_file(std::unique_ptr<DiskFile> file) {
     traits_.read_only = !file_->writable();
     traits_.alignment = file_->request_alignment();
     traits_.knows_extents = !file_->is_block_device();
+}
+
+std::unique_ptr<NbdHandle> Side::connect(std::vector<std::string> meta_contexts,
+                                         const Cancellation& cancellation) const {
+    if (!session_.empty()) {
+        meta_contexts.push_back(session_);
+    }
+    return std::make_unique<NbdHandle>(uri_, meta_contexts, cancellation);
 }
 
 std::unique_ptr<Scout> Side::open_scout(const std::string& tracker,
@@ -96,9 +104,7 @@ OpenedEndpoint Side::open_endpoint(Ring& ring, std::unique_ptr<NbdHandle> handle
     if (file_) {
         opened.endpoint = std::make_unique<FileEndpoint>(ring, *file_);
     } else {
-        opened.handle =
-            handle ? std::move(handle)
-                   : std::make_unique<NbdHandle>(uri_, std::vector<std::string>{}, cancellation);
+        opened.handle = handle ? std::move(handle) : connect({}, cancellation);
         opened.endpoint = std::make_unique<NbdEndpoint>(ring, *opened.handle);
     }
     return opened;

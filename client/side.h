@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "client/cancellation.h"
 #include "client/endpoint.h"
@@ -40,6 +41,7 @@ class Side {
     struct TargetOptions {
         std::optional<std::uint64_t> create_bytes;  // make a file that is missing
         bool is_zero = false;                       // the caller vouches that it reads as zero
+        std::string session;  // metadata context of all connections that write; empty: none
     };
     [[nodiscard]] static Side open_target(const Location& location, const TargetOptions& options,
                                           const Cancellation& cancellation);
@@ -68,8 +70,12 @@ class Side {
     Side() = default;
     void use_file(std::unique_ptr<DiskFile> file);
     void use_server(const std::string& uri, const Cancellation& cancellation);
+    // A connection that may write.
+    [[nodiscard]] std::unique_ptr<NbdHandle> connect(std::vector<std::string> meta_contexts,
+                                                     const Cancellation& cancellation) const;
 
     std::string name_;
+    std::string session_;
     std::string uri_;                   // empty for a file
     std::unique_ptr<DiskFile> file_;    // null for a server
     std::unique_ptr<NbdHandle> first_;  // null for a file, and once it was taken

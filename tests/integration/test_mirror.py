@@ -250,6 +250,28 @@ def test_a_mirror_killed_during_the_hold_lets_the_writer_go_on_within_the_lease(
         assert source.export("d")["state"] == "serving"
 
 
+def test_what_a_killed_mirror_left_unread_at_the_target_does_not_land_later(world, pair):
+    a, b = pair
+    status, hold = b.ask("POST", "/v1/exports/d/hold", {"lease_ms": 60000})
+    assert status == 200
+    # More writes than the server takes from one connection: some are unread in the socket.
+    many = ["--connections", "1", "--requests", "256", "--request-size", "4K"]
+    with world.mirror(a.source("d"), b.uri("d"), *many) as mirror:
+        wait_for(lambda: sum(each["in_flight"] for each in
+                             b.ask("GET", "/v1/connections")[1]["connections"]) == 128)
+        mirror.kill()
+    handle = nbd.NBD()
+    handle.connect_uri(a.uri("d"))
+    for offset in range(0, 30 * MIB, 2 * MIB):
+        handle.pwrite(b"n" * (2 * MIB), offset)
+    with world.mirror(a.source("d"), b.uri("d")) as mirror:
+        wait_for(lambda: "later connections of the same mirror" in b.messages())
+        assert b.ask("POST", "/v1/exports/d/release", {"hold": hold["hold"]})[0] == 200
+        mirror.wait_for_phase("ready")
+        assert mirror.cutover().returncode == 0
+    assert same_content(world.path("source"), world.path("target"))
+
+
 def test_a_cutover_that_takes_too_long_is_given_up_and_works_later(world, pair):
     source, _ = pair
     with slow_target(world) as target, Writer(world, source, area=2 * MIB) as writer:
