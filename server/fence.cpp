@@ -32,6 +32,18 @@ std::optional<SessionName> SessionName::parse(std::string_view context) {
     return name;
 }
 
+std::string_view Fence::why_not(Entered entered) noexcept {
+    switch (entered) {
+        case Entered::too_late:
+            return "later connections of the same mirror have taken this one's place";
+        case Entered::still_busy:
+            return "earlier connections of the same mirror still have requests under way";
+        case Entered::yes:
+            break;
+    }
+    return "";
+}
+
 Fence::Membership::Membership(Membership&& other) noexcept
     : fence_(std::exchange(other.fence_, nullptr)),
       member_(std::exchange(other.member_, nullptr)) {}

@@ -69,6 +69,8 @@ class Fence {
     ~Fence();  // asserts that no connection is left
 
     enum class Entered { yes, too_late, still_busy };
+    // Why not, for the client; empty for `yes`.
+    [[nodiscard]] static std::string_view why_not(Entered entered) noexcept;
     // `thread` is the caller's. Returns when no connection of a lower epoch has anything under way.
     // `too_late`: a higher epoch has come; `still_busy`: that did not happen by `deadline`, or the
     // thread is to stop. `place` is only taken with `yes`.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/handshake.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -106,27 +107,25 @@ bool Handshake::greet() {
 Handshake::Next Handshake::one_option() {
     wire::OptionHeader header;
     if (!stream_.read(wire::writable_bytes_of(header))) {
-        return lost();
+        return end(stream_.reason());
     }
     option_ = static_cast<Option>(std::uint32_t{header.option});
     const std::uint32_t length = header.length;
     if (header.magic != wire::kOptionMagic || length > kMaxSkippedOptionBytes) {
-        reason_ = DisconnectReason::protocol_error;
-        return Next::disconnect;
+        return end(DisconnectReason::protocol_error);
     }
     if (length > kMaxOptionBytes) {
         if (!stream_.skip(length)) {
-            return lost();
+            return end(stream_.reason());
         }
         if (option_ == Option::export_name) {
-            reason_ = DisconnectReason::protocol_error;
-            return Next::disconnect;
+            return end(DisconnectReason::protocol_error);
         }
         return refuse(OptionReply::error_too_big, "the option is too long");
     }
     std::vector<std::byte> data(length);
     if (!stream_.read(data)) {
-        return lost();
+        return end(stream_.reason());
     }
     return handle(option_, data);
 }
@@ -160,23 +159,20 @@ Handshake::Next Handshake::export_name(Data data) {
     Export* served = exports_.find(cursor.string(data.size()));
     // This option has no way to say no.
     if (!refusal_.empty()) {
-        reason_ = DisconnectReason::shut_out;
-        return Next::disconnect;
+        return end(DisconnectReason::shut_out);
     }
     if (session_.replies == ReplyStyle::extended) {
-        reason_ = DisconnectReason::protocol_error;
-        return Next::disconnect;
+        return end(DisconnectReason::protocol_error);
     }
     if (served == nullptr) {
-        reason_ = DisconnectReason::unknown_export;
-        return Next::disconnect;
+        return end(DisconnectReason::unknown_export);
     }
     enter(*served);
     const wire::ExportNameReply answer{.size_bytes = served->size_bytes(),
                                        .flags = transmission_flags(*served)};
     constexpr std::array<std::byte, wire::kExportNamePaddingBytes> kPadding{};
     if (!stream_.write(wire::bytes_of(answer)) || (!no_zeroes_ && !stream_.write(kPadding))) {
-        return lost();
+        return end(stream_.reason());
     }
     return Next::transmission;
 }
@@ -184,8 +180,7 @@ Handshake::Next Handshake::export_name(Data data) {
 Handshake::Next Handshake::abort() {
     // The client need not wait for the answer.
     [[maybe_unused]] const Next answered = reply(OptionReply::ack);
-    reason_ = DisconnectReason::client_left;
-    return Next::disconnect;
+    return end(DisconnectReason::client_left);
 }
 
 Handshake::Next Handshake::list(Data data) {
@@ -361,21 +356,14 @@ void Handshake::select(const Export* served, std::vector<MetaContext> contexts) 
 }
 
 std::string_view Handshake::enter_session(Export& served) {
-    for (const MetaContext& context : session_.contexts) {
-        if (context.kind != MetaContext::Kind::session) {
-            continue;
-        }
-        switch (served.fence().enter(*SessionName::parse(context.name), stream_.thread(),
-                                     stream_.deadline(), session_.membership)) {
-            case Fence::Entered::yes:
-                break;
-            case Fence::Entered::too_late:
-                return "later connections of the same mirror have taken this one's place";
-            case Fence::Entered::still_busy:
-                return "earlier connections of the same mirror still have requests under way";
-        }
+    const auto session =
+        std::find_if(session_.contexts.begin(), session_.contexts.end(),
+                     [](const auto& each) { return each.kind == MetaContext::Kind::session; });
+    if (session == session_.contexts.end()) {
+        return "";
     }
-    return "";
+    return Fence::why_not(served.fence().enter(*SessionName::parse(session->name), stream_.thread(),
+                                               stream_.deadline(), session_.membership));
 }
 
 Handshake::Next Handshake::reply(OptionReply type, Data data) {
@@ -383,7 +371,7 @@ Handshake::Next Handshake::reply(OptionReply type, Data data) {
                                          .type = static_cast<std::uint32_t>(type),
                                          .length = static_cast<std::uint32_t>(data.size())};
     if (!stream_.write(wire::bytes_of(header)) || !stream_.write(data)) {
-        return lost();
+        return end(stream_.reason());
     }
     return Next::option;
 }
@@ -400,8 +388,8 @@ void Handshake::enter(Export& served) {
     }
 }
 
-Handshake::Next Handshake::lost() noexcept {
-    reason_ = stream_.reason();
+Handshake::Next Handshake::end(DisconnectReason reason) noexcept {
+    reason_ = reason;
     return Next::disconnect;
 }
 

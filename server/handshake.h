@@ -62,7 +62,7 @@ class Handshake {
     void select(const Export* served, std::vector<MetaContext> contexts);
     // Why the session that was asked for cannot be entered; empty when it was.
     [[nodiscard]] std::string_view enter_session(Export& served);
-    [[nodiscard]] Next lost() noexcept;
+    [[nodiscard]] Next end(DisconnectReason reason) noexcept;
 
     SocketStream& stream_;
     const ExportTable& exports_;
