@@ -44,7 +44,7 @@ TargetZeroes known_zeroes(const Side& target, const Cancellation& cancellation) 
     return TargetZeroes(target.open_scout("", cancellation), target.traits().size_bytes);
 }
 
-std::string copy_disk(const CopyOptions& options, JobStatus& status,
+std::string copy_disk(const CopyOptions& options, JobStatus& status, Pace& pace,
                       const Cancellation& cancellation) {
     Side source = open_source(options, cancellation);
     const std::uint64_t size = source.traits().size_bytes;
@@ -72,7 +72,7 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status,
     status.add_to_do(size);
     const auto scout = source.open_scout("", cancellation);
     TargetZeroes zeroes = known_zeroes(target, cancellation);
-    Engine engine(source, target, options.engine, status, cancellation);
+    Engine engine(source, target, options.engine, status, pace, cancellation);
     status.set_phase(Phase::copying);
     engine.copy(Engine::Sweep::everything, *scout, zeroes, {});
     engine.flush({});
@@ -91,7 +91,7 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status,
            (options.verify ? ", and verified it" : "");
 }
 
-std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status,
+std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status, Pace& pace,
                                  const Cancellation& cancellation) {
     Side source = open_source(options, cancellation);
     Side target = Side::open_source(options.target, cancellation);
@@ -112,7 +112,7 @@ std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status,
     status.add_to_do(size);
     const auto scout = source.open_scout("", cancellation);
     TargetZeroes zeroes(target.open_scout("", cancellation), target.traits().size_bytes);
-    Engine engine(source, target, options.engine, status, cancellation);
+    Engine engine(source, target, options.engine, status, pace, cancellation);
     status.set_phase(Phase::copying);
     return engine.compare(*scout, zeroes);
 }

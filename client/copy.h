@@ -25,12 +25,12 @@ struct CopyOptions {
 //
 // Threads: a thread of its own; `status` is read by others meanwhile. Throws JobError,
 // std::system_error or Cancelled. Returns a line to end with.
-[[nodiscard]] std::string copy_disk(const CopyOptions& options, JobStatus& status,
+[[nodiscard]] std::string copy_disk(const CopyOptions& options, JobStatus& status, Pace& pace,
                                     const Cancellation& cancellation);
 
 // Where two disks differ, over the source's size: ascending, the first ones. Empty: equal.
 [[nodiscard]] std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status,
-                                               const Cancellation& cancellation);
+                                               Pace& pace, const Cancellation& cancellation);
 // "bytes 4096-8191 (4.0 KiB) differ", a line for each.
 [[nodiscard]] std::string describe_differences(const std::vector<Range>& differences);
 

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
+#include "control/log.h"
 #include "control/size.h"
 
 namespace nbdm {
@@ -43,36 +45,80 @@ EngineOptions fitting_options(EngineOptions options, const EndpointTraits& sourc
     return options;
 }
 
-Engine::Engine(Side& source, Side& target, EngineOptions options, JobStatus& status,
+Engine::Engine(Side& source, Side& target, EngineOptions options, JobStatus& status, Pace& pace,
                const Cancellation& cancellation)
     : source_(source),
       target_(target),
       options_(fitting_options(options, source.traits(), target.traits())),
       status_(status),
-      cancellation_(cancellation) {
-    status_.set_connections(options_.connections);
-    for (unsigned number = 0; number < options_.connections; ++number) {
-        workers_.emplace_back(
-            number,
-            Worker::Parts{.source = source_,
-                          .target = target_,
-                          .queue = queue_,
-                          .counters = status_.counters,
-                          .cancellation = cancellation_,
-                          .differs = [this](Range range) { note_difference(range); }},
-            OpenedHandles{.source = source.take_handle(), .target = target.take_handle()},
-            WorkerOptions{.requests = options_.requests,
-                          .request_bytes = options_.request_bytes,
-                          .detect_zeroes = !options_.zeroes_as_data});
+      pace_(pace),
+      cancellation_(cancellation),
+      queue_(pace),
+      wanted_(options_.connections),
+      next_number_(0) {
+    for (unsigned number = 0; number < wanted_; ++number) {
+        add_worker({.source = source.take_handle(), .target = target.take_handle()});
     }
     for (Worker& worker : workers_) {
         worker.wait_until_open();
     }
+    status_.set_connections(wanted_);
+}
+
+void Engine::add_worker(OpenedHandles first) {
+    workers_.emplace_back(next_number_++,
+                          Worker::Parts{.source = source_,
+                                        .target = target_,
+                                        .queue = queue_,
+                                        .counters = status_.counters,
+                                        .cancellation = cancellation_,
+                                        .differs = [this](Range range) { note_difference(range); }},
+                          std::move(first),
+                          WorkerOptions{.requests = options_.requests,
+                                        .request_bytes = options_.request_bytes,
+                                        .detect_zeroes = !options_.zeroes_as_data});
+}
+
+void Engine::use_connections(unsigned connections) {
+    connections = source_.traits().can_multi_conn && target_.traits().can_multi_conn
+                      ? std::max(connections, 1U)
+                      : 1;
+    if (connections != std::exchange(wanted_, connections)) {
+        const auto retiring = static_cast<unsigned>(std::count_if(
+            workers_.begin(), workers_.end(), [](const Worker& each) { return each.retiring(); }));
+        unsigned working = static_cast<unsigned>(workers_.size()) - retiring;
+        for (; working < connections; ++working) {
+            add_worker({});
+        }
+        for (auto each = workers_.rbegin(); each != workers_.rend() && working > connections;
+             ++each) {
+            if (!each->retiring()) {
+                each->retire();
+                --working;
+            }
+        }
+    }
+    for (auto each = workers_.begin(); each != workers_.end();) {
+        if (!each->ended()) {
+            ++each;
+            continue;
+        }
+        if (!each->retiring()) {
+            try {
+                each->wait_until_open();
+            } catch (const std::exception& error) {
+                log_warning(std::string("cannot use another connection: ") + error.what());
+            }
+        }
+        each = workers_.erase(each);
+    }
+    status_.set_connections(static_cast<unsigned>(workers_.size()));
 }
 
 Pass Engine::make_pass(Pass::Options options, const std::function<void()>& tick) {
     options.request_bytes = options_.request_bytes;
     options.zeroes_as_data = options_.zeroes_as_data;
+    options.pace = &pace_;
     return Pass({.source = source_,
                  .target = target_,
                  .queue = queue_,

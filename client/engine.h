@@ -9,6 +9,7 @@
 
 #include "client/cancellation.h"
 #include "client/job_status.h"
+#include "client/pace.h"
 #include "client/pass.h"
 #include "client/side.h"
 #include "client/work_queue.h"
@@ -35,13 +36,13 @@ void check_sides(const Side& source, const Side& target);
 // What copies between two sides: the workers with their connections, and the queue before them.
 // Several passes may be made with it.
 //
-// Threads: the job's. The sides, the status and the cancellation outlive it.
+// Threads: the job's. The sides, the status, the pace and the cancellation outlive it.
 class Engine {
   public:
     // Opens all connections. Throws what goes wrong with them.
     // A side that promises no multi-conn gives its only connection to the worker: its extents are
     // asked for before.
-    Engine(Side& source, Side& target, EngineOptions options, JobStatus& status,
+    Engine(Side& source, Side& target, EngineOptions options, JobStatus& status, Pace& pace,
            const Cancellation& cancellation);
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
@@ -53,20 +54,27 @@ class Engine {
               const std::function<void()>& tick);
     // What was copied is durable at the target when it returns. Fails as Pass::flush does.
     void flush(const std::function<void()>& tick);
+    // Adds or ends workers, without waiting for them, where both sides allow several; call it now
+    // and then. One that cannot connect is said in the log, and tried again with the next change.
+    void use_connections(unsigned connections);
     // Where the two differ, ascending and merged, the first kMaxDifferences.
     [[nodiscard]] std::vector<Range> compare(Scout& source, TargetZeroes& target_zeroes);
 
   private:
     static constexpr std::size_t kMaxDifferences = 16;
     void note_difference(Range range);
+    void add_worker(OpenedHandles first);
     [[nodiscard]] Pass make_pass(Pass::Options options, const std::function<void()>& tick);
 
     const Side& source_;
     const Side& target_;
     const EngineOptions options_;
     JobStatus& status_;
+    Pace& pace_;
     const Cancellation& cancellation_;
     WorkQueue queue_;
+    unsigned wanted_;               // connections
+    unsigned next_number_;          // of a worker
     std::mutex differences_mutex_;  // guards differences_
     std::vector<Range> differences_;
     std::list<Worker> workers_;  // last: ends before what it uses

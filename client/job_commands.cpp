@@ -114,6 +114,13 @@ void print_for_people(const json& state) {
               << bytes("dirty_bytes") << " dirty, " << disk.at("passes") << " passes\n"
               << "  " << disk.at("source").get<std::string>() << " -> "
               << disk.at("target").get<std::string>() << '\n';
+    if (state.at("paused").is_string()) {
+        std::cout << "  paused"
+                  << (state.at("paused") == "window"
+                          ? ", outside of its daily window " + state.value("window", "")
+                          : ", 'resume' lets it go on")
+                  << '\n';
+    }
     if (state.at("downtime_ms").is_number()) {
         std::cout << "  downtime " << state.at("downtime_ms").get<double>() << " ms\n";
     }
@@ -149,25 +156,42 @@ int show_status(const std::string& job, bool as_json) {
     return 0;
 }
 
-int cut_over_job(const std::string& job) {
-    HttpClient client = client_of(job);
-    const HttpResponse response =
-        client.request("POST", "/v1/job/cutover", json::object(), kCutoverLimit);
+int tell_job(const JobCommand& command) {
+    struct Telling {
+        const char* action;
+        std::chrono::milliseconds limit;
+        const char* line;  // what is said when the answer says nothing
+    };
+    const auto telling = [&]() -> Telling {
+        switch (command.kind) {
+            case JobCommand::Kind::cutover:
+                return {"cutover", kCutoverLimit, ""};
+            case JobCommand::Kind::pause:
+                return {"pause", kAnswerLimit, "is paused; its source is still being tracked"};
+            case JobCommand::Kind::resume:
+                return {"resume", kAnswerLimit, "goes on"};
+            case JobCommand::Kind::cancel:
+                break;
+        }
+        return {"cancel", kAnswerLimit, "is being cancelled; its source stays in service"};
+    }();
+    HttpClient client = client_of(command.job);
+    const HttpResponse response = client.request("POST", std::string("/v1/job/") + telling.action,
+                                                 json::object(), telling.limit);
     if (!response.ok()) {
         throw JobError(response.error());
     }
-    std::cout << response.body.at("result").get<std::string>() << '\n';
+    std::cout << response.body.value("result", "job '" + command.job + "' " + telling.line) << '\n';
     return 0;
 }
 
-int cancel_job(const std::string& job) {
-    HttpClient client = client_of(job);
+int set_limits(const SetCommand& command) {
+    HttpClient client = client_of(command.job);
     const HttpResponse response =
-        client.request("POST", "/v1/job/cancel", json::object(), kAnswerLimit);
+        client.request("PATCH", "/v1/job", command.limits.to_json(), kAnswerLimit);
     if (!response.ok()) {
         throw JobError(response.error());
     }
-    std::cout << "job '" << job << "' is being cancelled; its source stays in service\n";
     return 0;
 }
 

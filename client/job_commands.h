@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include "client/options.h"
+
 namespace nbdm {
 
 // The commands that talk to jobs run by other processes. Each prints its answer to standard
@@ -12,9 +14,9 @@ namespace nbdm {
 
 // `job` empty: all jobs, running and ended.
 int show_status(const std::string& job, bool json);
-// Returns when the disk was handed over, or the cutover was given up.
-int cut_over_job(const std::string& job);
-// Asks; the job ends by itself, soon.
-int cancel_job(const std::string& job);
+// A cutover is answered when the disk was handed over or it was given up; the others at once: a job
+// that is cancelled ends by itself, soon.
+int tell_job(const JobCommand& command);
+int set_limits(const SetCommand& command);
 
 }  // namespace nbdm

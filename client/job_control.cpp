@@ -2,6 +2,7 @@
 #include "client/job_control.h"
 
 #include <limits>
+#include <stdexcept>
 #include <unistd.h>
 #include <utility>
 
@@ -34,9 +35,10 @@ std::string prepared_socket(const std::string& job) {
 
 }  // namespace
 
-JobControl::JobControl(JobRunner& runner, Mirror& mirror, const std::string& job, int outcome_fd)
+JobControl::JobControl(JobRunner& runner, CutoverRequests& cutover_requests, const std::string& job,
+                       int outcome_fd)
     : runner_(runner),
-      mirror_(mirror),
+      cutover_requests_(cutover_requests),
       state_path_(job_state_path(job)),
       outcome_fd_(outcome_fd),
       server_(runner.base(), prepared_socket(job),
@@ -60,8 +62,14 @@ void JobControl::handle(HttpRequest request) {
         request.reply(200, to_json(runner_.status().snapshot()));
     } else if (request.method == "GET" && path.size() == 1 && path[0] == "metrics") {
         request.reply_text(200, PrometheusText::kContentType, metrics());
+    } else if (request.method == "PATCH" && path.size() == 2 && path[0] == "v1" &&
+               path[1] == "job") {
+        set_limits(std::move(request));
     } else if (request.method == "POST" && action == "cutover") {
         cut_over(std::move(request));
+    } else if (request.method == "POST" && (action == "pause" || action == "resume")) {
+        runner_.limits().set_paused(action == "pause");
+        answer_with_status(std::move(request));
     } else if (request.method == "POST" && action == "cancel") {
         runner_.cancellation().request();
         request.reply(202, nlohmann::json::object());
@@ -70,15 +78,43 @@ void JobControl::handle(HttpRequest request) {
     }
 }
 
+void JobControl::answer_with_status(HttpRequest request) {
+    const JobSnapshot now = runner_.status().snapshot();
+    save(now);
+    request.reply(200, to_json(now));
+}
+
+void JobControl::set_limits(HttpRequest request) {
+    try {
+        runner_.limits().apply(LimitChanges::from_json(request.body));
+    } catch (const std::invalid_argument& error) {
+        request.reply_error(400, error.what());
+        return;
+    }
+    answer_with_status(std::move(request));
+}
+
 // Answered with the outcome. A request that nobody waits for any more is taken back: an operator
 // who has interrupted the command must not be surprised by a cutover later.
 void JobControl::cut_over(HttpRequest request) {
-    const std::uint64_t ticket = mirror_.request_cutover();
+    switch (runner_.limits().paused()) {
+        case Paused::by_operator:
+            request.reply_error(409, "not cut over: the job is paused, 'resume' it first");
+            return;
+        case Paused::by_window:
+            request.reply_error(409, "not cut over: the job is outside of its daily window " +
+                                         runner_.status().snapshot().window +
+                                         ", 'set --window off' lets it go on");
+            return;
+        case Paused::no:
+            break;
+    }
+    const std::uint64_t ticket = cutover_requests_.add();
     cutovers_.push_back({std::move(request), ticket});
     cutovers_.back().request.on_client_left([this, ticket] {
         cutovers_.remove_if([&](const Waiting& each) { return each.ticket == ticket; });
         if (cutovers_.empty()) {
-            mirror_.withdraw_cutover();
+            cutover_requests_.withdraw();
         }
     });
 }
@@ -86,7 +122,7 @@ void JobControl::cut_over(HttpRequest request) {
 void JobControl::answer_cutovers() {
     std::uint64_t count = 0;
     [[maybe_unused]] const ssize_t got = ::read(outcome_fd_, &count, sizeof(count));
-    const std::optional<CutoverOutcome> outcome = mirror_.outcome();
+    const std::optional<CutoverOutcome> outcome = cutover_requests_.outcome();
     if (!outcome) {
         return;
     }
@@ -111,7 +147,7 @@ void JobControl::answer_cutovers_up_to(const CutoverOutcome& outcome, std::uint6
 void JobControl::finish() {
     answer_cutovers();
     // Who has asked since then learns the same.
-    if (const std::optional<CutoverOutcome> outcome = mirror_.outcome()) {
+    if (const std::optional<CutoverOutcome> outcome = cutover_requests_.outcome()) {
         answer_cutovers_up_to(*outcome, std::numeric_limits<std::uint64_t>::max());
     }
     save(runner_.status().snapshot());

@@ -6,8 +6,8 @@
 #include <memory>
 #include <string>
 
+#include "client/cutover_requests.h"
 #include "client/job_runner.h"
-#include "client/mirror.h"
 #include "control/event.h"
 #include "control/http_server.h"
 #include "iothread/unique_fd.h"
@@ -19,7 +19,8 @@ namespace nbdm {
 // Threads: the loop's. Fails: the constructor throws when another process runs a job of this name.
 class JobControl {
   public:
-    JobControl(JobRunner& runner, Mirror& mirror, const std::string& job, int outcome_fd);
+    JobControl(JobRunner& runner, CutoverRequests& cutover_requests, const std::string& job,
+               int outcome_fd);
 
     // After the job has ended: the last answers, and the last state on disk.
     void finish();
@@ -27,13 +28,15 @@ class JobControl {
   private:
     void handle(HttpRequest request);
     void cut_over(HttpRequest request);
+    void set_limits(HttpRequest request);
+    void answer_with_status(HttpRequest request);
     void answer_cutovers();
     void answer_cutovers_up_to(const CutoverOutcome& outcome, std::uint64_t ticket);
     void save(const JobSnapshot& snapshot) const;
     [[nodiscard]] std::string metrics();
 
     JobRunner& runner_;
-    Mirror& mirror_;
+    CutoverRequests& cutover_requests_;
     const std::string state_path_;
     const int outcome_fd_;
     struct Waiting {

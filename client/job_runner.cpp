@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <ctime>
 #include <thread>
 #include <unistd.h>
 #include <utility>
@@ -39,6 +40,7 @@ JobRunner::JobRunner(std::string job, std::string source, std::string target, Pr
     };
     const auto tick = [](evutil_socket_t, short, void* self) {
         auto* runner = static_cast<JobRunner*>(self);
+        runner->limits_.refresh(std::time(nullptr));
         runner->show();
         runner->printer_.show(runner->status_.snapshot());
     };

@@ -9,6 +9,7 @@
 #include <event2/event.h>
 
 #include "client/cancellation.h"
+#include "client/job_limits.h"
 #include "client/job_status.h"
 #include "client/progress_printer.h"
 #include "control/event.h"
@@ -27,6 +28,7 @@ class JobRunner {
 
     [[nodiscard]] event_base* base() const noexcept { return base_.get(); }
     [[nodiscard]] JobStatus& status() noexcept { return status_; }
+    [[nodiscard]] JobLimits& limits() noexcept { return limits_; }
     [[nodiscard]] Cancellation& cancellation() noexcept { return cancellation_; }
 
     // Called in the loop at each change of phase; may be empty.
@@ -50,6 +52,7 @@ class JobRunner {
     const UniqueFd changed_fd_;  // the phase has changed, or the work has ended
     Cancellation cancellation_;
     JobStatus status_;
+    JobLimits limits_{status_};
     ProgressPrinter printer_;
     std::function<void(const JobSnapshot&)> phase_changed_;
     std::vector<EventPointer> events_;

@@ -61,8 +61,13 @@ nlohmann::json to_json(const JobSnapshot& snapshot) {
     return {{"job", snapshot.job},
             {"phase", to_string(snapshot.phase)},
             {"connections", snapshot.connections},
-            {"bwlimit_bytes_per_s", nullptr},
-            {"paused", nullptr},
+            {"bwlimit_bytes_per_s",
+             snapshot.bwlimit_bytes_per_s ? json(*snapshot.bwlimit_bytes_per_s) : json()},
+            {"paused", snapshot.paused == Paused::no
+                           ? json()
+                           : json(snapshot.paused == Paused::by_operator ? "operator" : "window")},
+            {"window", snapshot.window.empty() ? json() : json(snapshot.window)},
+            {"max_downtime_ms", snapshot.max_downtime.count()},
             {"disks", json::array({disk})},
             {"eta_s", rounded(snapshot.eta_s)},
             {"throttle", nullptr},
@@ -80,6 +85,26 @@ JobStatus::JobStatus(std::string job, std::string source, std::string target, in
 void JobStatus::set_connections(unsigned connections) {
     const std::lock_guard lock(mutex_);
     now_.connections = connections;
+}
+
+void JobStatus::set_bwlimit(std::optional<std::uint64_t> bytes_per_s) {
+    const std::lock_guard lock(mutex_);
+    now_.bwlimit_bytes_per_s = bytes_per_s;
+}
+
+void JobStatus::set_paused(Paused paused) {
+    const std::lock_guard lock(mutex_);
+    now_.paused = paused;
+}
+
+void JobStatus::set_window(const std::string& window) {
+    const std::lock_guard lock(mutex_);
+    now_.window = window;
+}
+
+void JobStatus::set_max_downtime(std::chrono::milliseconds downtime) {
+    const std::lock_guard lock(mutex_);
+    now_.max_downtime = downtime;
 }
 
 void JobStatus::set_size(std::uint64_t size_bytes) {
@@ -165,7 +190,7 @@ void JobStatus::refresh_locked() {
     now_.eta_s.reset();
     const std::uint64_t left = now_.total_bytes - now_.moved_bytes;
     const bool moving = now_.phase == Phase::copying || now_.phase == Phase::catching_up;
-    if (moving && moving_rate) {
+    if (moving && moving_rate && now_.paused == Paused::no) {
         // While writers dirty faster than is copied there is no end in sight.
         const double net = *moving_rate - now_.dirty_rate.value_or(0);
         if (net > 0) {

@@ -20,11 +20,18 @@ enum class Phase { preparing, copying, catching_up, ready, cutting_over, done, f
 [[nodiscard]] const char* to_string(Phase phase) noexcept;
 [[nodiscard]] bool is_over(Phase phase) noexcept;
 
+// Whether a job waits, and for whom.
+enum class Paused { no, by_operator, by_window };
+
 // A job as others see it at one moment; the fields of `status --json`.
 struct JobSnapshot {
     std::string job;
     Phase phase = Phase::preparing;
     unsigned connections = 0;
+    std::optional<std::uint64_t> bwlimit_bytes_per_s;
+    std::string window;  // empty: none
+    std::chrono::milliseconds max_downtime{0};
+    Paused paused = Paused::no;
     std::string source;
     std::string target;
     std::uint64_t size_bytes = 0;
@@ -54,6 +61,10 @@ class JobStatus {
     WorkCounters counters;
 
     void set_connections(unsigned connections);
+    void set_bwlimit(std::optional<std::uint64_t> bytes_per_s);
+    void set_paused(Paused paused);
+    void set_window(const std::string& window);
+    void set_max_downtime(std::chrono::milliseconds downtime);
     void set_size(std::uint64_t size_bytes);
     void set_phase(Phase phase);
     // The job is over or has fallen back; the sentence stays until it is over.

@@ -45,8 +45,11 @@ int end(const JobRunner::Result& result) {
 int run(const CopyCommand& command) {
     JobRunner runner("copy", command.options.source.text, command.options.target.text,
                      command.progress);
-    const JobRunner::Result result = runner.run(
-        [&] { return copy_disk(command.options, runner.status(), runner.cancellation()); });
+    runner.limits().apply(command.limits);
+    const JobRunner::Result result = runner.run([&] {
+        return copy_disk(command.options, runner.status(), runner.limits().pace(),
+                         runner.cancellation());
+    });
     if (result.phase != Phase::done && runner.status().snapshot().moved_bytes > 0) {
         return end({result.phase,
                     result.line + "; target " + command.options.target.text + " is not complete"});
@@ -62,8 +65,8 @@ int run(const VerifyCommand& command) {
                      command.progress);
     bool equal = true;
     const JobRunner::Result result = runner.run([&] {
-        const auto differences =
-            compare_disks(command.options, runner.status(), runner.cancellation());
+        const auto differences = compare_disks(command.options, runner.status(),
+                                               runner.limits().pace(), runner.cancellation());
         equal = differences.empty();
         return equal ? std::string("equal") : describe_differences(differences);
     });
@@ -80,8 +83,10 @@ int run(const MirrorCommand& command) {
                      command.progress);
     const UniqueFd outcome_fd(
         check_errno(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "cannot make an eventfd"));
-    Mirror mirror(options, runner.status(), runner.cancellation(), outcome_fd.get());
-    JobControl control(runner, mirror, options.job, outcome_fd.get());
+    runner.limits().apply(command.limits);
+    CutoverRequests cutovers(outcome_fd.get());
+    Mirror mirror(options, runner.status(), runner.limits(), cutovers, runner.cancellation());
+    JobControl control(runner, cutovers, options.job, outcome_fd.get());
     const JobRunner::Result result = runner.run([&] { return mirror.run(); });
     control.finish();
     if (result.phase == Phase::done) {
@@ -94,12 +99,12 @@ int run(const StatusCommand& command) {
     return show_status(command.job, command.json);
 }
 
-int run(const CutoverCommand& command) {
-    return cut_over_job(command.job);
+int run(const JobCommand& command) {
+    return tell_job(command);
 }
 
-int run(const CancelCommand& command) {
-    return cancel_job(command.job);
+int run(const SetCommand& command) {
+    return set_limits(command);
 }
 
 }  // namespace

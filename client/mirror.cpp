@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <bit>
 #include <memory>
-#include <unistd.h>
 #include <utility>
 
 #include "control/log.h"
@@ -29,6 +28,18 @@ constexpr milliseconds kLookInterval{500};
 constexpr milliseconds kMinAttemptDelay{1000};
 constexpr milliseconds kMaxAttemptDelay{60'000};
 
+// Writers wait: a pause that comes now takes effect when they go on.
+class Urgent {
+  public:
+    explicit Urgent(Pace& pace) : pace_(pace) { pace_.set_urgent(true); }
+    Urgent(const Urgent&) = delete;
+    Urgent& operator=(const Urgent&) = delete;
+    ~Urgent() { pace_.set_urgent(false); }
+
+  private:
+    Pace& pace_;
+};
+
 // What an earlier mirror of this name, killed or cut off, has sent to an nbd-mirror-server does not
 // land any more once this one's connections stand: its epoch is higher, since it began later.
 std::string session_context(const std::string& job) {
@@ -51,12 +62,13 @@ struct Mirror::Setup {
     std::optional<SourceServer::Tracker> tracker;
 };
 
-Mirror::Mirror(MirrorOptions options, JobStatus& status, const Cancellation& cancellation,
-               int outcome_fd)
+Mirror::Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits,
+               CutoverRequests& cutovers, const Cancellation& cancellation)
     : options_(std::move(options)),
       status_(status),
+      limits_(limits),
+      cutovers_(cutovers),
       cancellation_(cancellation),
-      outcome_fd_(outcome_fd),
       attempt_delay_(kMinAttemptDelay) {}
 
 std::string Mirror::run() {
@@ -77,13 +89,13 @@ std::string Mirror::run() {
         if (setup.tracker) {
             setup.server.drop_tracker(*setup.tracker);
         }
-        report(false, error.what());
+        cutovers_.answer(false, error.what());
         throw;
     }
     // Whoever asked for the cutover may open the target now.
     setup.engine.reset();
     setup.target.reset();
-    report(true, line);
+    cutovers_.answer(true, line);
     setup.server.drop_tracker(*setup.tracker);
     return line;
 }
@@ -120,7 +132,7 @@ void Mirror::prepare(Setup& setup) {
     setup.server.check_stands(*setup.tracker);
     setup.allocation = setup.source->open_scout("", cancellation_);
     setup.engine = std::make_unique<Engine>(*setup.source, *setup.target, options_.copy.engine,
-                                            status_, cancellation_);
+                                            status_, limits_.pace(), cancellation_);
 }
 
 void Mirror::open_target(Setup& setup, std::uint64_t source_bytes) {
@@ -168,6 +180,7 @@ void Mirror::copy_everything(Setup& setup) {
 std::string Mirror::stay_in_step(Setup& setup) {
     bool fitted_before = false;
     for (;;) {
+        wait_while_paused(setup);
         const std::uint64_t dirty_bytes = catch_up(setup, [&] { look_around(setup); });
         const bool fits = would_be_ready(dirty_bytes);
         // A single burst of writes does not make a ready job unready.
@@ -181,15 +194,13 @@ std::string Mirror::stay_in_step(Setup& setup) {
         }
         look_around(setup);
         if (ready) {
-            wait_for_events(dirty_bytes == 0 ? kQuietInterval : kReadyInterval);
+            cutovers_.wait(dirty_bytes == 0 ? kQuietInterval : kReadyInterval, cancellation_);
         }
     }
 }
 
-bool Mirror::cutover_wanted() {
-    const std::lock_guard lock(mutex_);
-    return requested_ > answered_ ||
-           (options_.cut_over_when_ready && Clock::now() >= next_attempt_);
+bool Mirror::cutover_wanted() const {
+    return cutovers_.pending() || (options_.cut_over_when_ready && Clock::now() >= next_attempt_);
 }
 
 std::uint64_t Mirror::catch_up(Setup& setup, const std::function<void()>& tick) {
@@ -232,17 +243,17 @@ bool Mirror::would_be_ready(std::uint64_t dirty_bytes) const {
     }
     const std::chrono::duration<double, std::milli> flush = flush_time_;
     const double copy_ms = 1000 * static_cast<double>(dirty_bytes) / copy_rate_bytes_per_s_;
-    return copy_ms + flush.count() <= static_cast<double>(options_.max_downtime.count());
+    return copy_ms + flush.count() <= static_cast<double>(limits_.max_downtime().count());
 }
 
-void Mirror::wait_for_events(milliseconds limit) {
-    const Clock::time_point end = Clock::now() + limit;
-    std::unique_lock lock(mutex_);
-    while (requested_ == answered_ && !cancellation_.requested() && Clock::now() < end) {
-        changed_.wait_for(lock, std::min<Clock::duration>(milliseconds(50), end - Clock::now()));
-    }
-    if (cancellation_.requested()) {
-        throw Cancelled();
+// The source's writes are tracked, and nothing is copied, as long as it lasts.
+void Mirror::wait_while_paused(Setup& setup) {
+    while (limits_.paused() != Paused::no) {
+        look_around(setup);
+        limits_.wait_for_change(kReadyInterval);
+        if (cancellation_.requested()) {
+            throw Cancelled();
+        }
     }
 }
 
@@ -292,7 +303,8 @@ std::optional<std::string> Mirror::cut_over(Setup& setup) {
 
 WriterHold::Done Mirror::hand_over(Setup& setup,
                                    const std::function<void(const std::exception&)>& tell) {
-    WriterHold hold(setup.server, options_.copy.source, cancellation_, options_.max_downtime);
+    WriterHold hold(setup.server, options_.copy.source, cancellation_, limits_.max_downtime());
+    const Urgent urgent(limits_.pace());
     const auto check = [&] {
         try {
             hold.check();
@@ -321,7 +333,7 @@ void Mirror::given_up(const std::string& reason) {
     status_.set_error(reason);
     status_.set_phase(Phase::catching_up);
     log_warning(reason);
-    report(false, reason);
+    cutovers_.answer(false, reason);
 }
 
 // Called again and again while a pass runs, and between passes.
@@ -331,6 +343,9 @@ void Mirror::look_around(Setup& setup) {
         return;
     }
     last_look_ = now;
+    if (setup.engine) {
+        setup.engine->use_connections(limits_.connections());
+    }
     watch_progress(now);
     try {
         const SourceServer::About about = setup.server.about();
@@ -353,6 +368,10 @@ void Mirror::look_around(Setup& setup) {
 
 void Mirror::watch_progress(Clock::time_point now) {
     const WorkCounters& counters = status_.counters;
+    if (limits_.paused() != Paused::no) {
+        stall_watch_.restart(now);
+        return;
+    }
     const bool stalled_before = stall_watch_.stalled();
     stall_watch_.look(
         counters.moved_bytes.load() + counters.sent_bytes.load() + counters.zeroed_bytes.load(),
@@ -369,34 +388,8 @@ void Mirror::watch_progress(Clock::time_point now) {
         log_warning(sentence);
     }
     if (stall_watch_.hopeless() && status_.phase() == Phase::ready && cutover_wanted()) {
-        report(false, "not cut over: " + sentence);
+        cutovers_.answer(false, "not cut over: " + sentence);
     }
-}
-
-std::uint64_t Mirror::request_cutover() {
-    const std::lock_guard lock(mutex_);
-    changed_.notify_all();
-    return ++requested_;
-}
-
-void Mirror::withdraw_cutover() {
-    const std::lock_guard lock(mutex_);
-    answered_ = requested_;
-}
-
-std::optional<CutoverOutcome> Mirror::outcome() {
-    const std::lock_guard lock(mutex_);
-    return outcome_;
-}
-
-void Mirror::report(bool done, const std::string& line) {
-    {
-        const std::lock_guard lock(mutex_);
-        answered_ = requested_;
-        outcome_ = {.ticket = answered_, .done = done, .line = line};
-    }
-    const std::uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = ::write(outcome_fd_, &one, sizeof(one));
 }
 
 }  // namespace nbdm

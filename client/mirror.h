@@ -2,17 +2,17 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <string>
 
 #include "client/cancellation.h"
 #include "client/copy.h"
+#include "client/cutover_requests.h"
 #include "client/engine.h"
+#include "client/job_limits.h"
 #include "client/job_status.h"
 #include "client/source_server.h"
 #include "client/stall_watch.h"
@@ -28,35 +28,21 @@ struct MirrorOptions {
     std::uint32_t granularity_bytes = 64 << 10;
     bool cut_over_when_ready = false;
     Handover handover = Handover::retire;
-    std::chrono::milliseconds max_downtime{500};
-};
-
-// What became of a cutover that was asked for.
-struct CutoverOutcome {
-    std::uint64_t ticket = 0;  // of the last request that this answers
-    bool done = false;
-    std::string line;  // "cut over: downtime 12 ms", or why it was given up
 };
 
 // One live mirror, top to bottom: prepare, copy everything, catch up with the writers, be ready,
 // cut over. Until the hand-over a failure of anything leaves the source as it was.
 //
-// Threads: run() on a thread of its own; the others by any other.
+// Threads: run() on a thread of its own.
 class Mirror {
   public:
-    // `outcome_fd` (an eventfd) is written when outcome() has something new.
-    Mirror(MirrorOptions options, JobStatus& status, const Cancellation& cancellation,
-           int outcome_fd);
+    // All outlive it.
+    Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits, CutoverRequests& cutovers,
+           const Cancellation& cancellation);
 
     // Returns the line to end with once the disk is handed over. Throws JobError, Cancelled or
     // std::system_error; writers go on and the tracker is gone.
     [[nodiscard]] std::string run();
-
-    // As soon as it is ready. Returns the request's ticket, by which its outcome is known.
-    std::uint64_t request_cutover();
-    // Takes all requests back; without effect once writers are held.
-    void withdraw_cutover();
-    [[nodiscard]] std::optional<CutoverOutcome> outcome();
 
   private:
     using Clock = std::chrono::steady_clock;
@@ -70,8 +56,8 @@ class Mirror {
     // Freeze, copy, flush, acknowledge. Returns the bytes that the freeze found.
     std::uint64_t catch_up(Setup& setup, const std::function<void()>& tick);
     [[nodiscard]] bool would_be_ready(std::uint64_t dirty_bytes) const;
-    [[nodiscard]] bool cutover_wanted();
-    void wait_for_events(std::chrono::milliseconds limit);
+    [[nodiscard]] bool cutover_wanted() const;
+    void wait_while_paused(Setup& setup);
     // The line to end with, or nothing when it was given up.
     [[nodiscard]] std::optional<std::string> cut_over(Setup& setup);
     // `tell` is called when it is given up before this can throw that.
@@ -80,12 +66,12 @@ class Mirror {
     void given_up(const std::string& reason);
     void look_around(Setup& setup);
     void watch_progress(Clock::time_point now);
-    void report(bool done, const std::string& line);
 
     const MirrorOptions options_;
     JobStatus& status_;
+    JobLimits& limits_;
+    CutoverRequests& cutovers_;
     const Cancellation& cancellation_;
-    const int outcome_fd_;
 
     // Of run().
     double copy_rate_bytes_per_s_ = 0;  // 0: not known yet
@@ -96,12 +82,6 @@ class Mirror {
     // When a cutover that nobody asks for by hand may be tried again.
     Clock::time_point next_attempt_;
     std::chrono::milliseconds attempt_delay_;
-
-    std::mutex mutex_;  // guards all below
-    std::condition_variable changed_;
-    std::uint64_t requested_ = 0;  // the last ticket
-    std::uint64_t answered_ = 0;   // the last one with an outcome
-    std::optional<CutoverOutcome> outcome_;
 };
 
 }  // namespace nbdm

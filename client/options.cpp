@@ -23,29 +23,51 @@ constexpr const char* kSourceHelp = "PATH, NBD URI, server:NAME or server:NAME@C
 struct RawOptions {
     std::string source;
     std::string target;
-    unsigned connections = 4;
+    std::optional<unsigned> connections;
     unsigned requests = 16;
     std::string request_size = "256K";
     bool create = false;
     bool target_is_zero = false;
     bool allocated = false;
     bool verify = false;
+    std::optional<std::string> bwlimit;
+    std::optional<std::string> window;
     std::string progress = "auto";
     std::optional<std::string> job;
     std::string granularity = "64K";
     std::string cutover = "manual";
     std::string handover = "retire";
-    std::int64_t max_downtime_ms = 500;
+    std::optional<std::int64_t> max_downtime_ms;
     bool json = false;
 };
+
+void declare_connections(CLI::App& command, RawOptions& raw) {
+    command
+        .add_option("-c,--connections", raw.connections,
+                    "connections to each side, each with a thread of its own (4)")
+        ->check(CLI::Range(1U, kMaxConnections));
+}
+
+void declare_bwlimit(CLI::App& command, RawOptions& raw) {
+    command.add_option("--bwlimit", raw.bwlimit,
+                       "RATE in bytes per second, at least 64K, of the whole job, or off (off)");
+}
+
+// What a job is started with and may be changed while it runs.
+void declare_limits(CLI::App& command, RawOptions& raw) {
+    declare_bwlimit(command, raw);
+    command
+        .add_option("--max-downtime", raw.max_downtime_ms,
+                    "milliseconds that writers may be held at the cutover (500)")
+        ->check(CLI::Range(std::int64_t{1}, std::int64_t{kMaxDowntimeLimit.count()}));
+    command.add_option("--window", raw.window,
+                       "HH:MM-HH:MM, the time of day in which the job works, or off (off)");
+}
 
 void declare_sides(CLI::App& command, RawOptions& raw, const char* source_help) {
     command.add_option("SOURCE", raw.source, source_help)->required();
     command.add_option("TARGET", raw.target, "PATH or NBD URI")->required();
-    command
-        .add_option("-c,--connections", raw.connections,
-                    "connections to each side, each with a thread of its own (4)")
-        ->check(CLI::Range(1, 64));
+    declare_connections(command, raw);
     command.add_option("--requests", raw.requests, "requests in flight per connection (16)")
         ->check(CLI::Range(1, 256));
     command.add_option("--request-size", raw.request_size,
@@ -76,10 +98,7 @@ void declare_mirror(CLI::App& command, RawOptions& raw) {
                     "retire: the source refuses writes for good; release: its writers go on "
                     "(retire)")
         ->check(CLI::IsMember({"retire", "release"}));
-    command
-        .add_option("--max-downtime", raw.max_downtime_ms,
-                    "milliseconds that writers may be held at the cutover (500)")
-        ->check(CLI::Range(1, 60'000));
+    declare_limits(command, raw);
 }
 
 std::uint64_t power_of_two(const std::string& text, const std::string& option, std::uint64_t least,
@@ -91,6 +110,37 @@ std::uint64_t power_of_two(const std::string& text, const std::string& option, s
                                     " is expected");
     }
     return *value;
+}
+
+LimitChanges limit_changes(const RawOptions& raw) {
+    LimitChanges changes;
+    if (raw.bwlimit) {
+        changes.bwlimit_bytes_per_s.emplace();
+        if (*raw.bwlimit != "off") {
+            *changes.bwlimit_bytes_per_s = parse_size(*raw.bwlimit);
+            if (changes.bwlimit_bytes_per_s->value_or(0) < Pace::kMinBytesPerSecond) {
+                throw std::invalid_argument("--bwlimit '" + *raw.bwlimit +
+                                            "': bytes per second, like 50M and at least 64K, or "
+                                            "'off' is expected");
+            }
+        }
+    }
+    if (raw.window) {
+        changes.window.emplace();
+        if (*raw.window != "off") {
+            *changes.window = TimeWindow::parse(*raw.window);
+            if (!*changes.window) {
+                throw std::invalid_argument("--window '" + *raw.window +
+                                            "': HH:MM-HH:MM, two different times, or 'off' is "
+                                            "expected");
+            }
+        }
+    }
+    changes.connections = raw.connections;
+    if (raw.max_downtime_ms) {
+        changes.max_downtime = std::chrono::milliseconds(*raw.max_downtime_ms);
+    }
+    return changes;
 }
 
 ProgressStyle progress_style(const std::string& name) {
@@ -109,7 +159,7 @@ CopyOptions copy_options(const RawOptions& raw) {
         throw std::invalid_argument("target '" + raw.target +
                                     "': a path or an NBD URI is expected");
     }
-    options.engine.connections = raw.connections;
+    options.engine.connections = raw.connections.value_or(options.engine.connections);
     options.engine.requests = raw.requests;
     options.engine.request_bytes = power_of_two(raw.request_size, "--request-size", 4096, 32 << 20);
     options.engine.zeroes_as_data = raw.allocated;
@@ -142,7 +192,7 @@ MirrorCommand mirror_command(const RawOptions& raw) {
         static_cast<std::uint32_t>(power_of_two(raw.granularity, "--granularity", 4096, 64 << 20));
     options.cut_over_when_ready = raw.cutover == "auto";
     options.handover = raw.handover == "retire" ? Handover::retire : Handover::release;
-    options.max_downtime = std::chrono::milliseconds(raw.max_downtime_ms);
+    command.limits = limit_changes(raw);
     command.progress = progress_style(raw.progress);
     return command;
 }
@@ -179,6 +229,7 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
     CLI::App* copy = app.add_subcommand("copy", "copy a disk that is not being written");
     declare_sides(*copy, raw, kSourceHelp);
     declare_writing(*copy, raw);
+    declare_bwlimit(*copy, raw);
     copy->add_flag("--verify", raw.verify, "compare source and target afterwards");
     CLI::App* mirror = app.add_subcommand(
         "mirror", "copy a disk while it is being written, stay in step, and cut over");
@@ -188,9 +239,18 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
     CLI::App* status = app.add_subcommand("status", "show running and ended mirror jobs");
     status->add_option("JOB", raw.job, "the job's name (all jobs)");
     status->add_flag("--json", raw.json, "as JSON");
-    CLI::App* cutover = declare_job_command(
-        app, raw, "cutover", "hand the disk over to the target, once the job is ready");
-    declare_job_command(app, raw, "cancel", "end a job; its source stays in service");
+    const std::vector<std::pair<CLI::App*, JobCommand::Kind>> job_commands = {
+        {declare_job_command(app, raw, "cutover",
+                             "hand the disk over to the target, once the job is ready"),
+         JobCommand::Kind::cutover},
+        {declare_job_command(app, raw, "pause", "stop copying, and stay in step with the source"),
+         JobCommand::Kind::pause},
+        {declare_job_command(app, raw, "resume", "go on copying"), JobCommand::Kind::resume},
+        {declare_job_command(app, raw, "cancel", "end a job; its source stays in service"),
+         JobCommand::Kind::cancel}};
+    CLI::App* set = declare_job_command(app, raw, "set", "change the limits of a running job");
+    declare_connections(*set, raw);
+    declare_limits(*set, raw);
     try {
         app.parse(argc, argv);
     } catch (const CLI::Success& asked) {
@@ -200,7 +260,7 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
         throw std::invalid_argument(error.what());
     }
     if (copy->parsed()) {
-        return CopyCommand{copy_options(raw), progress_style(raw.progress)};
+        return CopyCommand{copy_options(raw), limit_changes(raw), progress_style(raw.progress)};
     }
     if (verify->parsed()) {
         return VerifyCommand{copy_options(raw), progress_style(raw.progress)};
@@ -215,10 +275,16 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
     if (status->parsed()) {
         return StatusCommand{job, raw.json};
     }
-    if (cutover->parsed()) {
-        return CutoverCommand{job};
+    if (set->parsed()) {
+        SetCommand command{job, limit_changes(raw)};
+        if (command.limits.to_json().empty()) {
+            throw std::invalid_argument("set: what is to be changed? --help lists it");
+        }
+        return command;
     }
-    return CancelCommand{job};
+    const auto asked = std::find_if(job_commands.begin(), job_commands.end(),
+                                    [](const auto& each) { return each.first->parsed(); });
+    return JobCommand{asked->second, job};
 }
 
 }  // namespace nbdm

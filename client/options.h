@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "client/copy.h"
+#include "client/job_limits.h"
 #include "client/mirror.h"
 #include "client/progress_printer.h"
 
@@ -13,6 +14,7 @@ namespace nbdm {
 
 struct CopyCommand {
     CopyOptions options;
+    LimitChanges limits;
     ProgressStyle progress = ProgressStyle::none;
 };
 struct VerifyCommand {
@@ -21,20 +23,25 @@ struct VerifyCommand {
 };
 struct MirrorCommand {
     MirrorOptions options;
+    LimitChanges limits;
     ProgressStyle progress = ProgressStyle::none;
 };
 struct StatusCommand {
     std::string job;  // empty: all
     bool json = false;
 };
-struct CutoverCommand {
+// What is asked of a running job.
+struct JobCommand {
+    enum class Kind { cutover, pause, resume, cancel };
+    Kind kind = Kind::cutover;
     std::string job;
 };
-struct CancelCommand {
+struct SetCommand {
     std::string job;
+    LimitChanges limits;
 };
-using Command = std::variant<CopyCommand, VerifyCommand, MirrorCommand, StatusCommand,
-                             CutoverCommand, CancelCommand>;
+using Command =
+    std::variant<CopyCommand, VerifyCommand, MirrorCommand, StatusCommand, JobCommand, SetCommand>;
 
 // Declares and checks the flags, nothing else. Nothing: it is all done (--help, --version), exit 0.
 // Throws std::invalid_argument with a sentence: exit 2.

@@ -205,12 +205,20 @@ void Pass::handle_zero(Range range, TargetZeroes& target_zeroes) {
             push({.kind = options_.compare ? Piece::Kind::compare : Piece::Kind::copy,
                   .range = part});
         } else {
-            const std::uint64_t next = align_down(part.offset + kMaxZeroBytes, kMaxZeroBytes);
+            const std::uint64_t most = largest_zeroing();
+            const std::uint64_t next = align_down(part.offset + most, most);
             part = Range::from_to(part.offset, std::min(next, part.end()));
             push({.kind = Piece::Kind::zero, .range = part});
         }
         range = range.after(part.length);
     }
+}
+
+// A power of two, and whole units.
+std::uint64_t Pass::largest_zeroing() const {
+    const std::uint64_t admitted =
+        options_.pace != nullptr ? options_.pace->largest_request() : kMaxZeroBytes;
+    return std::max(std::bit_floor(std::min(admitted, kMaxZeroBytes)), unit_bytes_);
 }
 
 void Pass::handle_data(Range range, TargetZeroes& target_zeroes) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "client/cancellation.h"
+#include "client/pace.h"
 #include "client/scout.h"
 #include "client/side.h"
 #include "client/work_counters.h"
@@ -54,6 +55,7 @@ class Pass {
         bool only_dirty = false;      // by what the source's scout says
         bool zeroes_as_data = false;  // holes too are sent as data
         bool compare = false;         // read both sides instead of writing
+        const Pace* pace = nullptr;   // bounds the size of a zeroing request
     };
     struct Parts {
         const Side& source;
@@ -87,6 +89,7 @@ class Pass {
     void finish_data(TargetZeroes& target_zeroes);
     void handle_zero(Range range, TargetZeroes& target_zeroes);
     void handle_data(Range range, TargetZeroes& target_zeroes);
+    [[nodiscard]] std::uint64_t largest_zeroing() const;
     void push(const Piece& piece);
     void look_around();
     void drain();

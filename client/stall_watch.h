@@ -22,6 +22,8 @@ class StallWatch {
     static constexpr std::chrono::seconds kFlushLimit{60};
 
     void begin(Activity activity, Clock::time_point now) noexcept;
+    // It is no wonder that nothing is completed.
+    void restart(Clock::time_point now) noexcept { begin(activity_, now); }
     // `done`: a count that grows with everything that is completed.
     void look(std::uint64_t done, Clock::time_point now) noexcept;
 

@@ -19,28 +19,45 @@ WorkQueue::Pushed WorkQueue::push(const Piece& piece, std::chrono::milliseconds 
     }
     queued_.push_back(piece);
     ++unfinished_;
-    // One worker per piece: the others stay asleep.
+    wake_one_locked();
+    return Pushed::taken;
+}
+
+// One worker per piece: the others stay asleep.
+void WorkQueue::wake_one_locked() {
     if (!idle_.empty()) {
         idle_.back()->wake();
         idle_.pop_back();
     }
-    return Pushed::taken;
 }
 
-std::optional<Piece> WorkQueue::try_pop(IoThread& idle) {
+void WorkQueue::leave(IoThread& idle) {
+    const std::lock_guard lock(mutex_);
+    std::erase(idle_, &idle);
+    if (!queued_.empty()) {
+        wake_one_locked();
+    }
+}
+
+WorkQueue::Popped WorkQueue::try_pop(IoThread& idle) {
     const std::lock_guard lock(mutex_);
     if (queued_.empty()) {
         if (std::find(idle_.begin(), idle_.end(), &idle) == idle_.end()) {
             idle_.push_back(&idle);
         }
-        return std::nullopt;
+        return {};
     }
     const Piece piece = queued_.front();
+    if (piece.kind != Piece::Kind::flush) {
+        if (const auto not_before = pace_.admit(piece.range.length, Clock::now())) {
+            return {.piece = {}, .not_before = not_before};
+        }
+    }
     queued_.pop_front();
     if (queued_.size() == kMaxQueued / 2) {
         changed_.notify_all();
     }
-    return piece;
+    return {.piece = piece, .not_before = {}};
 }
 
 void WorkQueue::finished() {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "client/cancellation.h"
+#include "client/pace.h"
 #include "iothread/io_thread.h"
 #include "iothread/range.h"
 
@@ -40,12 +41,22 @@ class WorkQueue {
   public:
     using Clock = std::chrono::steady_clock;
 
+    // `pace` outlives the queue: pieces that move data begin when it admits them.
+    explicit WorkQueue(Pace& pace) : pace_(pace) {}
+
     enum class Pushed { taken, full, failed };
     // Waits up to `step` for room. `full` and `failed`: the piece was not taken.
     [[nodiscard]] Pushed push(const Piece& piece, std::chrono::milliseconds step);
 
-    // Nothing: none is there now; `idle` is woken when one comes.
-    [[nodiscard]] std::optional<Piece> try_pop(IoThread& idle);
+    struct Popped {
+        std::optional<Piece> piece;
+        // Without a piece: there is one, which may begin then. Otherwise the thread is woken when
+        // one comes.
+        std::optional<Clock::time_point> not_before;
+    };
+    [[nodiscard]] Popped try_pop(IoThread& idle);
+    // The thread takes no more pieces; one that it was woken for is another's.
+    void leave(IoThread& idle);
     // A popped piece is finished, well or after fail().
     void finished();
 
@@ -59,6 +70,9 @@ class WorkQueue {
 
   private:
     static constexpr std::size_t kMaxQueued = 256;
+    void wake_one_locked();
+
+    Pace& pace_;
 
     mutable std::mutex mutex_;  // guards all below
     std::condition_variable changed_;

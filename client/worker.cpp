@@ -88,6 +88,12 @@ Worker::Worker(unsigned number, Parts parts, OpenedHandles first, WorkerOptions 
 Worker::~Worker() {
     thread_.request_stop();
     thread_.join();
+    parts_.queue.leave(thread_);
+}
+
+void Worker::retire() noexcept {
+    retiring_.store(true, std::memory_order_release);
+    thread_.wake();
 }
 
 void Worker::abandon() noexcept {
@@ -104,11 +110,13 @@ void Worker::run() {
         source = parts_.source.open_endpoint(*ring, std::move(first_.source), parts_.cancellation);
         target = parts_.target.open_endpoint(*ring, std::move(first_.target), parts_.cancellation);
     } catch (const std::exception&) {
+        ended_.store(true, std::memory_order_release);
         opened_.set_exception(std::current_exception());
         return;
     }
     opened_.set_value();
     serve(*ring, *source.endpoint, *target.endpoint);
+    ended_.store(true, std::memory_order_release);
 }
 
 void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
@@ -122,16 +130,22 @@ void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
         free_.push_back(&slot);
     }
     WakeOperation wake(ring, thread_);
-    while (!thread_.stop_requested()) {
+    bool has_left = false;
+    while (!thread_.stop_requested() && !(has_left && free_.size() == slots_.size())) {
         while (!ready_.empty()) {
             Slot& slot = *ready_.front();
             ready_.pop_front();
             step(slot);
         }
-        take_pieces(pool);
+        if (!retiring()) {
+            take_pieces(pool);
+        } else if (!std::exchange(has_left, true)) {
+            parts_.queue.leave(thread_);
+            continue;
+        }
         // Waits when nothing is left to do here: what was begun is in the ring, and a new piece
         // rings the wake-up.
-        ring.run_once(ready_.empty());
+        ring.run_once(ready_.empty(), time_to_next());
         if (abandoned_.exchange(false, std::memory_order_acq_rel)) {
             source.abandon();
             target.abandon();
@@ -146,14 +160,27 @@ void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
     slots_.clear();
 }
 
+// Zero: nothing is known to come at a certain time.
+std::chrono::milliseconds Worker::time_to_next() const {
+    if (!not_before_) {
+        return std::chrono::milliseconds(0);
+    }
+    const auto left = *not_before_ - std::chrono::steady_clock::now();
+    return std::max(std::chrono::ceil<std::chrono::milliseconds>(left),
+                    std::chrono::milliseconds(1));
+}
+
 void Worker::take_pieces(BufferPool& pool) {
+    not_before_.reset();
     // What is complete at once goes on before more is begun: its data is still in the cache, and
     // the other side gets work early.
     while (!free_.empty() && ready_.empty()) {
-        const std::optional<Piece> piece = parts_.queue.try_pop(thread_);
-        if (!piece) {
+        const WorkQueue::Popped next = parts_.queue.try_pop(thread_);
+        if (!next.piece) {
+            not_before_ = next.not_before;
             return;
         }
+        const std::optional<Piece>& piece = next.piece;
         Slot& slot = *free_.back();
         free_.pop_back();
         if (!slot.data && piece->kind != Piece::Kind::flush) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -9,6 +10,7 @@
 #include <future>
 #include <list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -68,17 +70,29 @@ class Worker {
     Worker& operator=(const Worker&) = delete;
     ~Worker();  // the queue is idle
 
-    // Returns when both connections stand; throws what went wrong with them.
-    void wait_until_open() { opened_.get_future().get(); }
+    // Returns when both connections stand; throws what went wrong with them. Once.
+    void wait_until_open() { opening_.get(); }
+    // Whether wait_until_open() would return or throw at once.
+    [[nodiscard]] bool is_open() const {
+        return opening_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+    }
 
     // What is under way need not succeed any more, but ends soon. The worker is of no use after it.
     void abandon() noexcept;
+    // Takes no more pieces, and ends when those that it has are done.
+    void retire() noexcept;
+    [[nodiscard]] bool retiring() const noexcept {
+        return retiring_.load(std::memory_order_acquire);
+    }
+    // It may be destroyed without waiting for anything.
+    [[nodiscard]] bool ended() const noexcept { return ended_.load(std::memory_order_acquire); }
 
   private:
     class Slot;
 
     void run();
     void take_pieces(BufferPool& pool);
+    [[nodiscard]] std::chrono::milliseconds time_to_next() const;
     void serve(Ring& ring, Endpoint& source, Endpoint& target);
     void begin(Slot& slot, const Piece& piece);
     void step(Slot& slot);
@@ -93,7 +107,10 @@ class Worker {
     const ZeroGrain grain_;
     OpenedHandles first_;  // of the thread once it runs
     std::promise<void> opened_;
+    std::future<void> opening_ = opened_.get_future();
     std::atomic<bool> abandoned_{false};
+    std::atomic<bool> retiring_{false};
+    std::atomic<bool> ended_{false};
 
     // Of the thread.
     Endpoint* source_ = nullptr;
@@ -101,6 +118,8 @@ class Worker {
     std::list<Slot> slots_;
     std::vector<Slot*> free_;
     std::deque<Slot*> ready_;  // whose request has completed
+    // When the piece at the head of the queue may begin, if it may not yet.
+    std::optional<std::chrono::steady_clock::time_point> not_before_;
 
     IoThread thread_;  // last: joined before what it uses is gone
 };

@@ -34,7 +34,6 @@ TEST(Options, MirrorHasTheDefaultsOfTheManual) {
     EXPECT_EQ(options.granularity_bytes, 65536U);
     EXPECT_EQ(options.copy.engine.connections, 4U);
     EXPECT_EQ(options.copy.engine.requests, 16U);
-    EXPECT_EQ(options.max_downtime.count(), 500);
     EXPECT_EQ(options.handover, Handover::retire);
     EXPECT_FALSE(options.cut_over_when_ready);
 }
@@ -64,7 +63,7 @@ TEST(Options, JobNamesCannotLeaveTheirDirectory) {
         EXPECT_NE(refusal({"mirror", "server:vm", "/t", "--job", job}), "") << job;
     }
     EXPECT_NE(refusal({"cancel", std::string(65, 'a')}), "");
-    EXPECT_EQ(std::get<CancelCommand>(*parse({"cancel", std::string(64, 'a')})).job.size(), 64U);
+    EXPECT_EQ(std::get<JobCommand>(*parse({"cancel", std::string(64, 'a')})).job.size(), 64U);
 }
 
 TEST(Options, DefaultJobNamesAreValid) {
@@ -74,6 +73,45 @@ TEST(Options, DefaultJobNamesAreValid) {
         EXPECT_EQ(std::get<MirrorCommand>(*parse({"mirror", std::string("server:") + name, "/t"}))
                       .options.job,
                   job);
+    }
+}
+
+TEST(Options, LimitsThatAreNotNamedStayAsTheyAre) {
+    const auto some =
+        std::get<SetCommand>(*parse({"set", "vm1", "--bwlimit", "1G", "--window", "22:00-05:30"}));
+    EXPECT_EQ(
+        some.limits.to_json(),
+        nlohmann::json::parse(R"({"bwlimit_bytes_per_s": 1073741824, "window": "22:00-05:30"})"));
+    const auto off = std::get<SetCommand>(*parse(
+        {"set", "vm1", "--bwlimit", "off", "--window", "off", "-c", "2", "--max-downtime", "300"}));
+    EXPECT_EQ(off.limits.to_json(),
+              nlohmann::json::parse(R"({"bwlimit_bytes_per_s": null, "window": null,
+                                        "connections": 2, "max_downtime_ms": 300})"));
+    EXPECT_NE(refusal({"set", "vm1"}), "");
+}
+
+TEST(Options, LimitsAreCheckedBeforeAnythingBegins) {
+    for (const char* rate : {"0", "63K", "fast", "-1M"}) {
+        EXPECT_NE(refusal({"set", "vm1", "--bwlimit", rate}), "") << rate;
+        EXPECT_NE(refusal({"copy", "a", "b", "--bwlimit", rate}), "") << rate;
+    }
+    EXPECT_NE(refusal({"mirror", "server:vm", "/t", "--window", "25:00-01:00"}), "");
+    EXPECT_NE(refusal({"set", "vm1", "--connections", "65"}), "");
+}
+
+TEST(LimitChanges, ComeBackAsTheyWereSaid) {
+    const auto body = nlohmann::json::parse(R"({"bwlimit_bytes_per_s": 65536, "connections": 64,
+                                                "max_downtime_ms": 60000, "window": null})");
+    EXPECT_EQ(LimitChanges::from_json(body).to_json(), body);
+    EXPECT_EQ(LimitChanges::from_json(nlohmann::json::object()).to_json(),
+              nlohmann::json::object());
+    for (const char* wrong :
+         {R"({"bwlimit_bytes_per_s": 65535})", R"({"bwlimit_bytes_per_s": "1M"})",
+          R"({"bwlimit_bytes_per_s": -1})", R"({"connections": 0})", R"({"connections": 1.5})",
+          R"({"max_downtime_ms": 60001})", R"({"window": "always"})", R"({"speed": 1})"}) {
+        EXPECT_THROW((void)LimitChanges::from_json(nlohmann::json::parse(wrong)),
+                     std::invalid_argument)
+            << wrong;
     }
 }
 

@@ -51,7 +51,7 @@ class PassTest : public testing::Test {
 
     void work(const std::stop_token& stop) {
         while (!stop.stop_requested()) {
-            const std::optional<Piece> piece = queue_.try_pop(worker_);
+            const std::optional<Piece> piece = queue_.try_pop(worker_).piece;
             if (!piece) {
                 std::this_thread::yield();
                 continue;
@@ -68,7 +68,8 @@ class PassTest : public testing::Test {
 
     TemporaryDirectory directory_;
     Cancellation cancellation_;
-    WorkQueue queue_;
+    Pace pace_;
+    WorkQueue queue_{pace_};
     WorkCounters counters_;
     IoThread worker_{{.name = "worker"}, [](IoThread&) {}};
     std::vector<Piece> pieces_;

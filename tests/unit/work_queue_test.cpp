@@ -27,7 +27,8 @@ class WorkQueueTest : public testing::Test {
         return count;
     }
 
-    WorkQueue queue_;
+    Pace pace_;
+    WorkQueue queue_{pace_};
     IoThread worker_{{.name = "worker"}, [](IoThread&) {}};
     IoThread other_{{.name = "other"}, [](IoThread&) {}};
 };
@@ -35,22 +36,22 @@ class WorkQueueTest : public testing::Test {
 TEST_F(WorkQueueTest, PiecesComeOutInTheOrderTheyWentIn) {
     ASSERT_EQ(queue_.push(piece(1), 0ms), Pushed::taken);
     ASSERT_EQ(queue_.push(piece(2), 0ms), Pushed::taken);
-    EXPECT_EQ(queue_.try_pop(worker_)->range.offset, 1U);
-    EXPECT_EQ(queue_.try_pop(worker_)->range.offset, 2U);
-    EXPECT_FALSE(queue_.try_pop(worker_));
+    EXPECT_EQ(queue_.try_pop(worker_).piece->range.offset, 1U);
+    EXPECT_EQ(queue_.try_pop(worker_).piece->range.offset, 2U);
+    EXPECT_FALSE(queue_.try_pop(worker_).piece);
 }
 
 TEST_F(WorkQueueTest, AFullQueueTakesNothingUntilThereIsRoom) {
     EXPECT_GT(fill(), 0U);
     EXPECT_EQ(queue_.push(piece(7), 1ms), Pushed::full);
-    while (queue_.try_pop(worker_)) {
+    while (queue_.try_pop(worker_).piece) {
     }
     EXPECT_EQ(queue_.push(piece(7), 0ms), Pushed::taken);
 }
 
 TEST_F(WorkQueueTest, AnIdleWorkerIsWokenByThePieceAndTheOthersSleepOn) {
-    EXPECT_FALSE(queue_.try_pop(other_));
-    EXPECT_FALSE(queue_.try_pop(worker_));
+    EXPECT_FALSE(queue_.try_pop(other_).piece);
+    EXPECT_FALSE(queue_.try_pop(worker_).piece);
     ASSERT_EQ(queue_.push(piece(1), 0ms), Pushed::taken);
     EXPECT_NE(was_woken(worker_), was_woken(other_));
 }
@@ -59,7 +60,7 @@ TEST_F(WorkQueueTest, IsIdleOnlyWhenWhatWasTakenIsFinished) {
     EXPECT_TRUE(queue_.wait_until_idle(0ms));
     ASSERT_EQ(queue_.push(piece(1), 0ms), Pushed::taken);
     EXPECT_FALSE(queue_.wait_until_idle(0ms));
-    ASSERT_TRUE(queue_.try_pop(worker_));
+    ASSERT_TRUE(queue_.try_pop(worker_).piece);
     EXPECT_FALSE(queue_.wait_until_idle(0ms));
     queue_.finished();
     EXPECT_TRUE(queue_.wait_until_idle(0ms));
@@ -67,12 +68,12 @@ TEST_F(WorkQueueTest, IsIdleOnlyWhenWhatWasTakenIsFinished) {
 
 TEST_F(WorkQueueTest, AFailureDropsWhatNobodyTookAndWaitsForTheRest) {
     ASSERT_EQ(queue_.push(piece(1), 0ms), Pushed::taken);
-    ASSERT_TRUE(queue_.try_pop(worker_));
+    ASSERT_TRUE(queue_.try_pop(worker_).piece);
     fill();
     queue_.fail("first");
     queue_.fail("second");
     EXPECT_EQ(queue_.push(piece(2), 0ms), Pushed::failed);
-    EXPECT_FALSE(queue_.try_pop(worker_));
+    EXPECT_FALSE(queue_.try_pop(worker_).piece);
     EXPECT_FALSE(queue_.wait_until_idle(0ms));
     queue_.finished();
     EXPECT_TRUE(queue_.wait_until_idle(0ms));

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/job_limits.h"
+
+#include <stdexcept>
+#include <string>
+
+namespace nbdm {
+
+using nlohmann::json;
+
+namespace {
+
+// A whole number within the limits.
+std::uint64_t read_number(const json& value, const std::string& key, std::uint64_t least,
+                          std::uint64_t most) {
+    if (!value.is_number_integer() || value < least || value > most) {
+        throw std::invalid_argument(key + " is a whole number from " + std::to_string(least) +
+                                    " to " + std::to_string(most));
+    }
+    return value.get<std::uint64_t>();
+}
+
+std::optional<TimeWindow> read_window(const json& value, const std::string& key) {
+    if (value.is_null()) {
+        return std::nullopt;
+    }
+    const auto parsed = value.is_string() ? TimeWindow::parse(value.get<std::string>())
+                                          : std::optional<TimeWindow>();
+    if (!parsed) {
+        throw std::invalid_argument(key + " is HH:MM-HH:MM, two different times, or null");
+    }
+    return parsed;
+}
+
+}  // namespace
+
+LimitChanges LimitChanges::from_json(const json& body) {
+    LimitChanges changes;
+    for (const auto& [key, value] : body.items()) {
+        if (key == "bwlimit_bytes_per_s") {
+            changes.bwlimit_bytes_per_s.emplace();
+            if (!value.is_null()) {
+                *changes.bwlimit_bytes_per_s =
+                    read_number(value, key, Pace::kMinBytesPerSecond, INT64_MAX);
+            }
+        } else if (key == "window") {
+            changes.window = read_window(value, key);
+        } else if (key == "connections") {
+            changes.connections =
+                static_cast<unsigned>(read_number(value, key, 1, kMaxConnections));
+        } else if (key == "max_downtime_ms") {
+            changes.max_downtime = std::chrono::milliseconds(
+                read_number(value, key, 1, static_cast<std::uint64_t>(kMaxDowntimeLimit.count())));
+        } else {
+            throw std::invalid_argument("'" + key + "' cannot be changed");
+        }
+    }
+    return changes;
+}
+
+json LimitChanges::to_json() const {
+    json body = json::object();
+    if (bwlimit_bytes_per_s) {
+        body["bwlimit_bytes_per_s"] = *bwlimit_bytes_per_s ? json(**bwlimit_bytes_per_s) : json();
+    }
+    if (window) {
+        body["window"] = *window ? json((*window)->text()) : json();
+    }
+    if (connections) {
+        body["connections"] = *connections;
+    }
+    if (max_downtime) {
+        body["max_downtime_ms"] = max_downtime->count();
+    }
+    return body;
+}
+
+void JobLimits::apply(const LimitChanges& changes) {
+    const std::lock_guard lock(mutex_);
+    if (changes.bwlimit_bytes_per_s) {
+        pace_.set_rate(*changes.bwlimit_bytes_per_s);
+        status_.set_bwlimit(*changes.bwlimit_bytes_per_s);
+    }
+    if (changes.window) {
+        window_ = *changes.window;
+        status_.set_window(window_ ? window_->text() : "");
+        refresh_locked(std::time(nullptr));
+    }
+    connections_ = changes.connections.value_or(connections_);
+    max_downtime_ = changes.max_downtime.value_or(max_downtime_);
+    status_.set_max_downtime(max_downtime_);
+}
+
+void JobLimits::set_paused(bool paused) {
+    const std::lock_guard lock(mutex_);
+    paused_by_operator_ = paused;
+    refresh_locked(std::time(nullptr));
+}
+
+void JobLimits::refresh(std::time_t now) {
+    const std::lock_guard lock(mutex_);
+    refresh_locked(now);
+}
+
+Paused JobLimits::paused_locked() const {
+    return paused_by_operator_ ? Paused::by_operator
+           : outside_window_   ? Paused::by_window
+                               : Paused::no;
+}
+
+void JobLimits::refresh_locked(std::time_t now) {
+    outside_window_ = window_ && !window_->contains(now);
+    pace_.set_paused(paused_locked() != Paused::no);
+    status_.set_paused(paused_locked());
+    changed_.notify_all();
+}
+
+Paused JobLimits::paused() const {
+    const std::lock_guard lock(mutex_);
+    return paused_locked();
+}
+
+void JobLimits::wait_for_change(std::chrono::milliseconds limit) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, limit);
+}
+
+unsigned JobLimits::connections() const {
+    const std::lock_guard lock(mutex_);
+    return connections_;
+}
+
+std::chrono::milliseconds JobLimits::max_downtime() const {
+    const std::lock_guard lock(mutex_);
+    return max_downtime_;
+}
+
+}  // namespace nbdm

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+
+namespace nbdm {
+
+// When the next piece of a job may begin: within its bandwidth limit, and not while it is paused.
+//
+// Threads: any.
+class Pace {
+  public:
+    using Clock = std::chrono::steady_clock;
+
+    // A lower limit than this would let a single request take minutes.
+    static constexpr std::uint64_t kMinBytesPerSecond = 64 << 10;
+
+    // Of everything that is copied or zeroed; nothing: no limit.
+    void set_rate(std::optional<std::uint64_t> bytes_per_s);
+    [[nodiscard]] std::optional<std::uint64_t> rate() const;
+    // Paused, nothing more is admitted; what is under way goes on.
+    void set_paused(bool paused);
+    [[nodiscard]] bool paused() const;
+    // Writers are held: a pause is ignored meanwhile.
+    void set_urgent(bool urgent);
+
+    // Nothing: `bytes` are admitted. Otherwise ask again then.
+    [[nodiscard]] std::optional<Clock::time_point> admit(std::uint64_t bytes,
+                                                         Clock::time_point now);
+    // One request should not be larger, so that the limit also holds over short times.
+    [[nodiscard]] std::uint64_t largest_request() const;
+
+  private:
+    [[nodiscard]] bool stands_locked() const { return paused_ && !urgent_; }
+
+    mutable std::mutex mutex_;  // guards all below
+    std::optional<std::uint64_t> rate_;
+    bool paused_ = false;
+    bool urgent_ = false;
+    Clock::time_point free_at_;  // when all that was admitted has had its time
+};
+
+}  // namespace nbdm

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator may change while a job runs: `set`, `pause`, `resume`, and the daily window."""
+
+import contextlib
+import time
+
+import pytest
+
+from harness import KIB, MIB, ask, fio_writer, make_disk, same_content, wait_for
+
+nbd = pytest.importorskip("nbd")
+SIZE = 256 * MIB
+
+
+@pytest.fixture
+def pair(world):
+    source = make_disk(world.path("source"), SIZE, [(0, SIZE)])
+    target = make_disk(world.path("target"), SIZE)
+    with world.server(f"d={source}", name="source-server") as a, \
+            world.server(f"d={target}", name="target-server") as b:
+        yield a, b
+
+
+def moved(mirror):
+    return mirror.status()["disks"][0]["moved_bytes"]
+
+
+def written(server):
+    return server.export("d")["written_bytes"]
+
+
+def rate_over(server, seconds):
+    """Bytes per second that arrive at the target."""
+    before, begin = written(server), time.monotonic()
+    # A window of measurement, not a wait for something to have happened.
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: False, limit=seconds)
+    return (written(server) - before) / (time.monotonic() - begin)
+
+
+def set_limits(world, *options):
+    result = world.client("set", "job", *options)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_bwlimit_holds_from_the_start_and_when_it_is_changed(world, pair):
+    a, b = pair
+    with world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "8M") as mirror:
+        wait_for(lambda: written(b) > 0)
+        assert rate_over(b, 5) == pytest.approx(8 * MIB, rel=0.05)
+        assert mirror.status()["bwlimit_bytes_per_s"] == 8 * MIB
+        set_limits(world, "--bwlimit", "16M")
+        assert rate_over(b, 5) == pytest.approx(16 * MIB, rel=0.05)
+        set_limits(world, "--bwlimit", "off")
+        assert mirror.status()["bwlimit_bytes_per_s"] is None
+        mirror.wait_for_phase("ready", limit=10)
+        assert mirror.cutover().returncode == 0
+        mirror.wait()
+    assert same_content(world.path("source"), world.path("target"))
+
+
+def test_bwlimit_counts_zeroing(world):
+    source = make_disk(world.path("source"), SIZE)
+    target = make_disk(world.path("target"), SIZE, [(0, SIZE)])
+    with world.server(f"d={target}") as b:
+        begun = time.monotonic()
+        result = world.client("copy", source, b.uri("d"), "--bwlimit", "64M")
+        assert result.returncode == 0
+        assert 3.5 < time.monotonic() - begun < 8
+    assert same_content(source, target)
+
+
+def test_a_paused_job_copies_nothing_and_stays_in_step(world, pair):
+    a, b = pair
+    with world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "32M") as mirror:
+        wait_for(lambda: written(b) > 0)
+        paused = world.client("pause", "job")
+        assert "is paused" in paused.stdout and paused.returncode == 0
+        assert mirror.status()["paused"] == "operator"
+        # What was under way ends.
+        wait_for(lambda: not any(each["in_flight"] for each in
+                                 b.ask("GET", "/v1/connections")[1]["connections"]))
+        before = written(b)
+        handle = nbd.NBD()
+        handle.connect_uri(a.uri("d"))
+        handle.pwrite(b"n" * MIB, 0)
+        assert rate_over(b, 1) == 0 and written(b) == before
+        refused = mirror.cutover()
+        assert refused.returncode == 1 and "paused" in refused.stderr
+        assert "paused" in world.client("status", "job").stdout
+        set_limits(world, "--bwlimit", "off")
+        assert world.client("resume", "job").returncode == 0
+        assert mirror.status()["paused"] is None
+        mirror.wait_for_phase("ready")
+        assert mirror.cutover().returncode == 0
+        mirror.wait()
+    assert same_content(world.path("source"), world.path("target"))
+
+
+def test_a_ready_job_that_is_paused_catches_up_when_it_is_resumed(world, pair):
+    a, b = pair
+    with world.mirror(a.source("d"), b.uri("d")) as mirror:
+        mirror.wait_for_phase("ready")
+        assert world.client("pause", "job").returncode == 0
+        handle = nbd.NBD()
+        handle.connect_uri(a.uri("d"))
+        handle.pwrite(b"n" * MIB, 0)
+        wait_for(lambda: mirror.status()["disks"][0]["dirty_bytes"] == MIB)
+        assert rate_over(b, 1) == 0
+        assert world.client("resume", "job").returncode == 0
+        wait_for(lambda: mirror.status()["disks"][0]["dirty_bytes"] == 0)
+        assert mirror.cutover().returncode == 0
+        mirror.wait()
+    assert same_content(world.path("source"), world.path("target"))
+
+
+def test_a_paused_job_can_be_cancelled(world, pair):
+    a, b = pair
+    with world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "8M", expect=(4,)) as mirror:
+        wait_for(lambda: written(b) > 0)
+        assert world.client("pause", "job").returncode == 0
+        assert world.client("cancel", "job").returncode == 0
+        assert mirror.wait(20) == 4
+
+
+def window(first_minute, last_minute):
+    """A daily window from so many minutes from now to so many."""
+    at = [time.localtime(time.time() + 60 * minute) for minute in (first_minute, last_minute)]
+    return "-".join(time.strftime("%H:%M", each) for each in at)
+
+
+def test_outside_of_its_window_a_job_waits_by_itself(world, pair):
+    a, b = pair
+    with world.mirror(a.source("d"), b.uri("d"), "--window", window(60, 120)) as mirror:
+        wait_for(lambda: (mirror.status() or {}).get("paused") == "window")
+        mirror.wait_for_phase("copying")
+        assert rate_over(b, 1) == 0
+        refused = mirror.cutover()
+        assert refused.returncode == 1 and "daily window" in refused.stderr
+        assert "outside of its daily window" in world.client("status", "job").stdout
+        # A window that holds now, also when that crosses midnight.
+        set_limits(world, "--window", window(-60, 60))
+        mirror.wait_for_phase("ready")
+        set_limits(world, "--window", window(-120, -60))
+        wait_for(lambda: mirror.status()["paused"] == "window")
+        set_limits(world, "--window", "off")
+        wait_for(lambda: mirror.status()["paused"] is None)
+        assert mirror.cutover().returncode == 0
+        mirror.wait()
+    assert same_content(world.path("source"), world.path("target"))
+
+
+def test_connections_come_and_go_while_it_copies(world, pair):
+    a, b = pair
+
+    def writers():
+        return sum("write" in each["requests"] for each in
+                   b.ask("GET", "/v1/connections")[1]["connections"])
+
+    with world.mirror(a.source("d"), b.uri("d"), "-c", "2", "--bwlimit", "16M") as mirror:
+        wait_for(lambda: writers() == 2)
+        set_limits(world, "--connections", "6")
+        wait_for(lambda: mirror.status()["connections"] == 6)
+        wait_for(lambda: writers() == 6)
+        set_limits(world, "--connections", "1")
+        wait_for(lambda: mirror.status()["connections"] == 1)
+        wait_for(lambda: writers() == 1)
+        set_limits(world, "--bwlimit", "off", "--connections", "3")
+        mirror.wait_for_phase("ready")
+        assert mirror.cutover().returncode == 0
+        mirror.wait()
+    assert same_content(world.path("source"), world.path("target"))
+
+
+def test_max_downtime_can_be_changed(world, pair):
+    a, b = pair
+    with fio_writer(world, a.uri("d"), size=SIZE, rate="20m"), \
+            world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "200M") as mirror:
+        mirror.wait_for_phase("ready")
+        set_limits(world, "--max-downtime", "60000")
+        assert mirror.status()["max_downtime_ms"] == 60000
+        assert mirror.cutover().returncode == 0
+        mirror.wait()
+
+
+@pytest.mark.parametrize("body, reason", [
+    ({"bwlimit_bytes_per_s": 1}, "bwlimit_bytes_per_s"), ({"window": "now"}, "window"),
+    ({"connections": 0}, "connections"), ({"max_downtime_ms": "long"}, "max_downtime_ms"),
+    ({"speed": 3}, "'speed'")])
+def test_a_limit_that_makes_no_sense_is_refused_and_changes_nothing(world, pair, body, reason):
+    a, b = pair
+    with world.mirror(a.source("d"), b.uri("d"), "--bwlimit", f"{64 * KIB}", expect=(4,)) as mirror:
+        before = wait_for(mirror.status)
+        status, answer = ask(mirror.control, "PATCH", "/v1/job", body)
+        assert status == 400 and reason in answer["error"]
+        now = mirror.status()
+        assert all(now[key] == before[key] for key in
+                   ("bwlimit_bytes_per_s", "window", "connections", "max_downtime_ms"))
+        assert world.client("cancel", "job").returncode == 0
+
+
+def test_a_job_that_does_not_run_cannot_be_told_anything(world):
+    for words in (["pause", "job"], ["resume", "job"], ["set", "job", "--bwlimit", "1M"]):
+        result = world.client(*words)
+        assert result.returncode == 1 and "there is no job 'job'" in result.stderr
