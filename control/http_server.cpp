@@ -121,6 +121,7 @@ HttpServer::HttpServer(event_base* base, std::string socket_path, Handler handle
     : socket_path_(std::move(socket_path)), handler_(std::move(handler)), http_(evhttp_new(base)) {
     evhttp_set_allowed_methods(http_.get(), kMethods);
     evhttp_set_max_body_size(http_.get(), kMaxBodyBytes);
+    evhttp_set_max_headers_size(http_.get(), kMaxBodyBytes);
     evhttp_set_gencb(
         http_.get(),
         [](evhttp_request* request, void* self) {
@@ -172,9 +173,8 @@ void HttpServer::handle(evhttp_request* raw) {
     }
     try {
         handler_(std::move(request));
-    } catch (const nlohmann::json::exception& error) {
-        HttpRequest(pending).reply_error(400,
-                                         std::string("bad value in the body: ") + error.what());
+    } catch (const std::invalid_argument& error) {
+        HttpRequest(pending).reply_error(400, error.what());
     } catch (const std::exception& error) {
         HttpRequest(pending).reply_error(500, error.what());
     }

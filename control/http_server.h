@@ -48,6 +48,8 @@ class HttpRequest {
 
 // HTTP/1.1 with JSON over a Unix socket of mode 0600.
 //
+// What the handler throws is answered: std::invalid_argument with 400, other exceptions with 500.
+//
 // Threads: the one that runs `base`'s loop. Fails: the constructor throws std::system_error that
 //          names the path; the socket's file is removed by the destructor.
 // Needs:   a program that ignores SIGPIPE: a client may leave before its answer.

@@ -7,6 +7,7 @@
 
 #include "control/log.h"
 #include "control/prometheus.h"
+#include "control/request_body.h"
 #include "control/utc.h"
 #include "iothread/check.h"
 #include "server/metrics.h"
@@ -18,7 +19,7 @@ using nlohmann::json;
 namespace {
 
 constexpr std::chrono::milliseconds kDefaultLease{5000};
-constexpr std::int64_t kMaxLeaseMs = 60'000;
+constexpr std::uint64_t kMaxLeaseMs = 60'000;
 constexpr std::size_t kMaxTrackerNameBytes = 256;
 
 double to_ms(std::chrono::nanoseconds duration) {
@@ -27,24 +28,6 @@ double to_ms(std::chrono::nanoseconds duration) {
 
 std::string quoted(const Export& served) {
     return "export '" + served.name() + "'";
-}
-
-// An error with its reason, or nothing when the lease is right.
-std::optional<std::string> read_lease(const json& body, std::chrono::milliseconds& lease) {
-    lease = kDefaultLease;
-    if (!body.contains("lease_ms")) {
-        return std::nullopt;
-    }
-    const json& value = body["lease_ms"];
-    if (!value.is_number_integer() || value < 1 || value > kMaxLeaseMs) {
-        return "lease_ms is a whole number from 1 to " + std::to_string(kMaxLeaseMs);
-    }
-    lease = std::chrono::milliseconds(value.get<std::int64_t>());
-    return std::nullopt;
-}
-
-std::string read_text(const json& body, const char* key) {
-    return body.contains(key) ? body[key].get<std::string>() : std::string();
 }
 
 }  // namespace
@@ -118,23 +101,27 @@ void ControlApi::handle_tracker(HttpRequest request, Export& served) {
         return;
     }
     const std::string which = "tracker '" + name + "' of " + quoted(served);
+    RequestBody body(request.body);
+    const auto incarnation = body.optional_number("incarnation", 0, UINT32_MAX);
+    const std::uint64_t generation =
+        action == "acknowledge" ? body.number("generation", 0, INT64_MAX) : 0;
+    body.end();
     TrackerSet& trackers = served.trackers();
     const auto standing = trackers.find(name);
     if (!standing) {
         request.reply_error(404, quoted(served) + " has no tracker '" + name + "'");
-    } else if (request.body.contains("incarnation") &&
-               request.body["incarnation"] != standing->incarnation) {
+    } else if (incarnation && *incarnation != standing->incarnation) {
         // Whoever names it means the tracker it has made, and no later one of that name.
         request.reply_error(409, which + " is another one by now");
     } else if (remove) {
         static_cast<void>(trackers.remove(name));  // it stands: only this thread removes them
+        log_debug(which + " is removed");
         request.reply(200, json::object());
     } else if (action == "freeze") {
         const auto frozen = trackers.freeze(name);
         request.reply(200,
                       {{"generation", frozen->generation}, {"dirty_bytes", frozen->dirty_bytes}});
     } else {
-        const auto generation = request.body.at("generation").get<std::uint64_t>();
         if (trackers.acknowledge(name, generation) == TrackerSet::Acknowledged::yes) {
             request.reply(200, json::object());
         } else {
@@ -144,32 +131,35 @@ void ControlApi::handle_tracker(HttpRequest request, Export& served) {
 }
 
 void ControlApi::put_tracker(HttpRequest request, Export& served, const std::string& name) {
-    constexpr std::int64_t kDefaultGranularity = 65536;
-    const std::int64_t granularity = request.body.value("granularity", kDefaultGranularity);
-    if (granularity < TrackerSet::kMinGranularityBytes ||
-        granularity > TrackerSet::kMaxGranularityBytes ||
-        !std::has_single_bit(static_cast<std::uint64_t>(granularity))) {
-        request.reply_error(400, "granularity is a power of two from 4096 to 67108864");
-        return;
+    constexpr std::uint64_t kDefaultGranularity = 65536;
+    RequestBody body(request.body);
+    const std::uint64_t granularity =
+        body.optional_number("granularity", TrackerSet::kMinGranularityBytes,
+                             TrackerSet::kMaxGranularityBytes)
+            .value_or(kDefaultGranularity);
+    const bool exclusive = body.flag("exclusive");
+    body.end();
+    if (!std::has_single_bit(granularity)) {
+        throw std::invalid_argument("'granularity' is a power of two");
     }
     if (name.empty() || name.size() > kMaxTrackerNameBytes) {
-        request.reply_error(400, "a tracker's name has 1 to 256 bytes");
-        return;
+        throw std::invalid_argument("a tracker's name has 1 to " +
+                                    std::to_string(kMaxTrackerNameBytes) + " bytes");
     }
     if (served.read_only()) {
         request.reply_error(409, quoted(served) + " is read-only: nothing can be tracked there");
         return;
     }
     const auto bytes = static_cast<std::uint32_t>(granularity);
-    const auto added = request.body.value("exclusive", false)
-                           ? served.trackers().add_exclusive(name, bytes)
-                           : served.trackers().add(name, bytes);
+    const auto added = exclusive ? served.trackers().add_exclusive(name, bytes)
+                                 : served.trackers().add(name, bytes);
     const auto standing = served.trackers().find(name);
     const json answer = {{"name", name},
                          {"granularity", granularity},
                          {"incarnation", standing ? standing->incarnation : 0}};
     switch (added) {
         case TrackerSet::Added::created:
+            log_debug("tracker '" + name + "' of " + quoted(served) + " is started");
             request.reply(201, answer);
             break;
         case TrackerSet::Added::exists:
@@ -192,13 +182,16 @@ void ControlApi::put_tracker(HttpRequest request, Export& served, const std::str
 }
 
 void ControlApi::hold(HttpRequest request, Export& served) {
-    std::chrono::milliseconds lease{0};
-    if (const auto error = read_lease(request.body, lease)) {
-        request.reply_error(400, *error);
+    RequestBody body(request.body);
+    const std::chrono::milliseconds lease(
+        body.optional_number("lease_ms", 1, kMaxLeaseMs).value_or(kDefaultLease.count()));
+    const std::string id = body.optional_text("hold").value_or("");
+    body.end();
+    Hold& hold = server_.hold_of(served);
+    if (server_.draining()) {
+        request.reply_error(503, quoted(served) + " cannot be held: the server stops");
         return;
     }
-    Hold& hold = server_.hold_of(served);
-    const std::string id = read_text(request.body, "hold");
     if (!id.empty()) {
         if (hold.renew(id, lease)) {
             request.reply(200, {{"hold", id}});
@@ -220,41 +213,57 @@ void ControlApi::hold(HttpRequest request, Export& served) {
     };
     switch (hold.begin(lease, drained)) {
         case Hold::Begun::yes:
+            log_debug(quoted(served) + " is held");
             waiting->on_client_left([&hold] { hold.abandon(); });
             break;
         case Hold::Begun::held_by_another:
             waiting->reply_error(409, quoted(served) + " is held already");
             break;
         case Hold::Begun::retired:
-            waiting->reply_error(409, quoted(served) + " has moved away");
+            waiting->reply_error(409, server_.moved_sentence(served));
             break;
     }
 }
 
+// 409 for one who has no hold; where the disk is, is said first.
+void ControlApi::refuse_hold(HttpRequest request, Export& served, const std::string& id) {
+    request.reply_error(409, served.gate().retired()
+                                 ? server_.moved_sentence(served)
+                                 : quoted(served) + " stays here, and is not held by '" + id +
+                                       "' (any more): the lease has lapsed, or it was released");
+}
+
 void ControlApi::release(HttpRequest request, Export& served) {
-    const auto times = server_.hold_of(served).release(request.body.at("hold").get<std::string>());
-    if (times) {
-        request.reply(200, {{"longest_wait_ms", to_ms(times->longest_wait)},
-                            {"held_ms", to_ms(times->held)}});
-    } else {
-        request.reply_error(409, quoted(served) + " is not held: the lease has lapsed");
+    RequestBody body(request.body);
+    const std::string id = body.text("hold");
+    body.end();
+    const auto times = server_.hold_of(served).release(id);
+    if (!times) {
+        refuse_hold(std::move(request), served, id);
+        return;
     }
+    log_debug(quoted(served) + " is released");
+    request.reply(
+        200, {{"longest_wait_ms", to_ms(times->longest_wait)}, {"held_ms", to_ms(times->held)}});
 }
 
 void ControlApi::retire(HttpRequest request, Export& served) {
-    const std::string id = request.body.at("hold").get<std::string>();
-    const auto times = server_.retire(served, id, read_text(request.body, "moved_to"),
-                                      read_text(request.body, "job"));
-    if (times) {
-        request.reply(
-            200, {{"downtime_ms", to_ms(times->longest_wait)}, {"held_ms", to_ms(times->held)}});
-    } else {
-        request.reply_error(409,
-                            quoted(served) + " stays here: it is not held, the lease has lapsed");
+    // What else a caller says of the move is its own affair.
+    RequestBody body(request.body);
+    const std::string id = body.text("hold");
+    const std::string moved_to = body.optional_text("moved_to").value_or("");
+    const std::string job = body.optional_text("job").value_or("");
+    const auto times = server_.retire(served, id, moved_to, job);
+    if (!times) {
+        refuse_hold(std::move(request), served, id);
+        return;
     }
+    request.reply(200,
+                  {{"downtime_ms", to_ms(times->longest_wait)}, {"held_ms", to_ms(times->held)}});
 }
 
 void ControlApi::resize(HttpRequest request, Export& served) {
+    RequestBody(request.body).end();
     switch (served.notice_growth()) {
         case Export::Resized::grown:
             log_info("export '" + served.name() + "' has grown to " +

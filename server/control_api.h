@@ -22,6 +22,7 @@ class ControlApi {
     void handle_tracker(HttpRequest request, Export& served);
     void put_tracker(HttpRequest request, Export& served, const std::string& name);
     void hold(HttpRequest request, Export& served);
+    void refuse_hold(HttpRequest request, Export& served, const std::string& id);
     void release(HttpRequest request, Export& served);
     void retire(HttpRequest request, Export& served);
     void resize(HttpRequest request, Export& served);

@@ -150,12 +150,20 @@ void Server::open_export(const ExportOptions& options) {
         return;
     }
     opened.gate().retire();
-    moved_.push_back("export '" + options.name + "' ('" + options.path + "') has moved to " +
-                     (moved->moved_to.empty() ? "an unnamed place" : moved->moved_to) + " at " +
-                     moved->moved_at + " (job '" + moved->job +
-                     "'); it can be served with ',ro', or for writing again with "
-                     "--take-ownership '" +
+    moved_.push_back(moved_sentence(opened) +
+                     "; it can be served with ',ro', or for writing again with --take-ownership '" +
                      options.name + "'");
+}
+
+std::string Server::moved_sentence(const Export& served) const {
+    std::string sentence =
+        "export '" + served.name() + "' ('" + served.file().path() + "') has moved away";
+    const std::optional<MoveRecord> moved = ownership_.find(served.file());
+    if (!moved) {
+        return sentence;
+    }
+    return sentence + ", to " + (moved->moved_to.empty() ? "an unnamed place" : moved->moved_to) +
+           ", at " + moved->moved_at + (moved->job.empty() ? "" : " (job '" + moved->job + "')");
 }
 
 void Server::take_ownership() {
@@ -239,7 +247,7 @@ void Server::drain() {
         event_base_loopbreak(base_);
         return;
     }
-    log_info("stopping; " + std::to_string(connections_.size()) + " connections are drained");
+    log_info(status());
     drain_timer_.reset(evtimer_new(
         base_,
         [](evutil_socket_t, short, void* self) {
@@ -293,8 +301,7 @@ std::optional<HoldTimes> Server::retire(Export& served, const std::string& hold_
     const auto times =
         hold_of(served).retire(hold_id, [&] { ownership_.record_move(served, moved_to, job); });
     if (times) {
-        log_info("export '" + served.name() + "' has moved to " + moved_to + " (job '" + job +
-                 "')");
+        log_info(moved_sentence(served));
         disconnect_clients_of(served);
     }
     return times;

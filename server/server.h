@@ -56,6 +56,9 @@ class Server {
     void take_ownership();
     // Logs where it listens: everything that could fail at the start has succeeded.
     void announce() const;
+    // "export 'vm1' has moved to nbd://..., at ... (job '...')". Of one that has.
+    [[nodiscard]] std::string moved_sentence(const Export& served) const;
+    [[nodiscard]] bool draining() const noexcept { return draining_; }
     // Accepts no more clients; the ones there are finish what they asked for. The loop ends when
     // the last is gone, or kDrainTime later.
     void drain();

@@ -22,6 +22,7 @@
 #include "control/event.h"
 #include "control/http_client.h"
 #include "control/http_server.h"
+#include "control/request_body.h"
 #include "control/uri.h"
 #include "iothread/unique_fd.h"
 #include "tests/unit/test_support.h"
@@ -191,7 +192,7 @@ TEST_F(Http, ExceptionOfTheHandlerBecomesItsText) {
 
 TEST_F(Http, WrongTypeInTheBodyIsTheClientsFault) {
     handler_ = [](HttpRequest request) {
-        request.reply(200, {{"n", request.body.at("n").get<int>() + 1}});
+        request.reply(200, {{"n", RequestBody(request.body).number("n", 0, 7) + 1}});
     };
     EXPECT_EQ(ask("POST", "/", {{"n", "x"}}).status, 400);
     EXPECT_EQ(ask("POST", "/", {{"m", 1}}).status, 400);
