@@ -79,22 +79,22 @@ std::optional<json> recorded(const std::string& job) {
 }
 
 std::optional<json> find(const std::string& job) {
-    if (runs(job)) {
-        HttpClient client(job_socket(job));
-        try {
-            return client.request("GET", "/v1/job", nullptr, kAnswerLimit).body;
-        } catch (const HttpError& error) {
-            // It may have ended between the two looks; or it was stopped, or hangs.
-            if (runs(job)) {
-                std::optional<json> state = read_state(job);
-                if (state) {
-                    (*state)["error"] = error.what();
-                }
-                return state;
-            }
-        }
+    if (!runs(job)) {
+        return recorded(job);
     }
-    return recorded(job);
+    try {
+        return HttpClient(job_socket(job)).request("GET", "/v1/job", nullptr, kAnswerLimit).body;
+    } catch (const HttpError& error) {
+        // It may have ended between the two looks; or it was stopped, or hangs.
+        if (!runs(job)) {
+            return recorded(job);
+        }
+        std::optional<json> state = read_state(job);
+        if (state) {
+            (*state)["error"] = error.what();
+        }
+        return state;
+    }
 }
 
 HttpClient client_of(const std::string& job) {

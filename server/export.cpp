@@ -20,6 +20,12 @@ Export::Export(ExportOptions options, int drained_fd)
       trackers_(file_.size_bytes()) {
     if (file_.created()) {
         sync_directory_of(file_.path());
+    } else if (options_.create_bytes && size_bytes() != *options_.create_bytes) {
+        log_warning("export '" + name() + "': '" + file_.path() + "' has " +
+                    std::to_string(size_bytes()) + " bytes already, not the " +
+                    std::to_string(*options_.create_bytes) + " of size=; it is served as it is");
+    } else if (size_bytes() == 0) {
+        log_warning("export '" + name() + "': '" + file_.path() + "' is empty");
     }
 }
 

@@ -70,7 +70,7 @@ bool is_valid_string(const std::string& text) noexcept {
 }  // namespace
 
 std::optional<Session> Handshake::run() {
-    if (!greet()) {
+    if (greet() == Next::disconnect) {
         return std::nullopt;
     }
     for (int options = 0; options < kMaxOptions; ++options) {
@@ -87,21 +87,19 @@ std::optional<Session> Handshake::run() {
     return std::nullopt;
 }
 
-bool Handshake::greet() {
+Handshake::Next Handshake::greet() {
     Big32 client_flags;
     if (!stream_.write(wire::bytes_of(wire::Greeting{})) ||
         !stream_.read(wire::writable_bytes_of(client_flags))) {
-        reason_ = stream_.reason();
-        return false;
+        return end(stream_.reason());
     }
     const std::uint32_t flags = client_flags;
     constexpr std::uint32_t kKnown = wire::kFixedNewstyle | wire::kNoZeroes;
     if ((flags & ~kKnown) != 0) {
-        reason_ = DisconnectReason::protocol_error;
-        return false;
+        return end(DisconnectReason::protocol_error);
     }
     no_zeroes_ = (flags & wire::kNoZeroes) != 0;
-    return true;
+    return Next::option;
 }
 
 Handshake::Next Handshake::one_option() {
@@ -155,8 +153,8 @@ Handshake::Next Handshake::handle(Option option, Data data) {
 }
 
 Handshake::Next Handshake::export_name(Data data) {
-    Cursor cursor(data);
-    Export* served = exports_.find(cursor.string(data.size()));
+    const std::string name = Cursor(data).string(data.size());
+    Export* served = exports_.find(name);
     // This option has no way to say no.
     if (!refusal_.empty()) {
         return end(DisconnectReason::shut_out);
@@ -165,6 +163,7 @@ Handshake::Next Handshake::export_name(Data data) {
         return end(DisconnectReason::protocol_error);
     }
     if (served == nullptr) {
+        unknown_export_ = name;
         return end(DisconnectReason::unknown_export);
     }
     enter(*served);
@@ -214,7 +213,7 @@ Handshake::Next Handshake::info_or_go(Data data) {
     }
     Export* served = exports_.find(name);
     if (served == nullptr) {
-        return refuse(OptionReply::error_unknown, "there is no export of this name");
+        return refuse_unknown(name);
     }
     // A client that was refused a context may go on all the same; this one must not write.
     if (!refusal_.empty()) {
@@ -319,7 +318,7 @@ Handshake::Next Handshake::meta_context(Data data) {
     }
     Export* served = exports_.find(name);
     if (served == nullptr) {
-        return refuse(OptionReply::error_unknown, "there is no export of this name");
+        return refuse_unknown(name);
     }
     const auto contexts =
         match_meta_contexts(*served, queries, set ? MetaQueryKind::set : MetaQueryKind::list);
@@ -378,6 +377,11 @@ Handshake::Next Handshake::reply(OptionReply type, Data data) {
 
 Handshake::Next Handshake::refuse(OptionReply type, std::string_view why) {
     return reply(type, bytes_of_text(why));
+}
+
+Handshake::Next Handshake::refuse_unknown(const std::string& name) {
+    unknown_export_ = name;
+    return refuse(OptionReply::error_unknown, "there is no export of this name");
 }
 
 void Handshake::enter(Export& served) {

@@ -39,12 +39,16 @@ class Handshake {
     // Nothing: the connection is over, for reason().
     [[nodiscard]] std::optional<Session> run();
     [[nodiscard]] DisconnectReason reason() const noexcept { return reason_; }
+    // What was asked for last and is not served; nothing when all that was asked for is.
+    [[nodiscard]] const std::optional<std::string>& unknown_export() const noexcept {
+        return unknown_export_;
+    }
 
   private:
     enum class Next { option, transmission, disconnect };
     using Data = std::span<const std::byte>;
 
-    [[nodiscard]] bool greet();
+    [[nodiscard]] Next greet();
     [[nodiscard]] Next one_option();
     [[nodiscard]] Next handle(wire::Option option, Data data);
     [[nodiscard]] Next export_name(Data data);
@@ -56,6 +60,7 @@ class Handshake {
 
     [[nodiscard]] Next reply(wire::OptionReply type, Data data = {});
     [[nodiscard]] Next refuse(wire::OptionReply type, std::string_view why);
+    [[nodiscard]] Next refuse_unknown(const std::string& name);
     [[nodiscard]] bool send_info(const Export& served, const std::vector<wire::Info>& wanted);
     [[nodiscard]] std::uint16_t transmission_flags(const Export& served) const noexcept;
     void enter(Export& served);
@@ -69,6 +74,7 @@ class Handshake {
     Session session_;
     const Export* contexts_for_ = nullptr;  // the export session_.contexts belong to
     std::string_view refusal_;              // why this client will not be served; empty: it will
+    std::optional<std::string> unknown_export_;
     bool no_zeroes_ = false;
     wire::Option option_{};  // the one being answered
     DisconnectReason reason_ = DisconnectReason::connection_lost;

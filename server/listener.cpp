@@ -82,9 +82,10 @@ ListenAddress ListenAddress::parse(const std::string& text) {
         throw std::invalid_argument(bad);
     }
     const std::string port = text.substr(colon + 1);
-    const bool is_number = port.find_first_not_of("0123456789") == std::string::npos;
-    if (is_number && (port.size() > 5 || std::stoi(port) > 65535)) {
-        throw std::invalid_argument("listen address '" + text + "': a port is at most 65535");
+    if (port.find_first_not_of("0123456789") != std::string::npos || port.size() > 5 ||
+        std::stoi(port) > 65535) {
+        throw std::invalid_argument("listen address '" + text +
+                                    "': a port is a number of at most 65535");
     }
     std::string host = text.substr(4, colon - 4);
     if (host.starts_with('[') && host.ends_with(']')) {
@@ -187,7 +188,8 @@ void Listener::add(event_base* base, UniqueFd socket) {
         [](evconnlistener*, evutil_socket_t fd, sockaddr* peer, int, void* self) {
             static_cast<Listener*>(self)->accept(fd, peer);
         },
-        this, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, kBacklog, socket.get());
+        this, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, /*backlog, it listens already=*/0,
+        socket.get());
     if (made == nullptr) {
         throw std::runtime_error("cannot listen on " + address_.to_string());
     }

@@ -27,7 +27,7 @@ struct ListenAddress {
 };
 
 // The sockets of one listen address, or one that the service manager has opened. Accepted sockets
-// are blocking, close-on-exec and set up for requests and replies (no Nagle, keep-alive).
+// are non-blocking, close-on-exec and set up for requests and replies (no Nagle, keep-alive).
 //
 // Threads: the main thread. Fails: the constructor throws std::system_error that names the
 //          address. A Unix socket left by a server that died is replaced, one that answers is not;

@@ -17,7 +17,7 @@
 #include "server/control_api.h"
 #include "server/options.h"
 #include "server/server.h"
-#include "server/service_notifier.h"
+#include "server/systemd.h"
 
 namespace {
 
@@ -41,14 +41,14 @@ void serve(CommandLine options) {
         options.server.listen.push_back(ListenAddress::parse("tcp:localhost:10809"));
     }
     Server server(base.get(), std::move(options.server), std::move(inherited));
-    ServiceNotifier notifier(base.get(), [&] { return server.status(); });
+    SystemdNotifier notifier(base.get(), [&] { return server.status(); });
     std::function<void()> stop = [&] {
         server.drain();
         notifier.stopping();
     };
     // Before anybody can know that it is there.
-    std::array<EventPointer, 2> signals;
-    const std::array<int, 2> stops = {SIGTERM, SIGINT};
+    const std::array<int, 3> stops = {SIGTERM, SIGINT, SIGHUP};
+    std::array<EventPointer, stops.size()> signals;
     for (std::size_t i = 0; i < stops.size(); ++i) {
         signals[i].reset(evsignal_new(
             base.get(), stops[i],

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <iostream>
 #include <map>
+#include <sched.h>
 #include <set>
 #include <stdexcept>
 
@@ -12,9 +13,9 @@
 
 #include "control/runtime_paths.h"
 #include "control/size.h"
+#include "iothread/memory_budget.h"
 #include "nbd_mirror_version.h"
 #include "server/nbd_wire.h"
-#include "server/request_limits.h"
 
 namespace nbdm {
 
@@ -53,6 +54,10 @@ void apply_key(ExportOptions& options, const std::string& key, const std::string
         }
         options.cache = mode->second;
     } else if (key == "description") {
+        if (value.size() > wire::kMaxStringBytes) {
+            throw std::invalid_argument(where + "the description is longer than " +
+                                        std::to_string(wire::kMaxStringBytes) + " bytes");
+        }
         options.description = value;
     } else {
         throw std::invalid_argument(where + "'" + key +
@@ -84,6 +89,15 @@ std::vector<int> parse_cpus(const std::string& text) {
     }
     if (cpus.empty()) {
         throw std::invalid_argument(bad);
+    }
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    ::sched_getaffinity(0, sizeof(allowed), &allowed);
+    for (const int cpu : cpus) {
+        if (!CPU_ISSET(static_cast<unsigned>(cpu), &allowed)) {
+            throw std::invalid_argument("--cpus '" + text + "': there is no CPU " +
+                                        std::to_string(cpu) + " that this process may use");
+        }
     }
     return cpus;
 }
@@ -156,9 +170,9 @@ CommandLine validated(const RawOptions& raw) {
     server.max_connections = raw.max_connections;
     if (!raw.buffer_memory.empty()) {
         const auto bytes = parse_size(raw.buffer_memory);
-        if (!bytes || *bytes < kMaxAcceptedPayloadBytes) {
+        if (!bytes || *bytes < MemoryBudget::kMinLimitBytes) {
             throw std::invalid_argument("--buffer-memory '" + raw.buffer_memory +
-                                        "': a size of at least 64M is expected, one request's");
+                                        "': a size of at least 96M is expected");
         }
         server.buffer_bytes = *bytes;
     }

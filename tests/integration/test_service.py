@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import socket
 import subprocess
+import time
 
 import pytest
 
@@ -13,7 +14,7 @@ from harness import MIB, SERVER, make_disk, wait_for
 nbd = pytest.importorskip("nbd")
 
 
-class Manager:
+class Systemd:
     """The receiving end of sd_notify."""
 
     def __init__(self, world):
@@ -93,7 +94,7 @@ def test_inherited_sockets_are_served_and_the_default_is_not(world):
                 assert len(read(uri)) == 512
             lines = [line for line in process.log.read_text().splitlines() if "listening" in line]
             assert lines == [f"listening on unix:{path}", f"listening on tcp:127.0.0.1:{port}"]
-        # It is the manager's: the next service is given it again.
+        # It is the systemd's: the next service is given it again.
         assert path.exists()
 
 
@@ -117,31 +118,33 @@ def test_a_descriptor_that_is_no_listening_socket_is_refused(world):
 
 
 def test_the_manager_learns_of_readiness_clients_and_the_end(world):
-    manager = Manager(world)
+    systemd = Systemd(world)
     path = world.path("own.sock")
     arguments = ["--listen", f"unix:{path}"]
-    with service(world, notify=manager, watchdog_us=400_000, arguments=arguments) as process:
-        manager.wait_for("READY=1")
-        manager.wait_for("STATUS=serving 1 export to 0 clients")
+    with service(world, notify=systemd, watchdog_us=400_000, arguments=arguments) as process:
+        systemd.wait_for("READY=1")
+        systemd.wait_for("STATUS=serving 1 export to 0 clients")
         handle = nbd.NBD()
         handle.connect_uri(f"nbd+unix:///d?socket={path}")
-        manager.wait_for("STATUS=serving 1 export to 1 client")
-        # Twice in each interval.
-        manager.lines.clear()
+        systemd.wait_for("STATUS=serving 1 export to 1 client")
+        # Twice in each interval, with much room for a busy machine.
+        systemd.lines.clear()
+        begun = time.monotonic()
         for _ in range(4):
-            manager.wait_for("WATCHDOG=1")
-            manager.lines.clear()
+            systemd.wait_for("WATCHDOG=1")
+            systemd.lines.clear()
+        assert time.monotonic() - begun < 4
         process.terminate()
-        manager.wait_for("STOPPING=1")
-    manager.socket.close()
+        systemd.wait_for("STOPPING=1")
+    systemd.socket.close()
 
 
 def test_without_a_watchdog_none_is_fed(world):
-    manager = Manager(world)
-    with service(world, notify=manager, arguments=["--listen", f"unix:{world.path('s')}"]):
-        manager.wait_for("READY=1")
+    systemd = Systemd(world)
+    with service(world, notify=systemd, arguments=["--listen", f"unix:{world.path('s')}"]):
+        systemd.wait_for("READY=1")
     with contextlib.suppress(TimeoutError):
-        manager.socket.settimeout(0.1)
-        manager.wait_for("WATCHDOG=1")
-    assert "WATCHDOG=1" not in manager.lines
-    manager.socket.close()
+        systemd.socket.settimeout(0.1)
+        systemd.wait_for("WATCHDOG=1")
+    assert "WATCHDOG=1" not in systemd.lines
+    systemd.socket.close()

@@ -82,6 +82,7 @@ def test_nbdinfo_is_told_that_a_read_only_export_takes_no(world, ability):
 def test_nbdinfo_is_refused_an_unknown_export(world):
     with world.server(f"d={sparse_disk(world)}") as server:
         assert run(world, "nbdinfo", server.uri("nothing")).returncode == 1
+        wait_for(lambda: "asked for export 'nothing'" in server.messages())
         must(world, "nbdinfo", server.uri("d"))
 
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/service_notifier.h"
+#include "server/systemd.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -36,7 +36,7 @@ std::vector<UniqueFd> inherited_sockets() {
     return result;
 }
 
-ServiceNotifier::ServiceNotifier(event_base* base, std::function<std::string()> status)
+SystemdNotifier::SystemdNotifier(event_base* base, std::function<std::string()> status)
     : status_(std::move(status)) {
     if (std::getenv("NOTIFY_SOCKET") == nullptr) {  // NOLINT(concurrency-mt-unsafe)
         return;
@@ -48,7 +48,7 @@ ServiceNotifier::ServiceNotifier(event_base* base, std::function<std::string()> 
         has_watchdog_ ? std::min(watchdog_us / 2, kMaxTickUs) : kMaxTickUs;
     timer_.reset(event_new(
         base, -1, EV_PERSIST,
-        [](evutil_socket_t, short, void* self) { static_cast<ServiceNotifier*>(self)->tick(); },
+        [](evutil_socket_t, short, void* self) { static_cast<SystemdNotifier*>(self)->tick(); },
         this));
     constexpr std::uint64_t kSecondUs = 1'000'000;
     const timeval interval{static_cast<time_t>(tick_us / kSecondUs),
@@ -56,17 +56,17 @@ ServiceNotifier::ServiceNotifier(event_base* base, std::function<std::string()> 
     event_add(timer_.get(), &interval);
 }
 
-void ServiceNotifier::ready() {
+void SystemdNotifier::ready() {
     sd_notify(0, "READY=1");
     tick();
 }
 
-void ServiceNotifier::stopping() {
+void SystemdNotifier::stopping() {
     sd_notify(0, "STOPPING=1");
     tick();
 }
 
-void ServiceNotifier::tick() {
+void SystemdNotifier::tick() {
     if (has_watchdog_) {
         sd_notify(0, "WATCHDOG=1");
     }

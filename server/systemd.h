@@ -20,13 +20,13 @@ namespace nbdm {
 // has a watchdog, that the loop still turns. Without systemd it does nothing.
 //
 // Threads: the main thread.
-class ServiceNotifier {
+class SystemdNotifier {
   public:
     // `status` is asked for a short sentence now and then.
-    ServiceNotifier(event_base* base, std::function<std::string()> status);
-    ServiceNotifier(const ServiceNotifier&) = delete;
-    ServiceNotifier& operator=(const ServiceNotifier&) = delete;
-    ~ServiceNotifier() = default;
+    SystemdNotifier(event_base* base, std::function<std::string()> status);
+    SystemdNotifier(const SystemdNotifier&) = delete;
+    SystemdNotifier& operator=(const SystemdNotifier&) = delete;
+    ~SystemdNotifier() = default;
 
     void ready();
     void stopping();
