@@ -18,10 +18,7 @@ class FileEndpoint final : public Endpoint {
         request.DiskOperation::read(ring_, file_, range, into);
     }
     void write(EndpointRequest& request, Range range, const std::byte* from) override {
-        std::unique_lock turn(file_.buffered_writes, std::defer_lock);
-        if (!file_.direct()) {
-            turn.lock();
-        }
+        const auto turn = file_.take_write_turn();
         request.DiskOperation::write(ring_, file_, range, from, /*fua=*/false);
     }
     void zero(EndpointRequest& request, Range range) override {

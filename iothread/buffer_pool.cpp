@@ -7,9 +7,6 @@
 
 #include <sys/mman.h>
 
-#include "iothread/memory_budget.h"
-#include "iothread/ring.h"
-
 namespace nbdm {
 
 namespace {
@@ -31,13 +28,13 @@ std::size_t Buffer::capacity_bytes() const noexcept {
 
 void Buffer::reset() noexcept {
     if (data_ != nullptr) {
-        pool_->give_back({data_, slot_}, size_class_);
+        pool_->give_back({data_, ring_index_}, size_class_);
         data_ = nullptr;
         pool_ = nullptr;
     }
 }
 
-BufferPool::BufferPool(std::size_t limit_bytes, MemoryBudget* budget, Ring* ring)
+BufferPool::BufferPool(std::size_t limit_bytes, MemoryBudget::Member* budget, Ring* ring)
     : limit_bytes_(limit_bytes), budget_(budget), ring_(ring) {
     for (auto& kept : kept_) {
         kept.reserve(16);
@@ -53,7 +50,6 @@ Buffer BufferPool::lease(std::size_t bytes) noexcept {
     assert(bytes <= kMaxBytes);
     const unsigned size_class = class_of(bytes);
     const std::size_t size = class_bytes(size_class);
-    budget_refused_ = false;
     if (leased_bytes_ + size > limit_bytes_) {
         return {};
     }
@@ -78,7 +74,7 @@ Buffer BufferPool::lease(std::size_t bytes) noexcept {
         }
     }
     leased_bytes_ += size;
-    return Buffer(this, memory.data, size_class, memory.slot);
+    return Buffer(this, memory.data, size_class, memory.ring_index);
 }
 
 BufferPool::Memory BufferPool::map(std::size_t bytes) noexcept {
@@ -87,9 +83,9 @@ BufferPool::Memory BufferPool::map(std::size_t bytes) noexcept {
     if (mapped == MAP_FAILED) {
         return {};
     }
-    Memory memory{.data = static_cast<std::byte*>(mapped), .slot = Ring::kNoSlot};
+    Memory memory{.data = static_cast<std::byte*>(mapped)};
     if (ring_ != nullptr) {
-        memory.slot = ring_->keep_memory({memory.data, bytes});
+        memory.ring_index = ring_->register_memory({memory.data, bytes});
     }
     return memory;
 }
@@ -100,22 +96,21 @@ bool BufferPool::take(std::size_t bytes) noexcept {
         return true;
     }
     trim();
-    budget_refused_ = !budget_->take(bytes);
-    return !budget_refused_;
+    return budget_->take(bytes);
 }
 
 void BufferPool::trim() noexcept {
     for (unsigned size_class = 0; size_class < kClasses; ++size_class) {
         for (const Memory& memory : kept_[size_class]) {
-            if (memory.slot != Ring::kNoSlot) {
-                ring_->forget_memory(memory.slot);
+            if (memory.ring_index != Ring::kNotRegistered) {
+                ring_->unregister_memory(memory.ring_index);
             }
             ::munmap(memory.data, class_bytes(size_class));
+            if (budget_ != nullptr) {
+                budget_->give(class_bytes(size_class));
+            }
         }
         kept_[size_class].clear();
-    }
-    if (budget_ != nullptr && kept_bytes_ > 0) {
-        budget_->give(kept_bytes_);
     }
     kept_bytes_ = 0;
 }

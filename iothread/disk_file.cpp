@@ -23,6 +23,9 @@ namespace nbdm {
 
 namespace {
 
+// Memory for what is not aligned, whatever the request's size.
+constexpr std::uint64_t kStepBytes = std::uint64_t{1} << 20;
+
 struct FreeDeleter {
     void operator()(std::byte* memory) const noexcept { std::free(memory); }
 };
@@ -202,7 +205,8 @@ void DiskFile::lock(bool others_may_write) const {
 UniqueFd DiskFile::open_again() const {
     // By descriptor, not by path: the path may name another file by now.
     const std::string link = "/proc/self/fd/" + std::to_string(fd_.get());
-    const int access = (writable_ ? O_RDWR : O_RDONLY) | (direct_ ? O_DIRECT : 0);
+    const int access =
+        (writable_ && !is_block_device_ ? O_RDWR : O_RDONLY) | (direct_ ? O_DIRECT : 0);
     return UniqueFd(
         check_errno(::open(link.c_str(), access | O_CLOEXEC), "cannot reopen '" + path_ + "'"));
 }
@@ -232,13 +236,17 @@ FileExtent DiskFile::next_extent(int fd, Range within) const noexcept {
                : FileExtent{within.first(static_cast<std::uint64_t>(hole - begin)), false};
 }
 
+std::unique_lock<std::mutex> DiskFile::take_write_turn() {
+    return direct_ ? std::unique_lock<std::mutex>() : std::unique_lock(write_turn_);
+}
+
 DiskFile::State DiskFile::state() const noexcept {
+    if (is_block_device_) {
+        return {};
+    }
     struct stat status {};
     if (::fstat(fd_.get(), &status) != 0) {
         return {.shorter = true};
-    }
-    if (is_block_device_) {
-        return {};
     }
     constexpr std::uint64_t kStatBlockBytes = 512;
     return {.shorter = static_cast<std::uint64_t>(status.st_size) < size_bytes(),
@@ -270,33 +278,40 @@ bool DiskFile::is_resident(Range range) const noexcept {
 }
 
 int DiskFile::read_unaligned(Range range, std::byte* into) const {
-    const Range blocks = Range::from_to(align_down(range.offset, request_alignment_),
-                                        align_up(range.end(), request_alignment_));
-    const AlignedMemory memory = allocate_aligned(blocks.length);
-    if (!memory) {
-        return ENOMEM;
-    }
-    const int error = read_blocks(
-        fd_.get(), blocks, std::min(blocks.end(), size_bytes()) - blocks.offset, memory.get());
-    if (error == 0) {
-        std::memcpy(into, memory.get() + (range.offset - blocks.offset), range.length);
-    }
-    return error;
-}
-
-int DiskFile::write_unaligned(Range range, const std::byte* from) const {
-    constexpr std::uint64_t kStepBytes = std::uint64_t{1} << 20;
     const AlignedMemory memory = allocate_aligned(kStepBytes);
     if (!memory) {
         return ENOMEM;
     }
+    const std::uint64_t size = size_bytes();
+    while (!range.empty()) {
+        const std::uint64_t begin = align_down(range.offset, request_alignment_);
+        const std::uint64_t end = std::min(range.end(), begin + kStepBytes);
+        const Range blocks = Range::from_to(begin, align_up(end, request_alignment_));
+        const int error =
+            read_blocks(fd_.get(), blocks, std::min(blocks.end(), size) - begin, memory.get());
+        if (error != 0) {
+            return error;
+        }
+        std::memcpy(into, memory.get() + (range.offset - begin), end - range.offset);
+        into += end - range.offset;
+        range = range.after(end - range.offset);
+    }
+    return 0;
+}
+
+int DiskFile::write_unaligned(Range range, const std::byte* from) const {
+    const AlignedMemory memory = allocate_aligned(kStepBytes);
+    if (!memory) {
+        return ENOMEM;
+    }
+    const std::uint64_t size = size_bytes();
     while (!range.empty()) {
         const std::uint64_t begin = align_down(range.offset, request_alignment_);
         const std::uint64_t end = std::min(range.end(), begin + kStepBytes);
         const Range part = Range::from_to(range.offset, end);
         const Range blocks = Range::from_to(begin, align_up(end, request_alignment_));
         std::memset(memory.get(), 0, blocks.length);
-        const Range stored = Range::from_to(begin, std::min(blocks.end(), size_bytes()));
+        const Range stored = Range::from_to(begin, std::min(blocks.end(), size));
         if (int error = read_blocks(fd_.get(), blocks, stored.length, memory.get()); error != 0) {
             return error;
         }
@@ -307,7 +322,7 @@ int DiskFile::write_unaligned(Range range, const std::byte* from) const {
         } else {
             std::memset(changed, 0, part.length);
         }
-        if (blocks.end() > size_bytes()) {
+        if (blocks.end() > size) {
             // O_DIRECT cannot write the odd end of a file; the page cache can, and the caller
             // keeps all others away. It is written out at once so that later direct writes meet
             // no dirty page.

@@ -76,7 +76,8 @@ class DiskFile {
     // A plain read or write never waits for a device (tmpfs).
     [[nodiscard]] bool memory_backed() const noexcept { return memory_backed_; }
 
-    // The same file opened once more, in the same way: with an offset of its own for next_extent(),
+    // The same file opened once more, in the same way, but a block device only for reading: with an
+    // offset of its own for next_extent(),
     // since lseek moves the offset of the open file and takes a lock for it, with a memory of its
     // own of lost write-back, and without the image locks.
     [[nodiscard]] UniqueFd open_again() const;
@@ -102,10 +103,10 @@ class DiskFile {
     // Reads any range of a direct() file. Blocking; 0 or errno.
     [[nodiscard]] int read_unaligned(Range range, std::byte* into) const;
 
-    // Threads that write to the page cache of one file wait for each other in the kernel, on the
-    // inode's lock, and burn a CPU while they do. Held around such writes they sleep instead
-    // (docs/performance.md). Never held while waiting for anything else.
-    std::mutex buffered_writes;  // guards nothing here: one buffered write at a time
+    // Held around writes to the page cache; not held, and not needed, where direct(). Threads that
+    // write there to one file wait for each other in the kernel, on the inode's lock, and burn a
+    // CPU while they do; here they sleep (docs/performance.md).
+    [[nodiscard]] std::unique_lock<std::mutex> take_write_turn();
 
     // Whether the calls still look as if they work here; a refusal is remembered.
     std::atomic<bool> can_punch{true};
@@ -129,6 +130,7 @@ class DiskFile {
     std::uint32_t request_alignment_ = 1;
     std::uint32_t zeroing_alignment_ = 1;
     std::uint32_t preferred_bytes_ = 4096;
+    std::mutex write_turn_;  // guards nothing here
 };
 
 }  // namespace nbdm

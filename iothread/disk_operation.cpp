@@ -38,9 +38,9 @@ void DiskOperation::begin(Ring& ring, DiskFile& file, Range range, bool fua) noe
     from_ = nullptr;
 }
 
-void DiskOperation::read(Ring& ring, DiskFile& file, Range range, std::byte* into, int slot) {
+void DiskOperation::read(Ring& ring, DiskFile& file, Range range, std::byte* into, int ring_index) {
     begin(ring, file, range, false);
-    slot_ = slot;
+    ring_index_ = ring_index;
     into_ = into;
     step_ = Step::read;
     // What the page cache holds is copied at once, by a plain call; what it does not hold is
@@ -75,9 +75,9 @@ void DiskOperation::read(Ring& ring, DiskFile& file, Range range, std::byte* int
 }
 
 void DiskOperation::write(Ring& ring, DiskFile& file, Range range, const std::byte* from, bool fua,
-                          int slot) {
+                          int ring_index) {
     begin(ring, file, range, fua);
-    slot_ = slot;
+    ring_index_ = ring_index;
     from_ = from;
     step_ = Step::write;
     // A buffered write through the ring goes to a kernel worker and costs up to 2.5 times the CPU
@@ -134,8 +134,9 @@ DiskOperation::Step DiskOperation::first_zero_step() const noexcept {
     if (can_zero_range) {
         return Step::zero_range;
     }
-    // Files only: a block device has nothing to allocate.
-    if (!mode_.may_punch && can_punch && !file_->is_block_device()) {
+    // Files only: a block device has nothing to allocate. Not when it must be fast: when the
+    // allocation is refused the hole is made already.
+    if (!mode_.may_punch && !mode_.fast_only && can_punch && !file_->is_block_device()) {
         return Step::punch_to_allocate;
     }
     return Step::write_zeroes;
@@ -163,7 +164,7 @@ void DiskOperation::submit(Step step) {
             }
             break;
         case Step::sync:
-            ring_->fsync(*this, fd(), IORING_FSYNC_DATASYNC);
+            ring_->fsync(*this, sync_fd_ >= 0 ? sync_fd_ : fd(), IORING_FSYNC_DATASYNC);
             break;
         case Step::read:
         case Step::write:
@@ -186,9 +187,9 @@ void DiskOperation::transfer_rest() {
     if (bytes == 0) {
         changed();
     } else if (step_ == Step::read) {
-        ring_->read(*this, fd(), {into_, bytes}, left_.offset, slot_);
+        ring_->read(*this, fd(), {into_, bytes}, left_.offset, ring_index_);
     } else if (step_ == Step::write) {
-        ring_->write(*this, fd(), {from_, bytes}, left_.offset, slot_);
+        ring_->write(*this, fd(), {from_, bytes}, left_.offset, ring_index_);
     } else {
         ring_->write(*this, fd(), {zeroes, std::min<std::uint64_t>(bytes, kZeroesBytes)},
                      left_.offset);

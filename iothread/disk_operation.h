@@ -26,23 +26,29 @@ struct ZeroMode {
 // Threads: the ring's. One request at a time per object; the memory stays valid until finished().
 class DiskOperation : public Operation {
   public:
-    // `range` is inside the file, not empty, and a multiple of request_alignment(). `slot`: the
-    // ring's for the memory, if it has one.
-    void read(Ring& ring, DiskFile& file, Range range, std::byte* into, int slot = Ring::kNoSlot);
+    // `range` is inside the file, not empty, and a multiple of request_alignment(). `ring_index`:
+    // the memory's in the ring, if it is registered there.
+    void read(Ring& ring, DiskFile& file, Range range, std::byte* into,
+              int ring_index = Ring::kNotRegistered);
     // `fua`: the data is durable before finished().
     void write(Ring& ring, DiskFile& file, Range range, const std::byte* from, bool fua,
-               int slot = Ring::kNoSlot);
-    // Any alignment.
+               int ring_index = Ring::kNotRegistered);
+    // Any alignment; but EINVAL for what is not aligned on a direct() file of a file system that
+    // can neither punch nor zero.
     void zero(Ring& ring, DiskFile& file, Range range, ZeroMode mode, bool fua);
     // Advice: success when nothing could be released.
     void trim(Ring& ring, DiskFile& file, Range range, bool fua);
     // All completed writes are durable afterwards.
     void flush(Ring& ring, DiskFile& file);
 
-    // Everything goes through this descriptor, from DiskFile::open_again(), instead of the file's
-    // own: the kernel tells each opening of a lost write-back once, and threads that share one wait
-    // for each other's count of its users.
-    void go_through(int fd) noexcept { fd_ = fd; }
+    // Instead of the file's own descriptor others of it are used. `sync_fd` is from
+    // DiskFile::open_again(), since the kernel tells each opening of a lost write-back once; that
+    // is good for `fd` too, since threads that share an opening wait for each other's count of its
+    // users.
+    void go_through(int fd, int sync_fd) noexcept {
+        fd_ = fd;
+        sync_fd_ = sync_fd;
+    }
     // Of a request that failed: the data sync did, so that data of this and other, answered writes
     // may be lost.
     [[nodiscard]] bool was_syncing() const noexcept { return step_ == Step::sync; }
@@ -80,7 +86,8 @@ class DiskOperation : public Operation {
     Ring* ring_ = nullptr;
     DiskFile* file_ = nullptr;
     int fd_ = -1;
-    int slot_ = Ring::kNoSlot;
+    int sync_fd_ = -1;
+    int ring_index_ = Ring::kNotRegistered;
     Range left_;  // what is still to be transferred
     std::byte* into_ = nullptr;
     const std::byte* from_ = nullptr;

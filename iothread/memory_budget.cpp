@@ -1,77 +1,98 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "iothread/memory_budget.h"
 
-#include <algorithm>
 #include <cassert>
 
-#include "iothread/buffer_pool.h"
 #include "iothread/io_thread.h"
 
 namespace nbdm {
 
-// The largest request fits in any case.
-MemoryBudget::MemoryBudget(std::size_t limit_bytes) noexcept
-    : limit_bytes_(limit_bytes),
-      limit_for_large_bytes_(
-          std::min(limit_bytes, std::max(limit_bytes - limit_bytes / 4, BufferPool::kMaxBytes))) {}
-
-void MemoryBudget::join(IoThread& thread) {
-    const std::lock_guard lock(mutex_);
-    members_.push_back({&thread});
+MemoryBudget::Member::Member(MemoryBudget& budget, IoThread& thread)
+    : budget_(budget), thread_(thread) {
+    const std::lock_guard lock(budget_.mutex_);
+    budget_.members_.push_back(this);
 }
 
-void MemoryBudget::leave(IoThread& thread) noexcept {
-    set_waiting(thread, false);
-    const std::lock_guard lock(mutex_);
-    std::erase_if(members_, [&](const Member& each) { return each.thread == &thread; });
+MemoryBudget::Member::~Member() {
+    stop_waiting();
+    const std::lock_guard lock(budget_.mutex_);
+    assert(taken_bytes_ == 0);
+    budget_.members_.remove(this);
 }
 
-bool MemoryBudget::take(std::size_t bytes) noexcept {
-    // seq_cst, here and in give(): of a thread that announces that it waits and then looks once
-    // more, and one that gives and then looks for waiters, at least one sees the other.
-    const std::size_t limit = bytes > kSmallBytes ? limit_for_large_bytes_ : limit_bytes_;
-    std::size_t taken = taken_bytes_.load(std::memory_order_seq_cst);
-    do {
-        if (taken + bytes > limit) {
-            return false;
-        }
-    } while (!taken_bytes_.compare_exchange_weak(taken, taken + bytes, std::memory_order_seq_cst));
-    return true;
-}
-
-void MemoryBudget::give(std::size_t bytes) noexcept {
-    [[maybe_unused]] const std::size_t before =
-        taken_bytes_.fetch_sub(bytes, std::memory_order_seq_cst);
-    assert(before >= bytes);
-    if (wanted()) {
-        wake_others(nullptr, true);
+bool MemoryBudget::Member::take(std::size_t bytes) noexcept {
+    const std::lock_guard lock(budget_.mutex_);
+    if (budget_.fits_locked(*this, bytes)) {
+        taken_bytes_ += bytes;
+        budget_.taken_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+        budget_.small_taken_bytes_ += bytes <= kSmallBytes ? bytes : 0;
+        budget_.stop_waiting_locked(*this);
+        return true;
     }
-}
-
-void MemoryBudget::set_waiting(IoThread& thread, bool waiting) noexcept {
-    {
-        const std::lock_guard lock(mutex_);
-        const auto member = std::find_if(members_.begin(), members_.end(), [&](const Member& each) {
-            return each.thread == &thread;
-        });
-        if (member == members_.end() || member->waiting == waiting) {
-            return;
-        }
-        member->waiting = waiting;
-        waiting_count_.fetch_add(waiting ? 1 : std::size_t(-1), std::memory_order_seq_cst);
-    }
-    if (waiting) {
-        wake_others(&thread, false);
-    }
-}
-
-void MemoryBudget::wake_others(const IoThread* but, bool only_waiting) noexcept {
-    const std::lock_guard lock(mutex_);
-    for (const Member& each : members_) {
-        if (each.thread != but && (each.waiting || !only_waiting)) {
-            each.thread->wake();
+    wanted_bytes_ = bytes;
+    if (!waits_) {
+        waits_ = true;
+        budget_.waiting_.push_back(this);
+        budget_.waiting_count_.fetch_add(1, std::memory_order_relaxed);
+        // What they keep they give back, and who does not move is noticed.
+        for (const Member* each : budget_.members_) {
+            if (each != this && each->taken_bytes_ > 0) {
+                each->thread_.wake();
+            }
         }
     }
+    return false;
+}
+
+void MemoryBudget::Member::give(std::size_t bytes) noexcept {
+    const std::lock_guard lock(budget_.mutex_);
+    assert(taken_bytes_ >= bytes);
+    taken_bytes_ -= bytes;
+    budget_.taken_bytes_.fetch_sub(bytes, std::memory_order_relaxed);
+    budget_.small_taken_bytes_ -= bytes <= kSmallBytes ? bytes : 0;
+    for (const Member* each : budget_.waiting_) {
+        if (budget_.fits_locked(*each, each->wanted_bytes_)) {
+            each->thread_.wake();
+        }
+    }
+}
+
+void MemoryBudget::Member::stop_waiting() noexcept {
+    if (waits_) {
+        const std::lock_guard lock(budget_.mutex_);
+        budget_.stop_waiting_locked(*this);
+    }
+}
+
+void MemoryBudget::stop_waiting_locked(Member& member) noexcept {
+    if (!member.waits_) {
+        return;
+    }
+    member.waits_ = false;
+    waiting_.remove(&member);
+    waiting_count_.fetch_sub(1, std::memory_order_relaxed);
+    // It is the next one's turn.
+    for (const Member* each : waiting_) {
+        if (fits_locked(*each, each->wanted_bytes_)) {
+            each->thread_.wake();
+        }
+    }
+}
+
+bool MemoryBudget::fits_locked(const Member& member, std::size_t bytes) const noexcept {
+    const std::size_t quarter = limit_bytes_ / 4;
+    const std::size_t taken = taken_bytes_.load(std::memory_order_relaxed);
+    const bool small = bytes <= kSmallBytes;
+    if (taken + bytes > limit_bytes_ ||
+        (!small && taken - small_taken_bytes_ + bytes > limit_bytes_ - quarter)) {
+        return false;
+    }
+    if (waiting_.empty() || waiting_.front() == &member) {
+        return true;
+    }
+    // Another one's turn: what is large waits behind it, what is small too when that is small.
+    return small && waiting_.front()->wanted_bytes_ > kSmallBytes &&
+           small_taken_bytes_ + bytes <= quarter;
 }
 
 }  // namespace nbdm

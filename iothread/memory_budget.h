@@ -3,60 +3,78 @@
 
 #include <atomic>
 #include <cstddef>
+#include <list>
 #include <mutex>
-#include <vector>
 
 namespace nbdm {
 
 class IoThread;
 
-// How much memory all buffer pools of a process may have together. A pool that gets none waits;
-// as long as one does, the others give back what they keep and do not use. A quarter is kept for
+// How much memory all buffer pools of a process may have together. A pool that gets none waits its
+// turn; as long as one does, the others give back what they keep and do not use. A quarter is for
 // small requests, so that those who hold much, and take their time, do not stop the others.
 //
-// Threads: any. Outlives the pools that draw on it.
+// Threads: any. Outlives its members.
 class MemoryBudget {
   public:
     static constexpr std::size_t kSmallBytes = 256 << 10;
+    // With less a request of BufferPool::kMaxBytes would leave no quarter.
+    static constexpr std::size_t kMinLimitBytes = std::size_t{96} << 20;
 
-    explicit MemoryBudget(std::size_t limit_bytes) noexcept;
+    explicit MemoryBudget(std::size_t limit_bytes) noexcept : limit_bytes_(limit_bytes) {}
     MemoryBudget(const MemoryBudget&) = delete;
     MemoryBudget& operator=(const MemoryBudget&) = delete;
     ~MemoryBudget() = default;
 
-    // A thread that has a pool is known from join() to leave(), and woken when memory comes back
-    // that it waits for, and when another waits for memory.
-    void join(IoThread& thread);
-    void leave(IoThread& thread) noexcept;
-
-    // False: there is not so much left.
-    [[nodiscard]] bool take(std::size_t bytes) noexcept;
-    void give(std::size_t bytes) noexcept;
-
-    // `thread` cannot go on without memory, or can again.
-    void set_waiting(IoThread& thread, bool waiting) noexcept;
-    // Some thread cannot go on.
-    [[nodiscard]] bool wanted() const noexcept {
-        return waiting_count_.load(std::memory_order_seq_cst) > 0;
-    }
     [[nodiscard]] std::size_t taken_bytes() const noexcept {
         return taken_bytes_.load(std::memory_order_relaxed);
     }
 
+    // One pool's share; its thread is woken when memory comes back that it waits for, and when
+    // another waits for what it has.
+    //
+    // Threads: its own.
+    class Member {
+      public:
+        // Both outlive it.
+        Member(MemoryBudget& budget, IoThread& thread);
+        Member(const Member&) = delete;
+        Member& operator=(const Member&) = delete;
+        ~Member();  // asserts that all was given back
+
+        // False: not now; it waits from now on, first come first served, until it gets what it asks
+        // for or says stop_waiting(). Small ones pass large ones as long as the quarter lasts.
+        [[nodiscard]] bool take(std::size_t bytes) noexcept;
+        // What one take() has got.
+        void give(std::size_t bytes) noexcept;
+        void stop_waiting() noexcept;
+        [[nodiscard]] bool waits() const noexcept { return waits_; }
+        // Somebody else waits.
+        [[nodiscard]] bool wanted_by_others() const noexcept {
+            return budget_.waiting_count_.load(std::memory_order_relaxed) > (waits_ ? 1U : 0U);
+        }
+
+      private:
+        friend class MemoryBudget;
+        MemoryBudget& budget_;
+        IoThread& thread_;
+        std::size_t taken_bytes_ = 0;   // guarded by the budget's mutex
+        std::size_t wanted_bytes_ = 0;  // likewise
+        bool waits_ = false;            // changed by its thread, under the mutex
+    };
+
   private:
-    void wake_others(const IoThread* but, bool only_waiting) noexcept;
+    [[nodiscard]] bool fits_locked(const Member& member, std::size_t bytes) const noexcept;
+    void stop_waiting_locked(Member& member) noexcept;
 
     const std::size_t limit_bytes_;
-    const std::size_t limit_for_large_bytes_;
-    std::atomic<std::size_t> taken_bytes_{0};
-    std::atomic<std::size_t> waiting_count_{0};
+    std::atomic<std::size_t> taken_bytes_{0};    // changed under the mutex
+    std::atomic<std::size_t> waiting_count_{0};  // likewise
 
-    struct Member {
-        IoThread* thread = nullptr;
-        bool waiting = false;
-    };
-    std::mutex mutex_;  // guards all below
-    std::vector<Member> members_;
+    std::mutex mutex_;                   // guards all below
+    std::size_t small_taken_bytes_ = 0;  // in pieces of up to kSmallBytes
+    std::list<Member*> members_;
+    std::list<Member*> waiting_;  // in the order in which they came
 };
 
 }  // namespace nbdm

@@ -42,7 +42,7 @@ struct Range {
     friend constexpr bool operator==(const Range&, const Range&) = default;
 };
 
-// `unit` is a power of two in both.
+// `unit` is a power of two in all.
 [[nodiscard]] constexpr std::uint64_t align_down(std::uint64_t value, std::uint64_t unit) noexcept {
     return value & ~(unit - 1);
 }
@@ -52,6 +52,11 @@ struct Range {
 }
 [[nodiscard]] constexpr bool is_aligned(std::uint64_t value, std::uint64_t unit) noexcept {
     return (value & (unit - 1)) == 0;
+}
+// The whole units in `range`; empty, at its end, when there is none.
+[[nodiscard]] constexpr Range whole_units(Range range, std::uint64_t unit) noexcept {
+    const std::uint64_t begin = std::min(align_up(range.offset, unit), range.end());
+    return {begin, std::max(align_down(range.end(), unit), begin) - begin};
 }
 
 }  // namespace nbdm

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "iothread/ring.h"
 
-#include <algorithm>
 #include <cassert>
 #include <cstdio>
 #include <cstdlib>
@@ -17,7 +16,7 @@ Operation::~Operation() {
 
 Ring::Ring(unsigned entries) {
     // Kernel 6.1 and later. SINGLE_ISSUER|DEFER_TASKRUN: completion work never interrupts this
-    // thread; it is done in batches inside run_once (design, section 3).
+    // thread; it is done in batches inside run_once.
     // TASKRUN_FLAG: a look at the queue without waiting can tell whether there is such work.
     const int result = io_uring_queue_init(
         entries, &ring_,
@@ -28,14 +27,14 @@ Ring::Ring(unsigned entries) {
                           "sysctl kernel.io_uring_disabled and seccomp filters forbid it)");
     }
     io_uring_ring_dontfork(&ring_);
-    free_slots_.reserve(kMaxSlots);
+    free_indexes_.reserve(kMaxIndexes);
 }
 
 Ring::~Ring() {
     assert(pending_ == 0);
-    // The kernel takes a ring down later, in the background; files are let go of now, so that a
+    // The kernel takes a ring down later, in the background; the file is let go of now, so that a
     // file system can be unmounted when its disks are closed.
-    if (file_count_ > 0) {
+    if (registered_fd_ >= 0) {
         io_uring_unregister_files(&ring_);
     }
     io_uring_queue_exit(&ring_);
@@ -56,75 +55,71 @@ io_uring_sqe& Ring::next(Operation& operation) {
 // The last step of preparing a call: whose it is, and its file by the shortest way.
 void Ring::address(io_uring_sqe& sqe, Operation& operation) const noexcept {
     io_uring_sqe_set_data(&sqe, &operation);
-    for (std::size_t i = 0; i < file_count_; ++i) {
-        if (files_[i] == sqe.fd) {
-            sqe.fd = static_cast<int>(i);
-            sqe.flags |= IOSQE_FIXED_FILE;
-            return;
-        }
+    if (sqe.fd >= 0 && sqe.fd == registered_fd_) {
+        sqe.fd = 0;  // its place among the registered files
+        sqe.flags |= IOSQE_FIXED_FILE;
     }
 }
 
-void Ring::keep_files(std::span<const int> fds) noexcept {
-    assert(file_count_ == 0 && fds.size() <= kMaxFiles);
-    if (io_uring_register_files(&ring_, fds.data(), static_cast<unsigned>(fds.size())) == 0) {
-        std::copy(fds.begin(), fds.end(), files_.begin());
-        file_count_ = fds.size();
+void Ring::register_file(int fd) noexcept {
+    assert(registered_fd_ < 0);
+    if (io_uring_register_files(&ring_, &fd, 1) == 0) {
+        registered_fd_ = fd;
     }
 }
 
-int Ring::keep_memory(std::span<std::byte> memory) noexcept {
-    if (!keeps_memory_ || (free_slots_.empty() && slot_count_ == kMaxSlots)) {
-        return kNoSlot;
+int Ring::register_memory(std::span<std::byte> memory) noexcept {
+    if (!registers_memory_ || (free_indexes_.empty() && index_count_ == kMaxIndexes)) {
+        return kNotRegistered;
     }
-    if (slot_count_ == 0 && io_uring_register_buffers_sparse(&ring_, kMaxSlots) != 0) {
-        keeps_memory_ = false;
-        return kNoSlot;
-    }
-    const int slot = free_slots_.empty() ? static_cast<int>(slot_count_) : free_slots_.back();
+    const int index = free_indexes_.empty() ? static_cast<int>(index_count_) : free_indexes_.back();
     const iovec pages{memory.data(), memory.size()};
     const __u64 no_tag = 0;
-    if (io_uring_register_buffers_update_tag(&ring_, static_cast<unsigned>(slot), &pages, &no_tag,
-                                             1) != 1) {
-        return kNoSlot;
+    registers_memory_ =
+        (index_count_ > 0 || io_uring_register_buffers_sparse(&ring_, kMaxIndexes) == 0) &&
+        io_uring_register_buffers_update_tag(&ring_, static_cast<unsigned>(index), &pages, &no_tag,
+                                             1) == 1;
+    if (!registers_memory_) {
+        return kNotRegistered;
     }
-    if (free_slots_.empty()) {
-        ++slot_count_;
+    if (free_indexes_.empty()) {
+        ++index_count_;
     } else {
-        free_slots_.pop_back();
+        free_indexes_.pop_back();
     }
-    return slot;
+    return index;
 }
 
-void Ring::forget_memory(int slot) noexcept {
+void Ring::unregister_memory(int index) noexcept {
     const iovec nothing{nullptr, 0};
     const __u64 no_tag = 0;
-    [[maybe_unused]] const int result = io_uring_register_buffers_update_tag(
-        &ring_, static_cast<unsigned>(slot), &nothing, &no_tag, 1);
-    assert(result == 1);
-    free_slots_.push_back(slot);
+    // An index that the kernel has no memory to free is not used again.
+    if (io_uring_register_buffers_update_tag(&ring_, static_cast<unsigned>(index), &nothing,
+                                             &no_tag, 1) == 1) {
+        free_indexes_.push_back(index);
+    }
 }
 
 void Ring::read(Operation& operation, int fd, std::span<std::byte> into, std::uint64_t offset,
-                int slot) {
+                int index) {
     io_uring_sqe& sqe = next(operation);
     const auto bytes = static_cast<unsigned>(into.size());
-    if (slot == kNoSlot) {
+    if (index == kNotRegistered) {
         io_uring_prep_read(&sqe, fd, into.data(), bytes, offset);
     } else {
-        io_uring_prep_read_fixed(&sqe, fd, into.data(), bytes, offset, slot);
+        io_uring_prep_read_fixed(&sqe, fd, into.data(), bytes, offset, index);
     }
     address(sqe, operation);
 }
 
 void Ring::write(Operation& operation, int fd, std::span<const std::byte> from,
-                 std::uint64_t offset, int slot) {
+                 std::uint64_t offset, int index) {
     io_uring_sqe& sqe = next(operation);
     const auto bytes = static_cast<unsigned>(from.size());
-    if (slot == kNoSlot) {
+    if (index == kNotRegistered) {
         io_uring_prep_write(&sqe, fd, from.data(), bytes, offset);
     } else {
-        io_uring_prep_write_fixed(&sqe, fd, from.data(), bytes, offset, slot);
+        io_uring_prep_write_fixed(&sqe, fd, from.data(), bytes, offset, index);
     }
     address(sqe, operation);
 }

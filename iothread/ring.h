@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -52,24 +51,25 @@ class Ring {
     Ring& operator=(const Ring&) = delete;
     ~Ring();  // asserts that nothing is pending
 
-    // Operations on these files, at most kMaxFiles, have them looked up once, here, instead of each
-    // time. They stay open as long as the ring. A wish: all works without it, for more CPU.
-    static constexpr std::size_t kMaxFiles = 4;
-    void keep_files(std::span<const int> fds) noexcept;
+    // Operations on this file look it up once, here, instead of each time. It stays open as long as
+    // the ring. A wish: all works without it, for more CPU. Not for sockets: kernels up to 6.12
+    // hold on to unregistered memory while any operation on a registered file is under way, and a
+    // receive may be for days.
+    void register_file(int fd) noexcept;
 
     // The pages of `memory` are looked up and held once, here, instead of by each direct read or
-    // write that names the slot. kNoSlot: the kernel does not want to (its limit of locked memory)
-    // or there is none left.
-    static constexpr int kNoSlot = -1;
-    [[nodiscard]] int keep_memory(std::span<std::byte> memory) noexcept;
+    // write that names the index. kNotRegistered: the kernel does not want to (its limit of locked
+    // memory), or too many are.
+    static constexpr int kNotRegistered = -1;
+    [[nodiscard]] int register_memory(std::span<std::byte> memory) noexcept;
     // Nothing is under way in it; it may be unmapped afterwards.
-    void forget_memory(int slot) noexcept;
+    void unregister_memory(int index) noexcept;
 
-    // `slot`: what keep_memory() gave for the memory that this is a part of.
+    // `index`: what register_memory() gave for the memory that this is a part of.
     void read(Operation& operation, int fd, std::span<std::byte> into, std::uint64_t offset,
-              int slot = kNoSlot);
+              int index = kNotRegistered);
     void write(Operation& operation, int fd, std::span<const std::byte> from, std::uint64_t offset,
-               int slot = kNoSlot);
+               int index = kNotRegistered);
     // `flags` is 0 or IORING_FSYNC_DATASYNC.
     void fsync(Operation& operation, int fd, unsigned flags);
     void fallocate(Operation& operation, int fd, int mode, Range range);
@@ -89,7 +89,7 @@ class Ring {
     [[nodiscard]] unsigned pending() const noexcept { return pending_; }
 
   private:
-    static constexpr unsigned kMaxSlots = 256;
+    static constexpr unsigned kMaxIndexes = 256;
 
     io_uring_sqe& next(Operation& operation);
     void address(io_uring_sqe& sqe, Operation& operation) const noexcept;
@@ -97,11 +97,10 @@ class Ring {
 
     io_uring ring_{};
     unsigned pending_ = 0;
-    std::array<int, kMaxFiles> files_{};
-    std::size_t file_count_ = 0;
-    bool keeps_memory_ = true;  // until the kernel refuses
-    unsigned slot_count_ = 0;   // slots that were ever used
-    std::vector<int> free_slots_;
+    int registered_fd_ = -1;
+    bool registers_memory_ = true;  // until the kernel refuses
+    unsigned index_count_ = 0;      // indexes that were ever used
+    std::vector<int> free_indexes_;
 };
 
 }  // namespace nbdm

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/connection.h"
 
+#include <array>
+#include <cerrno>
+#include <chrono>
 #include <exception>
+#include <poll.h>
 #include <unistd.h>
 #include <utility>
 
@@ -26,10 +30,14 @@ void Connection::abandon() noexcept {
 }
 
 void Connection::run() noexcept {
+    DisconnectReason reason = DisconnectReason::connection_lost;
     try {
-        negotiate_and_serve();
+        reason = negotiate_and_serve();
     } catch (const std::exception& error) {
         log_error("client " + options_.peer + ": " + error.what());
+    }
+    if (reason == DisconnectReason::server_stopped || reason == DisconnectReason::export_retired) {
+        let_client_read();
     }
     ::shutdown(socket_.get(), SHUT_RDWR);  // the client learns of it now, not when it is reaped
     done_.store(true, std::memory_order_release);
@@ -37,18 +45,42 @@ void Connection::run() noexcept {
     [[maybe_unused]] const ssize_t written = ::write(options_.done_fd, &one, sizeof(one));
 }
 
-void Connection::negotiate_and_serve() {
+// A TCP connection that is closed with requests unread is reset, and answers on their way are lost.
+// So the client learns first that no more will come, and what it still sends is dropped.
+void Connection::let_client_read() noexcept {
+    using Clock = std::chrono::steady_clock;
+    constexpr std::chrono::milliseconds kLimit{1000};
+    ::shutdown(socket_.get(), SHUT_WR);
+    const Clock::time_point end = Clock::now() + kLimit;
+    std::array<std::byte, 16384> dropped;
+    for (Clock::time_point now = Clock::now(); now < end; now = Clock::now()) {
+        pollfd wait{socket_.get(), POLLIN, 0};
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - now);
+        ::poll(&wait, 1, static_cast<int>(left.count()));
+        const ssize_t count = ::recv(socket_.get(), dropped.data(), dropped.size(), MSG_DONTWAIT);
+        if (count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR)) {
+            return;
+        }
+    }
+}
+
+DisconnectReason Connection::negotiate_and_serve() {
     SocketStream stream(socket_.get(), thread_,
                         SocketStream::Clock::now() + options_.handshake_timeout);
     Handshake handshake(stream, exports_);
     std::optional<Session> session = handshake.run();
     if (!session) {
-        const std::string line =
-            "client " + options_.peer + " was not served: " + to_string(handshake.reason());
-        const bool expected = handshake.reason() == DisconnectReason::client_left ||
-                              handshake.reason() == DisconnectReason::server_stopped;
-        expected ? log_debug(line) : log_warning(line);
-        return;
+        const std::string who = "client " + options_.peer + " was not served: ";
+        if (handshake.unknown_export()) {
+            log_warning(who + "it asked for export '" + *handshake.unknown_export() +
+                        "', and there is none of this name");
+        } else if (handshake.reason() == DisconnectReason::client_left ||
+                   handshake.reason() == DisconnectReason::server_stopped) {
+            log_debug(who + to_string(handshake.reason()));
+        } else {
+            log_warning(who + to_string(handshake.reason()));
+        }
+        return handshake.reason();
     }
     Export& served = *session->served;
     served_.store(&served, std::memory_order_release);
@@ -62,6 +94,7 @@ void Connection::negotiate_and_serve() {
     const DisconnectReason reason = transmission.run();
     const std::string line = who + " is disconnected: " + to_string(reason);
     is_clients_fault(reason) ? log_warning(line) : log_info(line);
+    return reason;
 }
 
 }  // namespace nbdm

@@ -10,6 +10,7 @@
 #include "iothread/memory_budget.h"
 #include "iothread/unique_fd.h"
 #include "server/export.h"
+#include "server/socket_stream.h"
 
 namespace nbdm {
 
@@ -52,7 +53,8 @@ class Connection {
 
   private:
     void run() noexcept;
-    void negotiate_and_serve();
+    [[nodiscard]] DisconnectReason negotiate_and_serve();
+    void let_client_read() noexcept;
 
     const Options options_;
     const ExportTable& exports_;

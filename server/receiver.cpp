@@ -60,6 +60,7 @@ void Receiver::completed(int result) noexcept {
         return;
     }
     const std::size_t count = static_cast<std::size_t>(result);
+    received_bytes_ += count;
     payload_count_ = std::min(count, payload_wanted_);
     end_ += count - payload_count_;
 }

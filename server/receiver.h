@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 
@@ -35,6 +36,8 @@ class Receiver final : public Operation {
 
     // Bytes that the last receive put into the payload; asked once.
     [[nodiscard]] std::size_t take_payload_count() noexcept;
+    // Since the connection began.
+    [[nodiscard]] std::uint64_t received_bytes() const noexcept { return received_bytes_; }
     // Nothing more will come: the peer closed, or the socket failed.
     [[nodiscard]] bool ended() const noexcept { return ended_; }
 
@@ -56,6 +59,7 @@ class Receiver final : public Operation {
     std::array<iovec, 2> parts_{};
     std::size_t payload_wanted_ = 0;
     std::size_t payload_count_ = 0;
+    std::uint64_t received_bytes_ = 0;
     bool polling_ = false;  // for something to receive, instead of receiving
     bool ended_ = false;
 };

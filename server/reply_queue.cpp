@@ -10,8 +10,6 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#include "control/log.h"
-#include "iothread/check.h"
 #include "server/transmission.h"
 
 namespace nbdm {
@@ -66,17 +64,9 @@ ssize_t ReplyQueue::send_some() noexcept {
         const ssize_t count = ::sendfile(fd_, file_fd_, &offset, left.length);
         if (count == 0) {
             errno = EIO;  // the file has become shorter
+            return -1;
         }
-        if (count > 0 || errno == EAGAIN || errno == EINTR || errno == EPIPE ||
-            errno == ECONNRESET) {
-            return count;
-        }
-        const int error = errno;
-        log_error("cannot read " + std::to_string(left.length) + " bytes at offset " +
-                  std::to_string(left.offset) + ": " + error_text(error) +
-                  "; the client is disconnected, since its answer had begun");
-        errno = error;
-        return -1;
+        return count;
     }
     std::array<iovec, kMaxParts> parts;
     msghdr message{};
@@ -86,28 +76,39 @@ ssize_t ReplyQueue::send_some() noexcept {
     return ::sendmsg(fd_, &message, MSG_DONTWAIT | MSG_NOSIGNAL | (file_follows ? MSG_MORE : 0));
 }
 
-bool ReplyQueue::send() {
+ReplyQueue::Sent ReplyQueue::send() {
     while (!empty() && !pending()) {
+        const bool from_file =
+            !entries_[next_].file.empty() && sent_of_next_ >= entries_[next_].header_bytes;
         const ssize_t count = send_some();
         if (count >= 0) {
-            sent(static_cast<std::size_t>(count));
+            advance(static_cast<std::size_t>(count),
+                    [](Request& request) { request.owner->replied(request); });
         } else if (errno == EAGAIN) {
             ring_.poll(*this, fd_, POLLOUT);
         } else if (errno != EINTR) {
-            return false;
+            // A socket that is well has no reason to refuse: it was the file then.
+            const int error = errno;
+            pollfd socket{fd_, 0, 0};
+            const bool socket_well =
+                ::poll(&socket, 1, 0) == 0 && error != EPIPE && error != ECONNRESET;
+            errno = error;
+            return from_file && socket_well ? Sent::file_failed : Sent::socket_failed;
         }
     }
-    return true;
+    return empty() ? Sent::all : Sent::some;
 }
 
-void ReplyQueue::sent(std::size_t bytes) {
+// `done` is called with each request whose last part is in what has gone.
+template <typename Done>
+void ReplyQueue::advance(std::size_t bytes, Done done) {
     sent_of_next_ += bytes;
     while (!empty() && sent_of_next_ >= entries_[next_].size()) {
         sent_of_next_ -= entries_[next_].size();
-        Request* done = entries_[next_].last_of;
+        Request* last_of = entries_[next_].last_of;
         ++next_;
-        if (done != nullptr) {
-            done->owner->replied(*done);
+        if (last_of != nullptr) {
+            done(*last_of);
         }
     }
     // The sent half goes: a queue that is never empty stays as short as what is not sent.
@@ -120,7 +121,7 @@ void ReplyQueue::sent(std::size_t bytes) {
 void ReplyQueue::drop() {
     sent_of_next_ = 0;
     while (!empty()) {
-        sent(entries_[next_].size());
+        advance(entries_[next_].size(), [](Request& request) { request.owner->dropped(request); });
     }
 }
 

@@ -34,10 +34,12 @@ class ReplyQueue final : public Operation {
     // made, and what is sent is what stands there then.
     void push_file(std::span<const std::byte> header, Range data, Request* last_of);
 
+    enum class Sent { all, some, socket_failed, file_failed };
     // Sends what the socket takes, and gives requests whose last part went out to
-    // Transmission::replied(). False when the socket failed; nothing can be sent any more.
-    [[nodiscard]] bool send();
-    // Forgets what was not sent; its requests are given back in the same way.
+    // Transmission::replied(). `some`: it goes on when the socket takes more, after the next
+    // completion. Failed, with errno: nothing can be sent any more.
+    [[nodiscard]] Sent send();
+    // Forgets what was not sent; its requests are given to Transmission::dropped().
     void drop();
     void cancel() { ring_.cancel(*this); }
 
@@ -62,7 +64,8 @@ class ReplyQueue final : public Operation {
     [[nodiscard]] std::size_t gather(std::span<struct iovec> parts, bool& file_follows) noexcept;
     [[nodiscard]] ssize_t send_some() noexcept;
     Entry& push_header(std::span<const std::byte> header, Request* last_of);
-    void sent(std::size_t bytes);
+    template <typename Done>
+    void advance(std::size_t bytes, Done done);
 
     Ring& ring_;
     const int fd_;

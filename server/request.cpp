@@ -18,6 +18,7 @@ void Request::begin(const RequestHead& head, std::chrono::steady_clock::time_poi
     extent_count = 0;
     next_extent = 0;
     from_file = false;
+    ends_are_zero = false;
     contexts.set();
 }
 

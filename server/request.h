@@ -67,6 +67,9 @@ class Request final : public DiskOperation {
     // Its data is not read into the buffer, but sent from the file's pages.
     bool from_file = false;
 
+    // Of an unaligned zeroing on a direct export: what is left are whole blocks.
+    bool ends_are_zero = false;
+
     // Of a block status request: the selected contexts that it asks for, by their place.
     std::bitset<kMaxContexts> contexts;
 

@@ -22,8 +22,14 @@ const char* to_string(DisconnectReason reason) noexcept {
             return "the client does not speak NBD";
         case DisconnectReason::request_time_out:
             return "it stopped in the middle of a request";
+        case DisconnectReason::holds_memory:
+            return "it stopped in the middle of a request, and others wait for the memory it has "
+                   "(--buffer-memory)";
+        case DisconnectReason::disk_failed:
+            return "its disk failed in the middle of an answer";
         case DisconnectReason::answers_not_taken:
-            return "it does not take its answers, and others wait for the memory they are in";
+            return "it does not take its answers, and others wait for the memory they are in "
+                   "(--buffer-memory)";
         case DisconnectReason::unknown_export:
             return "the client asked for an export that is not served";
         case DisconnectReason::export_retired:
@@ -41,6 +47,7 @@ bool is_clients_fault(DisconnectReason reason) noexcept {
         case DisconnectReason::handshake_time_out:
         case DisconnectReason::protocol_error:
         case DisconnectReason::request_time_out:
+        case DisconnectReason::holds_memory:
         case DisconnectReason::answers_not_taken:
         case DisconnectReason::unknown_export:
             return true;

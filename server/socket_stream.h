@@ -17,7 +17,9 @@ enum class DisconnectReason {
     handshake_time_out,  // the client did not finish its negotiation in time
     protocol_error,      // bytes that are not NBD
     request_time_out,    // the client stopped in the middle of a request
-    answers_not_taken,   // and others wait for the memory they are in
+    holds_memory,        // the same, while others wait for memory
+    answers_not_taken,   // while others wait for the memory they are in
+    disk_failed,         // in the middle of an answer
     unknown_export,      // NBD_OPT_EXPORT_NAME for a name that is not served
     export_retired,      // the disk has moved away
     shut_out,            // a later epoch of the mirror's session has come

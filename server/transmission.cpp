@@ -28,8 +28,9 @@ constexpr std::uint64_t kMinBytesForHoles = 32 << 10;
 constexpr std::uint64_t kMinBytesFromFile = 64 << 10;
 // A connection without requests for this long gives its buffers back.
 constexpr std::chrono::milliseconds kIdleLimit{1000};
-// A client that holds memory for which others wait has to move on within this.
-constexpr std::chrono::seconds kShortageLimit{10};
+// Writes that the gate keeps waiting hold their data in memory; more of a connection's are not
+// received meanwhile, so that other exports' clients find some.
+constexpr std::size_t kMaxParkedBytes = std::size_t{4} << 20;
 // A connection's failed requests that are logged one by one.
 constexpr int kMaxLoggedFailures = 20;
 
@@ -40,14 +41,13 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, Surroundin
       session_(std::move(session)),
       export_(*session_.served),
       peer_(std::move(surroundings.peer)),
-      request_timeout_(surroundings.request_timeout),
-      memory_(surroundings.memory),
       statistics_(surroundings.statistics),
       rules_{.size_bytes = export_.size_bytes(),
              .read_only = session_.read_only,
              .replies = session_.replies,
              .block_status = !session_.contexts.empty()},
       own_fd_(export_.file().open_again()),
+      memory_(surroundings.memory, thread),
       ring_(kRingEntries),
       buffers_(kMaxBufferBytes, &memory_, export_.file().direct() ? &ring_ : nullptr),
       wake_(ring_, thread),
@@ -56,65 +56,56 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, Surroundin
       answer_(replies_, session_.replies),
       block_status_(session_, own_fd_.get(), answer_),
       requests_(std::make_unique<std::array<Request, kMaxRequests>>()),
-      lane_(export_.gate().attach(thread)),
-      write_turn_(export_.file().buffered_writes, std::defer_lock) {
-    memory_.join(thread_);
-    ring_.keep_files(std::array{fd, own_fd_.get()});
+      attachment_(export_.gate(), thread),
+      lane_(attachment_.lane()),
+      patience_(surroundings.request_timeout) {
+    // A block device is opened for writing once: whenever such an opening ends, udev looks what the
+    // disk has become.
+    const bool shared = export_.file().is_block_device();
+    if (!shared) {
+        ring_.register_file(own_fd_.get());
+    }
     free_requests_.reserve(kMaxRequests);
     for (Request& request : *requests_) {
         request.owner = this;
-        request.go_through(own_fd_.get());
+        request.go_through(shared ? export_.file().fd() : own_fd_.get(), own_fd_.get());
         free_requests_.push_back(&request);
     }
-}
-
-Transmission::~Transmission() {
-    memory_.leave(thread_);
-    export_.gate().detach(lane_);
 }
 
 DisconnectReason Transmission::run() {
     while (state_ > State::closing) {
         now_ = Clock::now();
-        if (!receiver_.armed()) {
-            received_at_ = now_;
-        }
+        // Here, where all that has come is known: what this thread has waited for in between is not
+        // the client's time.
+        disconnect_if_late();
         const bool blocked = process_received();
         start_waiting();
-        if (write_turn_) {
-            write_turn_.unlock();
-        }
+        end_write_turn();
         const std::size_t free_before = free_requests_.size();
         now_ = Clock::now();
-        if (!replies_.pending()) {
-            sent_at_ = now_;
-        }
-        if (!replies_.send()) {
-            step_down(State::closing, DisconnectReason::connection_lost);
-            break;
-        }
+        note_progress();
+        send_replies();
         if (receiver_.ended() && !blocked) {
             step_down(State::draining, DisconnectReason::connection_lost);
         }
         if (session_.membership.shut_out()) {
             step_down(State::closing, DisconnectReason::shut_out);
-            break;
         }
         if (thread_.stop_requested()) {
             step_down(State::draining, export_.gate().retired() ? DisconnectReason::export_retired
                                                                 : DisconnectReason::server_stopped);
         }
-        const bool idle = on_disk_ == 0 && waiting_.empty() && replies_.empty();
+        const bool idle = on_disk_ == 0 && waiting_.empty() && replies_.empty() && !blocked;
         if (state_ == State::draining && idle) {
             step_down(State::closing, reason_);
-            break;
         }
         statistics_.in_flight.set(kMaxRequests - free_requests_.size());
-        receive_more();
-        disconnect_if_late();
         if (state_ == State::closing) {
             break;
         }
+        receive_more();
+        look_at_client();
         // What was sent has made room for requests that are already here.
         const bool go_on = blocked && free_requests_.size() > free_before;
         wait_for_work(!go_on);
@@ -123,69 +114,69 @@ DisconnectReason Transmission::run() {
     return reason_;
 }
 
-// Half a request, and answers that nobody takes, hold a slot and memory.
+void Transmission::send_replies() {
+    switch (replies_.send()) {
+        case ReplyQueue::Sent::all:
+        case ReplyQueue::Sent::some:
+            break;
+        case ReplyQueue::Sent::socket_failed:
+            step_down(State::closing, DisconnectReason::connection_lost);
+            break;
+        case ReplyQueue::Sent::file_failed:
+            log_error("export '" + export_.name() + "': cannot read for " + peer_ + ": " +
+                      error_text(errno) + "; it is disconnected, since its answer had begun");
+            statistics_.failed(Error::io);
+            step_down(State::closing, DisconnectReason::disk_failed);
+            break;
+    }
+}
+
+void Transmission::note_progress() noexcept {
+    if (!receiver_.armed()) {
+        patience_.received(now_);
+    }
+    if (!replies_.pending()) {
+        patience_.sent(now_);
+    }
+}
+
+void Transmission::look_at_client() noexcept {
+    patience_.look(
+        {.in_request = receiver_.armed() && (incoming_ != nullptr || !receiver_.staged().empty()),
+         .received_bytes = receiver_.received_bytes(),
+         .answers_waiting = replies_.pending(),
+         .others_wait = buffers_.leased_bytes() > 0 && memory_.wanted_by_others()},
+        now_);
+}
+
 void Transmission::disconnect_if_late() {
-    deadline_.reset();
-    if (!memory_.wanted() || buffers_.leased_bytes() == 0) {
-        wanted_since_.reset();
-    } else if (!wanted_since_) {
-        wanted_since_ = now_;
-    }
-    DisconnectReason reason{};
-    const auto expect = [&](Clock::time_point by, DisconnectReason why) {
-        if (!deadline_ || by < *deadline_) {
-            deadline_ = by;
-            reason = why;
-        }
-    };
-    if (receiver_.armed() && (incoming_ != nullptr || !receiver_.staged().empty())) {
-        expect(received_at_ + request_timeout_, DisconnectReason::request_time_out);
-        if (wanted_since_ && incoming_ != nullptr) {
-            expect(std::max(received_at_, *wanted_since_) + kShortageLimit,
-                   DisconnectReason::request_time_out);
-        }
-    }
-    if (wanted_since_ && replies_.pending()) {
-        expect(std::max(sent_at_, *wanted_since_) + kShortageLimit,
-               DisconnectReason::answers_not_taken);
-    }
-    if (deadline_ && *deadline_ <= now_) {
-        step_down(State::closing, reason);
+    note_progress();
+    look_at_client();
+    if (patience_.deadline() && *patience_.deadline() <= now_) {
+        step_down(State::closing, patience_.reason());
     }
 }
 
 void Transmission::wait_for_work(bool wait) {
-    if (memory_.wanted()) {
+    if (memory_.wanted_by_others()) {
         buffers_.trim();
     }
-    std::chrono::milliseconds limit{0};  // none
-    if (deadline_) {
-        limit = std::chrono::ceil<std::chrono::milliseconds>(*deadline_ - now_);
+    if (free_requests_.size() < kMaxRequests) {
+        busy_at_ = now_;
     }
     // After a while without requests nothing is kept for them.
-    const bool idle = free_requests_.size() == kMaxRequests && buffers_.kept_bytes() > 0;
-    if (idle) {
-        limit = deadline_ ? std::min(limit, kIdleLimit) : kIdleLimit;
-    }
-    if (!ring_.run_once(wait, limit) && wait && idle) {
+    std::optional<Clock::time_point> until = patience_.deadline();
+    if (buffers_.kept_bytes() > 0 && now_ >= busy_at_ + kIdleLimit) {
         buffers_.trim();
+    } else if (buffers_.kept_bytes() > 0) {
+        until = std::min(until.value_or(Clock::time_point::max()), busy_at_ + kIdleLimit);
     }
-}
-
-// Nothing: there is none at the moment, and this thread will be woken, by a request of its own that
-// completes or by the budget.
-Buffer Transmission::lease(std::size_t bytes) {
-    Buffer buffer = buffers_.lease(bytes);
-    if (!buffer && buffers_.budget_refused()) {
-        memory_.set_waiting(thread_, true);
-        waits_for_memory_ = true;
-        // What came back before it was known that somebody waits wakes nobody.
-        buffer = buffers_.lease(bytes);
+    std::chrono::milliseconds limit{0};  // none
+    if (until) {
+        limit = std::max(std::chrono::ceil<std::chrono::milliseconds>(*until - now_),
+                         std::chrono::milliseconds(1));
     }
-    if (buffer && std::exchange(waits_for_memory_, false)) {
-        memory_.set_waiting(thread_, false);
-    }
-    return buffer;
+    ring_.run_once(wait, limit);
 }
 
 // The first reason is the true one; later ones follow from it.
@@ -198,11 +189,28 @@ void Transmission::step_down(State state, DisconnectReason reason) noexcept {
     }
     state_ = state;
     receiver_.cancel();
-    // A client that said goodbye is owed what it asked for before; one that is gone gets nothing
-    // it has not been answered for, and a stopping server does not wait for a gate to open.
-    if (reason_ != DisconnectReason::client_left) {
+    // Who said goodbye, and who is told that this ends, is owed what was received before. Who is
+    // gone, or does what it must not, gets nothing that it has not been answered for.
+    if (!owes_answers()) {
         drop_unanswered();
     }
+}
+
+bool Transmission::owes_answers() const noexcept {
+    return reason_ == DisconnectReason::client_left || is_stopped();
+}
+
+bool Transmission::is_stopped() const noexcept {
+    return reason_ == DisconnectReason::server_stopped ||
+           reason_ == DisconnectReason::export_retired;
+}
+
+std::size_t Transmission::parked_bytes() const noexcept {
+    std::size_t sum = 0;
+    for (const Request* request : waiting_) {
+        sum += request->buffer.capacity_bytes();
+    }
+    return sum;
 }
 
 void Transmission::drop_unanswered() noexcept {
@@ -223,7 +231,11 @@ void Transmission::close() {
     if (incoming_ != nullptr) {
         release(*std::exchange(incoming_, nullptr));
     }
+    if (next_.request != nullptr) {
+        release(*std::exchange(next_, {}).request);
+    }
     replies_.drop();
+    statistics_.in_flight.set(0);
     assert(on_disk_ == 0 && free_requests_.size() == kMaxRequests);
     state_ = State::closed;
 }
@@ -232,9 +244,12 @@ bool Transmission::process_received() {
     if (receiver_.armed()) {
         return false;
     }
-    while (state_ == State::active) {
+    while (state_ == State::active || (state_ == State::draining && is_stopped())) {
         if (incoming_ != nullptr && !take_payload()) {
             return false;
+        }
+        if (parked_bytes() > kMaxParkedBytes) {
+            return true;
         }
         switch (parse_request()) {
             case Parsed::request:
@@ -279,7 +294,8 @@ bool Transmission::take_payload() {
 }
 
 void Transmission::receive_more() {
-    if (state_ != State::active || receiver_.armed() || receiver_.ended()) {
+    if (state_ != State::active || receiver_.armed() || receiver_.ended() ||
+        next_.request != nullptr) {
         return;
     }
     if (incoming_ == nullptr &&
@@ -294,6 +310,9 @@ void Transmission::receive_more() {
 }
 
 Transmission::Parsed Transmission::parse_request() {
+    if (next_.request != nullptr) {
+        return begin_next();
+    }
     const std::size_t header_bytes = RequestHead::header_bytes(session_.replies);
     if (receiver_.staged().size() < header_bytes) {
         return Parsed::incomplete;
@@ -306,10 +325,25 @@ Transmission::Parsed Transmission::parse_request() {
         step_down(State::draining, DisconnectReason::protocol_error);
         return Parsed::incomplete;
     }
+    if (head->command == Command::disconnect) {
+        receiver_.consume(receiver_.staged().size());
+        step_down(State::draining, DisconnectReason::client_left);
+        return Parsed::incomplete;
+    }
     if (free_requests_.empty()) {
         return Parsed::no_room;
     }
-    return accept_request(*head);
+    receiver_.consume(header_bytes);
+    Request& request = *free_requests_.back();
+    free_requests_.pop_back();
+    request.begin(*head, now_);
+    next_ = {.request = &request,
+             .error = validate(*head, rules_),
+             .payload_bytes = head->has_payload ? head->length : 0};
+    if (next_.error == Error::none && request.command == Command::read) {
+        plan_read(request);
+    }
+    return begin_next();
 }
 
 // How much of it the request needs from its first step on.
@@ -326,34 +360,26 @@ std::size_t Transmission::memory_for(const Request& request) noexcept {
     }
 }
 
-Transmission::Parsed Transmission::accept_request(const RequestHead& head) {
-    Error error = validate(head, rules_);
-    Request& request = *free_requests_.back();  // taken when there is memory for it
-    request.begin(head, now_);
-    if (error == Error::none && head.command == Command::read) {
-        plan_read(request);
-    }
+// The request at the head of the line, once there is memory for it.
+Transmission::Parsed Transmission::begin_next() {
+    Request& request = *next_.request;
+    Error error = next_.error;
     const std::size_t memory_bytes = error == Error::none ? memory_for(request) : 0;
     if (memory_bytes > 0) {
-        request.buffer = lease(memory_bytes);
-        if (!request.buffer && (buffers_.leased_bytes() > 0 || buffers_.budget_refused())) {
+        request.buffer = buffers_.lease(memory_bytes);
+        if (!request.buffer && (buffers_.leased_bytes() > 0 || memory_.waits())) {
             return Parsed::no_room;
         }
         if (!request.buffer) {
             error = Error::no_memory;
         }
     }
-    receiver_.consume(RequestHead::header_bytes(session_.replies));
-    if (head.command == Command::disconnect) {
-        step_down(State::draining, DisconnectReason::client_left);
-        return Parsed::incomplete;
-    }
-    free_requests_.pop_back();
-    statistics_.arrived(head.command);
-    if (head.has_payload) {
+    const std::uint64_t payload_bytes = std::exchange(next_, {}).payload_bytes;
+    statistics_.arrived(request.command);
+    if (payload_bytes > 0) {
         incoming_ = &request;
-        incoming_bytes_ = head.length;
-        incoming_left_ = head.length;
+        incoming_bytes_ = payload_bytes;
+        incoming_left_ = payload_bytes;
         incoming_refusal_ = error;
     } else if (error != Error::none) {
         reply_error(request, error);
@@ -364,6 +390,9 @@ Transmission::Parsed Transmission::accept_request(const RequestHead& head) {
 }
 
 void Transmission::start(Request& request) {
+    if (request.command != Command::write) {
+        end_write_turn();
+    }
     switch (request.command) {
         case Command::read:
             if (request.from_file) {
@@ -438,7 +467,7 @@ void Transmission::continue_read(Request& request) {
     ++on_disk_;
     if (is_aligned(range.offset, unit) && is_aligned(range.length, unit) &&
         is_aligned(range.offset - request.range.offset, unit)) {
-        request.read(ring_, file, range, into, request.buffer.slot());
+        request.read(ring_, file, range, into, request.buffer.ring_index());
     } else {
         disk_finished(request, file.read_unaligned(range, into));
     }
@@ -451,8 +480,10 @@ bool Transmission::needs_disk_alone(const Request& request) const noexcept {
     if (is_aligned(request.range.offset, unit) && is_aligned(request.range.length, unit)) {
         return false;
     }
-    return request.command == Command::write ||
-           (request.command == Command::write_zeroes && file.is_block_device());
+    // Of what is zeroed, only the ends. Where it must be fast, file systems know how.
+    const bool zeroes = request.command == Command::write_zeroes && !request.ends_are_zero &&
+                        (file.is_block_device() || !request.has(wire::kFastZero));
+    return request.command == Command::write || zeroes;
 }
 
 // False: the gate is shut, or earlier writes of this connection have to come back first.
@@ -471,12 +502,11 @@ bool Transmission::enter_and_write(Request& request) {
         case WriteGate::Entry::entered:
             break;
     }
-    if (alone) {
-        write_alone(request);
-    } else {
+    if (!alone) {
         write(request);
+        return true;
     }
-    return true;
+    return write_alone(request) || enter_and_write(request);
 }
 
 void Transmission::start_waiting() {
@@ -491,17 +521,20 @@ void Transmission::write(Request& request) {
     const bool fua = request.has(wire::kFua);
     switch (request.command) {
         case Command::write:
-            if (!file.direct() && !write_turn_) {
-                write_turn_.lock();
+            if (!write_turn_) {
+                write_turn_ = file.take_write_turn();
             }
             request.write(ring_, file, request.range, request.buffer.data(), fua,
-                          request.buffer.slot());
+                          request.buffer.ring_index());
             break;
         case Command::trim:
             request.trim(ring_, file, request.range, fua);
             break;
         default:
-            request.zero(ring_, file, request.range,
+            request.zero(ring_, file,
+                         request.ends_are_zero
+                             ? whole_units(request.range, file.request_alignment())
+                             : request.range,
                          {.may_punch = !request.has(wire::kNoHole),
                           .fast_only = request.has(wire::kFastZero)},
                          fua);
@@ -509,19 +542,33 @@ void Transmission::write(Request& request) {
     }
 }
 
-void Transmission::write_alone(Request& request) noexcept {
+// False: the ends are done, and the rest of the request is like any other.
+bool Transmission::write_alone(Request& request) noexcept {
     const DiskFile& file = export_.file();
     int error = ENOTSUP;
-    if (!request.has(wire::kFastZero)) {
+    if (request.command == Command::write) {
         error = file.write_unaligned(request.range, request.buffer.data());
-        if (error == 0 && request.has(wire::kFua) && ::fdatasync(own_fd_.get()) < 0) {
-            error = errno;
-            export_.note_write_back_error(error);
+    } else if (!request.has(wire::kFastZero)) {
+        const Range whole = whole_units(request.range, file.request_alignment());
+        error = file.write_unaligned(Range::from_to(request.range.offset, whole.offset), nullptr);
+        if (error == 0) {
+            error = file.write_unaligned(Range::from_to(whole.end(), request.range.end()), nullptr);
         }
+        request.ends_are_zero = error == 0;
+    }
+    const bool goes_on =
+        request.ends_are_zero && !whole_units(request.range, file.request_alignment()).empty();
+    if (error == 0 && !goes_on && request.has(wire::kFua) && ::fdatasync(own_fd_.get()) < 0) {
+        error = errno;
+        export_.note_write_back_error(error);
     }
     export_.trackers().mark(request.range);
     export_.gate().leave_alone(lane_);
+    if (goes_on) {
+        return false;
+    }
     finish(request, error);
+    return true;
 }
 
 // The disk is done with a request or with a part of it.
@@ -589,6 +636,14 @@ void Transmission::log_failure(const Request& request, int error) {
 void Transmission::replied(Request& request) noexcept {
     statistics_.answered(request.command, now_ - request.arrived);
     release(request);
+}
+
+void Transmission::dropped(Request& request) noexcept {
+    release(request);
+}
+
+void Transmission::end_write_turn() noexcept {
+    write_turn_ = {};
 }
 
 void Transmission::release(Request& request) noexcept {

@@ -8,7 +8,6 @@
 #include <deque>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +18,7 @@
 #include "iothread/unique_fd.h"
 #include "server/block_status.h"
 #include "server/handshake.h"
+#include "server/patience.h"
 #include "server/receiver.h"
 #include "server/reply_queue.h"
 #include "server/reply_writer.h"
@@ -46,7 +46,7 @@ class Transmission {
     Transmission(IoThread& thread, int fd, Session session, Surroundings surroundings);
     Transmission(const Transmission&) = delete;
     Transmission& operator=(const Transmission&) = delete;
-    ~Transmission();
+    ~Transmission() = default;
 
     // Serves until the connection is over. Nothing is in the kernel any more afterwards.
     [[nodiscard]] DisconnectReason run();
@@ -54,6 +54,7 @@ class Transmission {
     // From Request and ReplyQueue.
     void disk_finished(Request& request, int error) noexcept;
     void replied(Request& request) noexcept;
+    void dropped(Request& request) noexcept;  // it will not be answered
 
   private:
     using Clock = std::chrono::steady_clock;
@@ -64,10 +65,12 @@ class Transmission {
     [[nodiscard]] bool process_received();
     enum class Parsed { request, incomplete, no_room };
     [[nodiscard]] Parsed parse_request();
-    [[nodiscard]] Parsed accept_request(const RequestHead& head);
+    [[nodiscard]] Parsed begin_next();
     [[nodiscard]] bool take_payload();
     void receive_more();
-    [[nodiscard]] Buffer lease(std::size_t bytes);
+    void send_replies();
+    void note_progress() noexcept;
+    void look_at_client() noexcept;
     void disconnect_if_late();
     void wait_for_work(bool wait);
     [[nodiscard]] static std::size_t memory_for(const Request& request) noexcept;
@@ -78,7 +81,8 @@ class Transmission {
     void write(Request& request);
     void start_waiting();
     [[nodiscard]] bool enter_and_write(Request& request);
-    void write_alone(Request& request) noexcept;
+    [[nodiscard]] bool write_alone(Request& request) noexcept;
+    void end_write_turn() noexcept;
     [[nodiscard]] bool needs_disk_alone(const Request& request) const noexcept;
     void read_ahead(Request& request);
 
@@ -87,6 +91,9 @@ class Transmission {
     void log_failure(const Request& request, int error);
     void release(Request& request) noexcept;
 
+    [[nodiscard]] bool is_stopped() const noexcept;
+    [[nodiscard]] bool owes_answers() const noexcept;
+    [[nodiscard]] std::size_t parked_bytes() const noexcept;
     void drop_unanswered() noexcept;
     void close();
 
@@ -95,14 +102,13 @@ class Transmission {
     const Session session_;
     Export& export_;
     const std::string peer_;
-    const Clock::duration request_timeout_;
-    MemoryBudget& memory_;
     Statistics& statistics_;
     const RequestRules rules_;
-    // The disk once more, opened by this connection: for all of its I/O.
+    // The disk once more, opened by this connection.
     const UniqueFd own_fd_;
 
-    // In this order: the ring outlives the pool, and both outlive the requests that use them.
+    // In this order: the share and the ring outlive the pool, all outlive the requests.
+    MemoryBudget::Member memory_;
     Ring ring_;
     BufferPool buffers_;
     WakeOperation wake_;
@@ -113,14 +119,22 @@ class Transmission {
     std::unique_ptr<std::array<Request, kMaxRequests>> requests_;
     std::vector<Request*> free_requests_;
 
+    const WriteGate::Attachment attachment_;
     WriteGate::Lane& lane_;
     // Writes, received in full, that the gate keeps waiting, first come first served.
     std::deque<Request*> waiting_;
     std::size_t on_disk_ = 0;  // requests started and not finished
-    // Taken by the first buffered write of a round, for all of the round's: a batch of small writes
-    // pays for it once.
+    // Taken by the first buffered write of a batch, until something else is begun: small writes
+    // that came together pay for it once.
     std::unique_lock<std::mutex> write_turn_;
 
+    // The request that is to begin next, and what it waits for is memory; null: none.
+    struct Next {
+        Request* request = nullptr;
+        wire::Error error = wire::Error::none;  // what is wrong with it
+        std::uint64_t payload_bytes = 0;        // that follow its header
+    };
+    Next next_;
     // A request whose payload is still coming, how much of it is, and why it will be refused, if it
     // will: its payload is then dropped, so that the stream stays in step.
     Request* incoming_ = nullptr;
@@ -128,16 +142,10 @@ class Transmission {
     std::uint64_t incoming_left_ = 0;
     wire::Error incoming_refusal_ = wire::Error::none;
 
-    bool waits_for_memory_ = false;
+    Patience patience_;
     // Read twice in each round: when what it parses has arrived, when what it sends is ready.
     Clock::time_point now_;
-    // When the client last sent something or was not asked to, and the same for what it takes.
-    Clock::time_point received_at_;
-    Clock::time_point sent_at_;
-    // Since when other connections wait for memory; nothing when none does.
-    std::optional<Clock::time_point> wanted_since_;
-    // When the client is disconnected if it does not move; nothing when it owes nothing.
-    std::optional<Clock::time_point> deadline_;
+    Clock::time_point busy_at_;  // some request was under way
     State state_ = State::active;
     DisconnectReason reason_ = DisconnectReason::connection_lost;
     int logged_failures_ = 0;

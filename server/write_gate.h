@@ -32,6 +32,20 @@ class WriteGate {
     // `drained_fd` (an eventfd, not owned) is written when a lane empties during a hold.
     explicit WriteGate(int drained_fd) : drained_fd_(drained_fd) {}
 
+    // A connection's lane, for as long as this lives.
+    class Attachment {
+      public:
+        Attachment(WriteGate& gate, IoThread& thread) : gate_(gate), lane_(gate.attach(thread)) {}
+        Attachment(const Attachment&) = delete;
+        Attachment& operator=(const Attachment&) = delete;
+        ~Attachment() { gate_.detach(lane_); }
+        [[nodiscard]] Lane& lane() const noexcept { return lane_; }
+
+      private:
+        WriteGate& gate_;
+        Lane& lane_;
+    };
+
     [[nodiscard]] Lane& attach(IoThread& thread);
     void detach(Lane& lane) noexcept;
 

@@ -8,17 +8,18 @@ import os
 import pathlib
 import random
 import subprocess
+import time
 
 import pytest
 
-from harness import KIB, MIB, allocated_bytes, need, wait_for
+from harness import GIB, KIB, MIB, allocated_bytes, need, wait_for
 from peers import must
 
 nbd = pytest.importorskip("nbd")
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts and loop devices need root")
 
-FILE_SYSTEMS = {"ext4": ["mkfs.ext4", "-q"], "xfs": ["mkfs.xfs", "-q"],
+FILE_SYSTEMS = {"ext3": ["mkfs.ext3", "-q"], "ext4": ["mkfs.ext4", "-q"], "xfs": ["mkfs.xfs", "-q"],
                 "btrfs": ["mkfs.btrfs", "-q"]}
 
 
@@ -173,6 +174,61 @@ def test_a_fast_zero_that_would_have_to_write_says_so_and_does_nothing(world, st
         assert refused.value.errnum == errno.ENOTSUP
         assert handle.pread(MIB, 0) == b"x" * MIB
         handle.shutdown()
+
+
+@pytest.mark.parametrize("cache", ["direct", "writeback"])
+def test_unaligned_zeroes_arrive_where_the_file_system_cannot_zero_a_range(world, cache):
+    # ext3 punches holes, and knows no other way; NO_HOLE forbids that one.
+    with disk_on(world, "ext3", MIB) as disk, world.server(f"d={disk},cache={cache}") as server:
+        handle = connect(server)
+        handle.pwrite(b"x" * MIB, 0)
+        handle.zero(100_000, 100, nbd.CMD_FLAG_NO_HOLE)
+        handle.zero(7, 300_001, nbd.CMD_FLAG_NO_HOLE)
+        expected = b"x" * 100 + b"\0" * 100_000
+        expected += b"x" * (300_001 - len(expected)) + b"\0" * 7
+        assert handle.pread(MIB, 0) == expected + b"x" * (MIB - len(expected))
+        handle.shutdown()
+
+
+def test_zeroing_most_of_a_direct_device_keeps_nobody_waiting(world):
+    with disk_on(world, "loop512", 16 * GIB) as disk, \
+            world.server(f"d={disk},cache=direct") as server:
+        handle, other = connect(server), connect(server)
+        other.pwrite(b"x" * 512, 0)
+        zeroing = handle.aio_zero(3 * GIB, 1)
+        begun = time.monotonic()
+        other.pwrite(b"y" * 512, 8 * GIB)
+        while not handle.aio_command_completed(zeroing):
+            handle.poll(1000)
+        assert time.monotonic() - begun < 5
+        assert other.pread(512, 0) == b"x" + b"\0" * 511
+        handle.shutdown()
+        other.shutdown()
+
+
+def test_a_client_is_not_blamed_for_a_disk_that_stood_still(world):
+    need("fsfreeze")
+    with file_system(world, "ext4") as directory:
+        disk = directory / "disk"
+        with open(disk, "wb") as file:
+            file.truncate(64 * MIB)
+        with world.server(f"d={disk}", options=["--request-timeout", "1"]) as server:
+            handle = connect(server)
+            handle.pwrite(b"x" * 4096, 0)
+            call("fsfreeze", "--freeze", directory)
+            try:
+                buffers = [nbd.Buffer.from_bytearray(bytearray(size)) for size in (4096, 32 * MIB)]
+                small = handle.aio_pwrite(buffers[0], 0)
+                large = handle.aio_pwrite(buffers[1], MIB)
+                begun = time.monotonic()
+                while time.monotonic() - begun < 3:
+                    handle.poll(100)
+            finally:
+                call("fsfreeze", "--unfreeze", directory)
+            for command in (small, large):
+                while not handle.aio_command_completed(command):
+                    assert handle.poll(10_000) == 1
+            handle.shutdown()
 
 
 @pytest.mark.parametrize("storage, least", [("loop512", 512), ("loop4096", 4096)])

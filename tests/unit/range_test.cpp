@@ -20,6 +20,14 @@ TEST(Range, AfterNeverPassesTheEnd) {
     EXPECT_EQ(range.first(80), range);
 }
 
+TEST(Range, WholeUnitsLeaveTheEndsOut) {
+    EXPECT_EQ(whole_units({100, 1000}, 512), (Range{512, 512}));
+    EXPECT_EQ(whole_units({512, 1024}, 512), (Range{512, 1024}));
+    EXPECT_EQ(whole_units({100, 300}, 512), (Range{400, 0}));
+    EXPECT_EQ(whole_units({500, 100}, 512), (Range{512, 0}));
+    EXPECT_EQ(whole_units({0, 511}, 512), (Range{0, 0}));
+}
+
 TEST(Range, AlignsBothWays) {
     EXPECT_EQ(align_down(4097, 4096), 4096u);
     EXPECT_EQ(align_up(4097, 4096), 8192u);

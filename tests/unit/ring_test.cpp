@@ -10,7 +10,6 @@
 #include <vector>
 
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 
 #include <gtest/gtest.h>
 
@@ -49,40 +48,56 @@ TEST(Ring, TakesMoreOperationsThanItHasEntries) {
     }
 }
 
-TEST(Ring, KeptFilesAndMemoryAreUsedLikeOthers) {
+TEST(Ring, ARegisteredFileIsNotLookedUpAgain) {
     Ring ring(4);
-    const UniqueFd file(::memfd_create("disk", MFD_CLOEXEC));
-    ring.keep_files(std::array{file.get()});
+    int number = -1;
+    {
+        const UniqueFd zero(::open("/dev/zero", O_RDONLY));
+        number = zero.get();
+        ring.register_file(number);
+    }
+    // The number stands for nothing any more, for those who look it up.
+    Recorder recorder;
+    std::array<std::byte, 8> memory{};
+    ring.read(recorder, number, memory, 0);
+    ring.run_once(true);
+    EXPECT_EQ(recorder.results, std::vector<int>{8});
+}
+
+TEST(Ring, RegisteredMemoryIsWhatAReadGoesTo) {
+    Ring ring(4);
+    const UniqueFd zero(::open("/dev/zero", O_RDONLY));
     BufferPool pool(1 << 20, nullptr, &ring);
     {
         const Buffer buffer = pool.lease(8192);
-        ASSERT_NE(buffer.slot(), Ring::kNoSlot);
+        ASSERT_NE(buffer.ring_index(), Ring::kNotRegistered);
         std::byte* const middle = buffer.data() + 4096;
         *middle = std::byte{7};
         Recorder recorder;
-        ring.write(recorder, file.get(), {middle, 4096}, 512, buffer.slot());
+        ring.read(recorder, zero.get(), {middle, 4096}, 0, buffer.ring_index());
         ring.run_once(true);
-        ring.read(recorder, file.get(), {buffer.data(), 1}, 512, buffer.slot());
+        EXPECT_EQ(*middle, std::byte{0});
+        std::array<std::byte, 8> elsewhere{};
+        ring.read(recorder, zero.get(), elsewhere, 0, buffer.ring_index());
         ring.run_once(true);
-        EXPECT_EQ(recorder.results, (std::vector<int>{4096, 1}));
-        EXPECT_EQ(*buffer.data(), std::byte{7});
+        EXPECT_EQ(recorder.results, (std::vector<int>{4096, -EFAULT}));
     }
-    const int before = pool.lease(8192).slot();
+    const int before = pool.lease(8192).ring_index();
     pool.trim();
-    EXPECT_EQ(pool.lease(4096).slot(), before) << "a slot that was given back is not used again";
+    EXPECT_EQ(pool.lease(4096).ring_index(), before) << "an index is not used again";
 }
 
-TEST(Ring, MemoryForWhichThereIsNoSlotIsUsedAllTheSame) {
+TEST(Ring, MemoryThatCannotBeRegisteredIsUsedAllTheSame) {
     Ring ring(4);
     BufferPool pool(std::size_t{16} << 20, nullptr, &ring);
     std::vector<Buffer> all;
     for (int i = 0; i < 300; ++i) {
         all.push_back(pool.lease(4096));
     }
-    EXPECT_EQ(all.back().slot(), Ring::kNoSlot);
+    EXPECT_EQ(all.back().ring_index(), Ring::kNotRegistered);
     const UniqueFd zero(::open("/dev/zero", O_RDONLY));
     Recorder recorder;
-    ring.read(recorder, zero.get(), {all.back().data(), 4096}, 0, all.back().slot());
+    ring.read(recorder, zero.get(), {all.back().data(), 4096}, 0, all.back().ring_index());
     ring.run_once(true);
     EXPECT_EQ(recorder.results, std::vector<int>{4096});
 }

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+
+#include "server/socket_stream.h"
+
+namespace nbdm {
+
+// How long a client may hold something up: half a request keeps a slot and memory, and so do
+// answers that it does not take. Between requests it may be silent for ever.
+//
+// Threads: one at a time.
+class Patience {
+  public:
+    using Clock = std::chrono::steady_clock;
+
+    // For a client that has memory for which others wait.
+    static constexpr std::chrono::seconds kShortageLimit{10};
+
+    explicit Patience(Clock::duration request_timeout) noexcept
+        : request_timeout_(request_timeout) {}
+
+    // Under shortage a request has to come on by this much, not by a byte now and then.
+    static constexpr std::uint64_t kProgressBytes = 64 << 10;
+
+    // It sent something, or nothing was expected of it.
+    void received(Clock::time_point now) noexcept { received_at_ = now; }
+    // It took answers, or there were none for it.
+    void sent(Clock::time_point now) noexcept { sent_at_ = now; }
+
+    struct Seen {
+        bool in_request = false;           // more of a request is expected
+        std::uint64_t received_bytes = 0;  // since the connection began
+        bool answers_waiting = false;      // its socket takes no more of them
+        bool others_wait = false;          // for memory that it has
+    };
+    void look(Seen seen, Clock::time_point now) noexcept;
+
+    // As of the last look: when it has to have moved; nothing when it holds up nothing.
+    [[nodiscard]] std::optional<Clock::time_point> deadline() const noexcept { return deadline_; }
+    // What it is disconnected for then.
+    [[nodiscard]] DisconnectReason reason() const noexcept { return reason_; }
+
+  private:
+    const Clock::duration request_timeout_;
+    Clock::time_point received_at_;
+    Clock::time_point sent_at_;
+    Clock::time_point progress_at_;  // of what is received
+    std::uint64_t progress_bytes_ = 0;
+    std::optional<Clock::time_point> wanted_since_;  // others wait, since then
+    std::optional<Clock::time_point> deadline_;
+    DisconnectReason reason_{};
+};
+
+}  // namespace nbdm

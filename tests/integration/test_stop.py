@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's end: what was received is finished and answered."""
+
+import os
+import signal
+import sys
+import threading
+
+import pytest
+
+from harness import KIB, MIB, make_disk, wait_for
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "interop"))
+from wire import READ, WRITE, Wire, header  # noqa: E402
+
+
+def in_flight(server):
+    return sum(each["in_flight"] for each in server.ask("GET", "/v1/connections")[1]["connections"])
+
+
+@pytest.mark.parametrize("cache", ["writeback", "direct"])
+def test_writes_that_a_hold_keeps_waiting_are_done_and_answered(world, cache):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk},cache={cache}") as server, Wire(server) as client:
+        client.go("d")
+        assert server.ask("POST", "/v1/exports/d/hold", {"lease_ms": 30000})[0] == 200
+        # Whole blocks and odd parts of blocks in turn: the odd ones need the disk for themselves.
+        places = [(n * 8 * KIB + (n % 2), 4 * KIB) for n in range(16)]
+        client.send(b"".join(header(WRITE, offset, length, cookie=n) + bytes([n + 1]) * length
+                             for n, (offset, length) in enumerate(places)))
+        wait_for(lambda: in_flight(server) == 16)
+        server.process.send_signal(signal.SIGTERM)
+        assert sorted(client.simple_reply() for _ in places) == [(0, n) for n in range(16)]
+        assert server.wait() == 0
+    content = disk.read_bytes()
+    assert all(content[offset:offset + length] == bytes([n + 1]) * length
+               for n, (offset, length) in enumerate(places))
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
+def test_every_write_that_was_done_is_answered_though_more_was_sent(world, tcp):
+    disk = make_disk(world.path("disk"), 64 * MIB)
+    with world.server(f"d={disk}") as server, Wire(server, tcp=tcp) as client:
+        client.go("d")
+
+        def send_without_end():
+            try:
+                for n in range(4000):
+                    client.send(header(WRITE, n * 4 * KIB, 4 * KIB, cookie=2 * n) + b"w" * 4 * KIB)
+                    client.send(header(READ, 0, 32 * KIB, cookie=2 * n + 1))
+            except OSError:
+                pass
+
+        sender = threading.Thread(target=send_without_end)
+        sender.start()
+        wait_for(lambda: in_flight(server) == 128)  # nobody takes the answers
+        server.process.send_signal(signal.SIGTERM)
+        answered = set()
+        try:
+            while True:
+                error, cookie = client.simple_reply()
+                assert error == 0
+                answered.add(cookie)
+                if cookie % 2:
+                    client.receive(32 * KIB)
+        except (EOFError, ConnectionError):
+            pass
+        assert server.wait() == 0
+        sender.join()
+    content = disk.read_bytes()
+    done = {2 * n for n in range(4000) if content[n * 4 * KIB] == ord("w")}
+    assert done and done == {cookie for cookie in answered if cookie % 2 == 0}
+
+
+def test_a_closed_terminal_ends_it_like_any_other_request_to_stop(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        server.process.send_signal(signal.SIGHUP)
+        assert server.wait() == 0
+        assert not server.socket.exists()
+
+
+def test_nothing_is_held_any_more_once_it_stops(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}", "e=" + str(make_disk(world.path("e"), MIB))) as server:
+        # A client that does not read its answer keeps the server draining.
+        with Wire(server) as client:
+            client.go("d")
+            assert server.ask("POST", "/v1/exports/e/hold", {})[0] == 200
+            client.send(b"".join(header(READ, 0, MIB, cookie=n) for n in range(64)))
+            wait_for(lambda: in_flight(server) > 0)
+            server.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: server.ask("GET", "/v1/exports/e")[1]["state"] == "serving")
+            status, answer = server.ask("POST", "/v1/exports/e/hold", {})
+            assert status == 503 and "stops" in answer["error"]

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/patience.h"
+
+#include <chrono>
+
+#include <gtest/gtest.h>
+
+namespace nbdm {
+namespace {
+
+using std::chrono::seconds;
+
+constexpr seconds kTimeout{300};
+const Patience::Clock::time_point kStart{std::chrono::hours(1)};
+
+class PatienceTest : public testing::Test {
+  protected:
+    PatienceTest() {
+        patience_.received(kStart);
+        patience_.sent(kStart);
+    }
+    Patience patience_{kTimeout};
+};
+
+TEST_F(PatienceTest, BetweenRequestsAClientMayBeSilentForEver) {
+    patience_.look({.others_wait = true}, kStart + std::chrono::hours(24));
+    EXPECT_FALSE(patience_.deadline());
+}
+
+TEST_F(PatienceTest, HalfARequestHasTheTimeoutSinceItsLastByte) {
+    patience_.received(kStart + seconds(7));
+    patience_.look({.in_request = true}, kStart + seconds(8));
+    EXPECT_EQ(patience_.deadline(), kStart + seconds(7) + kTimeout);
+    EXPECT_EQ(patience_.reason(), DisconnectReason::request_time_out);
+}
+
+TEST_F(PatienceTest, WhileOthersWaitItHasTenSecondsFromThenOn) {
+    patience_.look({.in_request = true}, kStart + seconds(100));
+    patience_.look({.in_request = true, .others_wait = true}, kStart + seconds(120));
+    patience_.look({.in_request = true, .others_wait = true}, kStart + seconds(125));
+    EXPECT_EQ(patience_.deadline(), kStart + seconds(130));
+    EXPECT_EQ(patience_.reason(), DisconnectReason::holds_memory);
+    patience_.received(kStart + seconds(126));
+    patience_.look({.in_request = true, .received_bytes = 65536, .others_wait = true},
+                   kStart + seconds(126));
+    EXPECT_EQ(patience_.deadline(), kStart + seconds(136));
+    patience_.look({.in_request = true, .received_bytes = 65536}, kStart + seconds(127));
+    EXPECT_EQ(patience_.deadline(), kStart + seconds(126) + kTimeout);
+}
+
+TEST_F(PatienceTest, AByteNowAndThenIsNotEnoughWhileOthersWait) {
+    patience_.look({.in_request = true, .others_wait = true}, kStart);
+    for (unsigned second = 1; second < 10; ++second) {
+        patience_.received(kStart + seconds(second));
+        patience_.look({.in_request = true, .received_bytes = second, .others_wait = true},
+                       kStart + seconds(second));
+    }
+    EXPECT_EQ(patience_.deadline(), kStart + seconds(10));
+}
+
+TEST_F(PatienceTest, AnswersMayWaitAsLongAsNobodyNeedsTheMemory) {
+    patience_.look({.answers_waiting = true}, kStart + std::chrono::hours(24));
+    EXPECT_FALSE(patience_.deadline());
+    patience_.look({.answers_waiting = true, .others_wait = true}, kStart + seconds(50));
+    EXPECT_EQ(patience_.deadline(), kStart + seconds(60));
+    EXPECT_EQ(patience_.reason(), DisconnectReason::answers_not_taken);
+}
+
+}  // namespace
+}  // namespace nbdm
