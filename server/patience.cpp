@@ -5,6 +5,15 @@
 
 namespace nbdm {
 
+void Patience::excuse(Clock::time_point since, Clock::time_point now) noexcept {
+    constexpr std::chrono::seconds kWorthMentioning{1};
+    if (now - since >= kWorthMentioning) {
+        received_at_ = now;
+        sent_at_ = now;
+        progress_at_ = now;
+    }
+}
+
 void Patience::look(Seen seen, Clock::time_point now) noexcept {
     if (!seen.others_wait) {
         wanted_since_.reset();
@@ -22,10 +31,11 @@ void Patience::look(Seen seen, Clock::time_point now) noexcept {
             reason_ = why;
         }
     };
-    if (seen.in_request) {
+    const bool expected = seen.in_request && seen.receiving;
+    if (expected) {
         expect(received_at_ + request_timeout_, DisconnectReason::request_time_out);
     }
-    if (seen.in_request && wanted_since_) {
+    if (expected && wanted_since_) {
         expect(std::max(progress_at_, *wanted_since_) + kShortageLimit,
                DisconnectReason::holds_memory);
     }

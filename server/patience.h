@@ -31,8 +31,13 @@ class Patience {
     // It took answers, or there were none for it.
     void sent(Clock::time_point now) noexcept { sent_at_ = now; }
 
+    // The server itself stood still, for its disk, from then on until now: that is not the client's
+    // time.
+    void excuse(Clock::time_point since, Clock::time_point now) noexcept;
+
     struct Seen {
-        bool in_request = false;           // more of a request is expected
+        bool in_request = false;           // it has sent a part of a request
+        bool receiving = true;             // more is being waited for
         std::uint64_t received_bytes = 0;  // since the connection began
         bool answers_waiting = false;      // its socket takes no more of them
         bool others_wait = false;          // for memory that it has

@@ -83,7 +83,8 @@ DisconnectReason Transmission::run() {
         start_waiting();
         end_write_turn();
         const std::size_t free_before = free_requests_.size();
-        now_ = Clock::now();
+        const Clock::time_point begun = std::exchange(now_, Clock::now());
+        patience_.excuse(begun, now_);
         note_progress();
         send_replies();
         if (receiver_.ended() && !blocked) {
@@ -141,12 +142,12 @@ void Transmission::note_progress() noexcept {
 }
 
 void Transmission::look_at_client() noexcept {
-    patience_.look(
-        {.in_request = receiver_.armed() && (incoming_ != nullptr || !receiver_.staged().empty()),
-         .received_bytes = receiver_.received_bytes(),
-         .answers_waiting = replies_.pending(),
-         .others_wait = buffers_.leased_bytes() > 0 && memory_.wanted_by_others()},
-        now_);
+    patience_.look({.in_request = incoming_ != nullptr || !receiver_.staged().empty(),
+                    .receiving = receiver_.armed(),
+                    .received_bytes = receiver_.received_bytes(),
+                    .answers_waiting = replies_.pending(),
+                    .others_wait = buffers_.leased_bytes() > 0 && memory_.wanted_by_others()},
+                   now_);
 }
 
 void Transmission::disconnect_if_late() {

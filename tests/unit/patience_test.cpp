@@ -52,10 +52,23 @@ TEST_F(PatienceTest, AByteNowAndThenIsNotEnoughWhileOthersWait) {
     patience_.look({.in_request = true, .others_wait = true}, kStart);
     for (unsigned second = 1; second < 10; ++second) {
         patience_.received(kStart + seconds(second));
-        patience_.look({.in_request = true, .received_bytes = second, .others_wait = true},
-                       kStart + seconds(second));
+        // First what has come is looked at, then more is asked for.
+        for (const bool receiving : {false, true}) {
+            patience_.look({.in_request = true,
+                            .receiving = receiving,
+                            .received_bytes = second,
+                            .others_wait = true},
+                           kStart + seconds(second));
+        }
     }
     EXPECT_EQ(patience_.deadline(), kStart + seconds(10));
+}
+
+TEST_F(PatienceTest, WhatTheServerHasWaitedForItsDiskIsNotTheClientsTime) {
+    patience_.look({.in_request = true, .others_wait = true}, kStart);
+    patience_.excuse(kStart + seconds(1), kStart + seconds(100));
+    patience_.look({.in_request = true, .others_wait = true}, kStart + seconds(100));
+    EXPECT_EQ(patience_.deadline(), kStart + seconds(110));
 }
 
 TEST_F(PatienceTest, AnswersMayWaitAsLongAsNobodyNeedsTheMemory) {
