@@ -162,12 +162,11 @@ void Transmission::wait_for_work(bool wait) {
     if (memory_.wanted_by_others()) {
         buffers_.trim();
     }
-    if (free_requests_.size() < kMaxRequests) {
-        busy_at_ = now_;
-    }
     // After a while without requests nothing is kept for them.
     std::optional<Clock::time_point> until = patience_.deadline();
-    if (buffers_.kept_bytes() > 0 && now_ >= busy_at_ + kIdleLimit) {
+    if (free_requests_.size() < kMaxRequests) {
+        busy_at_ = now_;
+    } else if (buffers_.kept_bytes() > 0 && now_ >= busy_at_ + kIdleLimit) {
         buffers_.trim();
     } else if (buffers_.kept_bytes() > 0) {
         until = std::min(until.value_or(Clock::time_point::max()), busy_at_ + kIdleLimit);
@@ -335,6 +334,9 @@ Transmission::Parsed Transmission::parse_request() {
         return Parsed::no_room;
     }
     receiver_.consume(header_bytes);
+    if (head->command != Command::write) {
+        end_write_turn();
+    }
     Request& request = *free_requests_.back();
     free_requests_.pop_back();
     request.begin(*head, now_);
@@ -376,6 +378,7 @@ Transmission::Parsed Transmission::begin_next() {
         }
     }
     const std::uint64_t payload_bytes = std::exchange(next_, {}).payload_bytes;
+    busy_at_ = now_;
     statistics_.arrived(request.command);
     if (payload_bytes > 0) {
         incoming_ = &request;
@@ -391,9 +394,6 @@ Transmission::Parsed Transmission::begin_next() {
 }
 
 void Transmission::start(Request& request) {
-    if (request.command != Command::write) {
-        end_write_turn();
-    }
     switch (request.command) {
         case Command::read:
             if (request.from_file) {

@@ -145,7 +145,7 @@ class Transmission {
     Patience patience_;
     // Read twice in each round: when what it parses has arrived, when what it sends is ready.
     Clock::time_point now_;
-    Clock::time_point busy_at_;  // some request was under way
+    Clock::time_point busy_at_;  // a request was begun or under way
     State state_ = State::active;
     DisconnectReason reason_ = DisconnectReason::connection_lost;
     int logged_failures_ = 0;

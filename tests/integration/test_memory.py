@@ -61,6 +61,10 @@ def test_a_client_that_asks_for_nothing_has_no_buffers(world):
         handle.connect_uri(server.uri("d"))
         handle.pwrite(b"x" * 32 * MIB, 0)
         wait_for(lambda: buffer_bytes(server) == 0)
+        # What a request had is kept for the next one for a while.
+        assert handle.pread(4096, 0) == b"x" * 4096
+        assert buffer_bytes(server) > 0
+        wait_for(lambda: buffer_bytes(server) == 0)
         # And it can go on.
         assert handle.pread(MIB, 0) == b"x" * MIB
 
