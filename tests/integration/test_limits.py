@@ -175,7 +175,8 @@ def test_connections_come_and_go_while_it_copies(world, pair):
 def test_max_downtime_can_be_changed(world, pair):
     a, b = pair
     with fio_writer(world, a.uri("d"), size=SIZE, rate="20m"), \
-            world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "200M") as mirror:
+            world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "200M",
+                         "--handover", "release") as mirror:
         mirror.wait_for_phase("ready")
         set_limits(world, "--max-downtime", "60000")
         assert mirror.status()["max_downtime_ms"] == 60000
