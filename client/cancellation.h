@@ -12,12 +12,18 @@ namespace nbdm {
 // Threads: any.
 class Cancellation {
   public:
+    Cancellation() = default;
+    // Requested when `whole`, which outlives it, is.
+    explicit Cancellation(const Cancellation* whole) noexcept : whole_(whole) {}
+
     void request() noexcept { requested_.store(true, std::memory_order_release); }
     [[nodiscard]] bool requested() const noexcept {
-        return requested_.load(std::memory_order_acquire);
+        return requested_.load(std::memory_order_acquire) ||
+               (whole_ != nullptr && whole_->requested());
     }
 
   private:
+    const Cancellation* const whole_ = nullptr;
     std::atomic<bool> requested_{false};
 };
 

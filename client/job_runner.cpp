@@ -44,6 +44,9 @@ JobRunner::JobRunner(std::string job, std::string source, std::string target, Pr
         runner->show();
         runner->printer_.show(runner->status_.snapshot());
     };
+    // What these are again when the loop has ended: the job is over then, and its status is told.
+    std::signal(SIGINT, SIG_IGN);
+    std::signal(SIGTERM, SIG_IGN);
     watch(SIGINT, EV_SIGNAL | EV_PERSIST, signal);
     watch(SIGTERM, EV_SIGNAL | EV_PERSIST, signal);
     watch(changed_fd_.get(), EV_READ | EV_PERSIST, changed);

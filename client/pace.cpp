@@ -9,8 +9,8 @@ namespace {
 
 // What a late worker may catch up on.
 constexpr std::chrono::milliseconds kSlack{50};
-// How often one that is paused asks.
-constexpr std::chrono::milliseconds kPausedStep{100};
+// How often one that waits asks at least.
+constexpr std::chrono::milliseconds kAskAgain{100};
 // A request is at most what the limit admits in this time.
 constexpr std::uint64_t kRequestsPerSecond = 10;
 
@@ -46,13 +46,14 @@ void Pace::set_urgent(bool urgent) {
 std::optional<Pace::Clock::time_point> Pace::admit(std::uint64_t bytes, Clock::time_point now) {
     const std::lock_guard lock(mutex_);
     if (stands_locked()) {
-        return now + kPausedStep;
+        return now + kAskAgain;
     }
     if (!rate_) {
         return std::nullopt;
     }
     if (free_at_ > now) {
-        return free_at_;
+        // Not later: the limit may be changed meanwhile.
+        return std::min(free_at_, now + kAskAgain);
     }
     const std::chrono::duration<double> time(static_cast<double>(bytes) /
                                              static_cast<double>(*rate_));

@@ -86,6 +86,7 @@ Worker::Worker(unsigned number, Parts parts, OpenedHandles first, WorkerOptions 
 }
 
 Worker::~Worker() {
+    opening_cancelled_.request();
     thread_.request_stop();
     thread_.join();
     parts_.queue.leave(thread_);
@@ -93,6 +94,7 @@ Worker::~Worker() {
 
 void Worker::retire() noexcept {
     retiring_.store(true, std::memory_order_release);
+    opening_cancelled_.request();
     thread_.wake();
 }
 
@@ -107,8 +109,8 @@ void Worker::run() {
     OpenedEndpoint target;
     try {
         ring.emplace(kRingEntries);
-        source = parts_.source.open_endpoint(*ring, std::move(first_.source), parts_.cancellation);
-        target = parts_.target.open_endpoint(*ring, std::move(first_.target), parts_.cancellation);
+        source = parts_.source.open_endpoint(*ring, std::move(first_.source), opening_cancelled_);
+        target = parts_.target.open_endpoint(*ring, std::move(first_.target), opening_cancelled_);
     } catch (const std::exception&) {
         ended_.store(true, std::memory_order_release);
         opened_.set_exception(std::current_exception());

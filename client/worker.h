@@ -106,6 +106,7 @@ class Worker {
     const WorkerOptions options_;
     const ZeroGrain grain_;
     OpenedHandles first_;  // of the thread once it runs
+    Cancellation opening_cancelled_{&parts_.cancellation};
     std::promise<void> opened_;
     std::future<void> opening_ = opened_.get_future();
     std::atomic<bool> abandoned_{false};

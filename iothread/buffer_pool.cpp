@@ -58,6 +58,9 @@ Buffer BufferPool::lease(std::size_t bytes) noexcept {
         memory = kept_[size_class].back();
         kept_[size_class].pop_back();
         kept_bytes_ -= size;
+        if (budget_ != nullptr) {
+            budget_->stop_waiting();  // what it waited for has come back from its own leases
+        }
     } else {
         if (leased_bytes_ + kept_bytes_ + size > limit_bytes_) {
             trim();

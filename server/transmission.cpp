@@ -28,7 +28,7 @@ constexpr std::uint64_t kMinBytesForHoles = 32 << 10;
 constexpr std::uint64_t kMinBytesFromFile = 64 << 10;
 // A connection without requests for this long gives its buffers back.
 constexpr std::chrono::milliseconds kIdleLimit{1000};
-// Writes that the gate keeps waiting hold their data in memory; more of a connection's are not
+// Writes that a hold keeps waiting have their data in memory; more of a connection's are not
 // received meanwhile, so that other exports' clients find some.
 constexpr std::size_t kMaxParkedBytes = std::size_t{4} << 20;
 // A connection's failed requests that are logged one by one.
@@ -248,9 +248,6 @@ bool Transmission::process_received() {
         if (incoming_ != nullptr && !take_payload()) {
             return false;
         }
-        if (parked_bytes() > kMaxParkedBytes) {
-            return true;
-        }
         switch (parse_request()) {
             case Parsed::request:
                 break;
@@ -368,6 +365,11 @@ Transmission::Parsed Transmission::begin_next() {
     Request& request = *next_.request;
     Error error = next_.error;
     const std::size_t memory_bytes = error == Error::none ? memory_for(request) : 0;
+    // The gate's opening wakes this thread.
+    if (request.command == Command::write && export_.gate().held() &&
+        parked_bytes() + memory_bytes > kMaxParkedBytes) {
+        return Parsed::no_room;
+    }
     if (memory_bytes > 0) {
         request.buffer = buffers_.lease(memory_bytes);
         if (!request.buffer && (buffers_.leased_bytes() > 0 || memory_.waits())) {

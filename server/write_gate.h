@@ -66,6 +66,9 @@ class WriteGate {
     std::uint64_t release() noexcept;
     // The same, but from now on every write is refused: the disk has moved away.
     std::uint64_t retire() noexcept;
+    [[nodiscard]] bool held() const noexcept {
+        return (shut_.load(std::memory_order_acquire) & kHeld) != 0;
+    }
     [[nodiscard]] bool retired() const noexcept {
         return (shut_.load(std::memory_order_acquire) & kRetired) != 0;
     }

@@ -96,6 +96,25 @@ TEST(MemoryBudget, NothingIsLostHoweverPoolsUseIt) {
     sharer.member.give(kSmall);
 }
 
+TEST(MemoryBudget, WhoFindsItInItsOwnMemoryWaitsNoMore) {
+    MemoryBudget budget(100 * kMiB);
+    Sharer holder(budget);
+    Sharer sharer(budget);
+    Sharer third(budget);
+    BufferPool pool(BufferPool::kMaxBytes, &sharer.member);
+    Buffer buffer = pool.lease(kMiB);
+    ASSERT_TRUE(holder.member.take(74 * kMiB));
+    EXPECT_FALSE(pool.lease(kMiB));
+    EXPECT_TRUE(sharer.member.waits());
+    buffer.reset();
+    buffer = pool.lease(kMiB);
+    EXPECT_TRUE(buffer);
+    EXPECT_FALSE(sharer.member.waits());
+    holder.member.give(74 * kMiB);
+    EXPECT_TRUE(third.member.take(kMiB)) << "it would be the turn of one that waits no more";
+    third.member.give(kMiB);
+}
+
 TEST(MemoryBudget, WhoWaitsWakesThoseWhoHaveSomethingAndIsWokenWhenItIsEnough) {
     MemoryBudget budget(100 * kMiB);
     Sharer holder(budget);

@@ -55,7 +55,9 @@ TEST(Pace, ANewRateHoldsAtOnce) {
     Pace pace;
     pace.set_rate(kRate);
     ASSERT_FALSE(pace.admit(100 * kRate, kStart));  // would take 100 s
-    EXPECT_TRUE(pace.admit(kRequest, kStart + seconds(1)));
+    const auto ask_again = pace.admit(kRequest, kStart + seconds(1));
+    ASSERT_TRUE(ask_again);
+    EXPECT_LE(*ask_again, kStart + milliseconds(1100)) << "a change would not be noticed";
     pace.set_rate(2 * kRate);
     const auto bytes =
         static_cast<double>(admitted(pace, kStart + seconds(1), seconds(5), milliseconds(1)));
