@@ -190,8 +190,10 @@ def test_max_downtime_can_be_changed(world, pair):
     ({"speed": 3}, "'speed'")])
 def test_a_limit_that_makes_no_sense_is_refused_and_changes_nothing(world, pair, body, reason):
     a, b = pair
-    with world.mirror(a.source("d"), b.uri("d"), "--bwlimit", f"{64 * KIB}", expect=(4,)) as mirror:
-        before = wait_for(mirror.status)
+    with world.mirror(a.source("d"), b.uri("d"), "-c", "2", "--bwlimit", f"{64 * KIB}",
+                      expect=(4,)) as mirror:
+        wait_for(lambda: (mirror.status() or {}).get("connections") == 2)
+        before = mirror.status()
         status, answer = ask(mirror.control, "PATCH", "/v1/job", body)
         assert status == 400 and reason in answer["error"]
         now = mirror.status()
