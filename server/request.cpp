@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/request.h"
 
+#include "server/executor.h"
 #include "server/request_limits.h"
-#include "server/transmission.h"
 
 namespace nbdm {
 
@@ -23,7 +23,7 @@ void Request::begin(const RequestHead& head, std::chrono::steady_clock::time_poi
 }
 
 void Request::finished(int error) noexcept {
-    owner->disk_finished(*this, error);
+    executor->disk_finished(*this, error);
 }
 
 namespace {

@@ -15,6 +15,7 @@
 
 namespace nbdm {
 
+class Executor;
 class Transmission;
 
 // How requests and replies look, as negotiated; each includes what the one before can express.
@@ -74,6 +75,7 @@ class Request final : public DiskOperation {
     std::bitset<kMaxContexts> contexts;
 
     Transmission* owner = nullptr;
+    Executor* executor = nullptr;
 
     // The slot takes up a new request, which has no buffer yet.
     void begin(const RequestHead& head, std::chrono::steady_clock::time_point now) noexcept;

@@ -5,9 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -16,7 +14,7 @@
 #include "iothread/memory_budget.h"
 #include "iothread/ring.h"
 #include "iothread/unique_fd.h"
-#include "server/block_status.h"
+#include "server/executor.h"
 #include "server/handshake.h"
 #include "server/patience.h"
 #include "server/receiver.h"
@@ -51,8 +49,7 @@ class Transmission {
     // Serves until the connection is over. Nothing is in the kernel any more afterwards.
     [[nodiscard]] DisconnectReason run();
 
-    // From Request and ReplyQueue.
-    void disk_finished(Request& request, int error) noexcept;
+    // From ReplyQueue.
     void replied(Request& request) noexcept;
     void dropped(Request& request) noexcept;  // it will not be answered
 
@@ -73,27 +70,10 @@ class Transmission {
     void look_at_client() noexcept;
     void disconnect_if_late();
     void wait_for_work(bool wait);
-    [[nodiscard]] static std::size_t memory_for(const Request& request) noexcept;
-
-    void start(Request& request);
-    void plan_read(Request& request);
-    void continue_read(Request& request);
-    void write(Request& request);
-    void start_waiting();
-    [[nodiscard]] bool enter_and_write(Request& request);
-    [[nodiscard]] bool write_alone(Request& request) noexcept;
-    void end_write_turn() noexcept;
-    [[nodiscard]] bool needs_disk_alone(const Request& request) const noexcept;
-    void read_ahead(Request& request);
-
-    void finish(Request& request, int error) noexcept;
-    void reply_error(Request& request, wire::Error error);
-    void log_failure(const Request& request, int error);
     void release(Request& request) noexcept;
 
     [[nodiscard]] bool is_stopped() const noexcept;
     [[nodiscard]] bool owes_answers() const noexcept;
-    [[nodiscard]] std::size_t parked_bytes() const noexcept;
     void drop_unanswered() noexcept;
     void close();
 
@@ -115,18 +95,9 @@ class Transmission {
     Receiver receiver_;
     ReplyQueue replies_;
     ReplyWriter answer_;
-    BlockStatus block_status_;
+    Executor executor_;
     std::unique_ptr<std::array<Request, kMaxRequests>> requests_;
     std::vector<Request*> free_requests_;
-
-    const WriteGate::Attachment attachment_;
-    WriteGate::Lane& lane_;
-    // Writes, received in full, that the gate keeps waiting, first come first served.
-    std::deque<Request*> waiting_;
-    std::size_t on_disk_ = 0;  // requests started and not finished
-    // Taken by the first buffered write of a batch, until something else is begun: small writes
-    // that came together pay for it once.
-    std::unique_lock<std::mutex> write_turn_;
 
     // The request that is to begin next, and what it waits for is memory; null: none.
     struct Next {
@@ -148,7 +119,6 @@ class Transmission {
     Clock::time_point busy_at_;  // a request was begun or under way
     State state_ = State::active;
     DisconnectReason reason_ = DisconnectReason::connection_lost;
-    int logged_failures_ = 0;
 };
 
 }  // namespace nbdm

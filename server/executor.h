@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <deque>
+#include <mutex>
+#include <span>
+#include <string>
+
+#include "iothread/io_thread.h"
+#include "iothread/ring.h"
+#include "server/block_status.h"
+#include "server/export.h"
+#include "server/handshake.h"
+#include "server/reply_writer.h"
+#include "server/request.h"
+#include "server/statistics.h"
+#include "server/write_gate.h"
+
+namespace nbdm {
+
+// Does on the export what one connection's requests ask for, in no order of its own: holes, write
+// gate, disk, dirty maps. Each request ends with an answer, whatever happens to it.
+//
+// Threads: the connection's iothread, the ring's.
+class Executor {
+  public:
+    struct Surroundings {
+        const std::string& peer;  // for messages
+        Statistics& statistics;
+    };
+    // All that is referred to outlives this; `own_fd` is the disk once more, opened by this
+    // connection (DiskFile::open_again).
+    Executor(IoThread& thread, Ring& ring, int own_fd, const Session& session, ReplyWriter& answer,
+             Surroundings surroundings);
+    Executor(const Executor&) = delete;
+    Executor& operator=(const Executor&) = delete;
+    ~Executor() = default;  // nothing is under way
+
+    // Before its memory is leased: where it has holes, and whether it needs the memory at all.
+    void plan(Request& request);
+    // How much memory it needs from its first step on. Of one that is planned.
+    [[nodiscard]] static std::size_t memory_for(const Request& request) noexcept;
+    // It has its memory and, if it comes with some, its payload.
+    void start(Request& request);
+    // It is answered with an error instead.
+    void refuse(Request& request, wire::Error error);
+    // What the payload of a block status request asks for; anything but Error::none: refuse it.
+    [[nodiscard]] wire::Error read_payload(Request& request, std::span<const std::byte> payload);
+
+    // Starts the writes that wait and need to no more.
+    void start_waiting();
+    // The thread is about to do something else than to start writes.
+    void end_write_turn() noexcept { write_turn_ = {}; }
+    // Would another write of so many bytes be one too many to wait for the end of a hold?
+    [[nodiscard]] bool is_parking_full(std::size_t bytes) const noexcept;
+    // One that waits and will not be started any more; null: none does.
+    [[nodiscard]] Request* take_waiting() noexcept;
+
+    // Nothing is on the disk and nothing waits.
+    [[nodiscard]] bool idle() const noexcept { return on_disk_ == 0 && waiting_.empty(); }
+
+    // From Request.
+    void disk_finished(Request& request, int error) noexcept;
+
+  private:
+    void continue_read(Request& request);
+    void write(Request& request);
+    [[nodiscard]] bool enter_and_write(Request& request);
+    [[nodiscard]] bool write_alone(Request& request) noexcept;
+    [[nodiscard]] bool needs_disk_alone(const Request& request) const noexcept;
+    void read_ahead(Request& request);
+    void finish(Request& request, int error) noexcept;
+    void log_failure(const Request& request, int error);
+
+    Ring& ring_;
+    const int own_fd_;
+    const Session& session_;
+    Export& export_;
+    ReplyWriter& answer_;
+    const std::string& peer_;
+    Statistics& statistics_;
+    BlockStatus block_status_;
+
+    const WriteGate::Attachment attachment_;
+    WriteGate::Lane& lane_;
+    // Writes, received in full, that the gate keeps waiting, first come first served.
+    std::deque<Request*> waiting_;
+    std::size_t on_disk_ = 0;  // requests started and not finished
+    // Taken by the first buffered write of a batch, until something else is begun: small writes
+    // that came together pay for it once.
+    std::unique_lock<std::mutex> write_turn_;
+    int logged_failures_ = 0;
+};
+
+}  // namespace nbdm
