@@ -9,8 +9,8 @@ void Patience::excuse(Clock::time_point since, Clock::time_point now) noexcept {
     constexpr std::chrono::seconds kWorthMentioning{1};
     if (now - since >= kWorthMentioning) {
         received_at_ = now;
-        sent_at_ = now;
         progress_at_ = now;
+        taken_at_ = now;
     }
 }
 
@@ -23,6 +23,13 @@ void Patience::look(Seen seen, Clock::time_point now) noexcept {
     if (!seen.in_request || seen.received_bytes - progress_bytes_ >= kProgressBytes) {
         progress_at_ = now;
         progress_bytes_ = seen.received_bytes;
+    }
+    if (!seen.answers_waiting) {
+        taken_at_ = now;
+        untaken_bytes_ = kNone;
+    } else if (seen.untaken_bytes + kProgressBytes <= untaken_bytes_) {
+        taken_at_ = now;
+        untaken_bytes_ = seen.untaken_bytes;
     }
     deadline_.reset();
     const auto expect = [&](Clock::time_point by, DisconnectReason why) {
@@ -40,7 +47,7 @@ void Patience::look(Seen seen, Clock::time_point now) noexcept {
                DisconnectReason::holds_memory);
     }
     if (seen.answers_waiting && wanted_since_) {
-        expect(std::max(sent_at_, *wanted_since_) + kShortageLimit,
+        expect(std::max(taken_at_, *wanted_since_) + kShortageLimit,
                DisconnectReason::answers_not_taken);
     }
 }

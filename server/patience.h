@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <optional>
 
 #include "server/socket_stream.h"
@@ -23,13 +24,11 @@ class Patience {
     explicit Patience(Clock::duration request_timeout) noexcept
         : request_timeout_(request_timeout) {}
 
-    // Under shortage a request has to come on by this much, not by a byte now and then.
+    // Under shortage it has to send or to take this much in that time, not a byte now and then.
     static constexpr std::uint64_t kProgressBytes = 64 << 10;
 
     // It sent something, or nothing was expected of it.
     void received(Clock::time_point now) noexcept { received_at_ = now; }
-    // It took answers, or there were none for it.
-    void sent(Clock::time_point now) noexcept { sent_at_ = now; }
 
     // The server itself stood still, for its disk, from then on until now: that is not the client's
     // time.
@@ -40,6 +39,7 @@ class Patience {
         bool receiving = true;             // more is being waited for
         std::uint64_t received_bytes = 0;  // since the connection began
         bool answers_waiting = false;      // its socket takes no more of them
+        std::uint64_t untaken_bytes = 0;   // that are in the socket then
         bool others_wait = false;          // for memory that it has
     };
     void look(Seen seen, Clock::time_point now) noexcept;
@@ -50,11 +50,17 @@ class Patience {
     [[nodiscard]] DisconnectReason reason() const noexcept { return reason_; }
 
   private:
+    // More than any socket holds: whatever is left of the answers next is progress.
+    static constexpr std::uint64_t kNone = std::numeric_limits<std::uint64_t>::max();
+
     const Clock::duration request_timeout_;
     Clock::time_point received_at_;
-    Clock::time_point sent_at_;
-    Clock::time_point progress_at_;  // of what is received
+    // Progress of what is received: when, and how much it was then.
+    Clock::time_point progress_at_;
     std::uint64_t progress_bytes_ = 0;
+    // Progress of what is sent, and what was left of it then.
+    Clock::time_point taken_at_;
+    std::uint64_t untaken_bytes_ = kNone;
     std::optional<Clock::time_point> wanted_since_;  // others wait, since then
     std::optional<Clock::time_point> deadline_;
     DisconnectReason reason_{};

@@ -6,6 +6,8 @@
 #include <cerrno>
 #include <poll.h>
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -123,6 +125,11 @@ void ReplyQueue::drop() {
     while (!empty()) {
         advance(entries_[next_].size(), [](Request& request) { request.owner->dropped(request); });
     }
+}
+
+std::uint64_t ReplyQueue::untaken_bytes() const noexcept {
+    int bytes = 0;
+    return ::ioctl(fd_, SIOCOUTQ, &bytes) == 0 ? static_cast<std::uint64_t>(bytes) : 0;
 }
 
 void ReplyQueue::completed(int) noexcept {}  // the owner's loop calls send() again

@@ -44,6 +44,9 @@ class ReplyQueue final : public Operation {
     void cancel() { ring_.cancel(*this); }
 
     [[nodiscard]] bool empty() const noexcept { return next_ == entries_.size(); }
+    // What the socket has taken and the client has not, as the kernel counts it: a Unix socket's
+    // bytes with what it needs for them.
+    [[nodiscard]] std::uint64_t untaken_bytes() const noexcept;
 
   private:
     static constexpr std::size_t kMaxParts = 128;  // of one send; the kernel allows 1024

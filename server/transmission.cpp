@@ -125,9 +125,6 @@ void Transmission::note_progress() noexcept {
     if (!receiver_.armed()) {
         patience_.received(now_);
     }
-    if (!replies_.pending()) {
-        patience_.sent(now_);
-    }
 }
 
 void Transmission::look_at_client() noexcept {
@@ -135,6 +132,7 @@ void Transmission::look_at_client() noexcept {
                     .receiving = receiver_.armed(),
                     .received_bytes = receiver_.received_bytes(),
                     .answers_waiting = replies_.pending(),
+                    .untaken_bytes = replies_.pending() ? replies_.untaken_bytes() : 0,
                     .others_wait = buffers_.leased_bytes() > 0 && memory_.wanted_by_others()},
                    now_);
 }

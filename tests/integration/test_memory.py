@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness import GIB, MIB, SERVER, make_disk, wait_for
+from harness import GIB, KIB, MIB, SERVER, make_disk, wait_for
 
 nbd = pytest.importorskip("nbd")
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "interop"))
@@ -156,6 +156,27 @@ def test_answers_that_nobody_takes_are_dropped_when_others_need_the_memory(world
         wait_for(lambda: buffer_bytes(server) == 64 * MIB)
         assert other.read(0, 32 * MIB)[:4096] == b"x" * 4096
         assert "it does not take its answers" in server.messages()
+
+
+def test_answers_that_are_taken_slowly_are_taken(world):
+    disk = make_disk(world.path("disk"), 256 * MIB)
+    with open(disk, "r+b") as file:
+        file.write(b"x" * 4096)
+    options = ["--buffer-memory", "96M"]
+    with world.server(f"d={disk},cache=direct", options=options) as server, \
+            Wire(server, tcp=True) as slow, Wire(server, limit=60) as other:
+        slow.go("d")
+        other.go("d")
+        slow.send(header(READ, 0, 64 * MIB))
+        wait_for(lambda: buffer_bytes(server) == 64 * MIB)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            read = pool.submit(other.read, 0, 32 * MIB)
+            for _ in range(5):  # four times what is called progress, half as long again
+                slow.receive(128 * KIB)
+                assert not concurrent.futures.wait([read], timeout=3).done
+            slow.socket.close()
+            assert len(read.result()) == 32 * MIB
+        assert "it does not take its answers" not in server.messages()
 
 
 @pytest.mark.parametrize("size", ["95M", "much", "0", "-1"])

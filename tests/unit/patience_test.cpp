@@ -15,10 +15,7 @@ const Patience::Clock::time_point kStart{std::chrono::hours(1)};
 
 class PatienceTest : public testing::Test {
   protected:
-    PatienceTest() {
-        patience_.received(kStart);
-        patience_.sent(kStart);
-    }
+    PatienceTest() { patience_.received(kStart); }
     Patience patience_{kTimeout};
 };
 
@@ -72,11 +69,30 @@ TEST_F(PatienceTest, WhatTheServerHasWaitedForItsDiskIsNotTheClientsTime) {
 }
 
 TEST_F(PatienceTest, AnswersMayWaitAsLongAsNobodyNeedsTheMemory) {
-    patience_.look({.answers_waiting = true}, kStart + std::chrono::hours(24));
+    patience_.look({.answers_waiting = true, .untaken_bytes = 1 << 20}, kStart);
     EXPECT_FALSE(patience_.deadline());
-    patience_.look({.answers_waiting = true, .others_wait = true}, kStart + seconds(50));
-    EXPECT_EQ(patience_.deadline(), kStart + seconds(60));
+    const auto later = kStart + std::chrono::hours(24);
+    patience_.look({.answers_waiting = true, .untaken_bytes = 1 << 20, .others_wait = true}, later);
+    EXPECT_EQ(patience_.deadline(), later + seconds(10));
     EXPECT_EQ(patience_.reason(), DisconnectReason::answers_not_taken);
+}
+
+TEST_F(PatienceTest, AnswersThatAreTakenSlowlyAreTaken) {
+    constexpr std::uint64_t kInSocket = 1 << 20;
+    const auto look = [&](std::uint64_t untaken_bytes, seconds at) {
+        patience_.look(
+            {.answers_waiting = true, .untaken_bytes = untaken_bytes, .others_wait = true},
+            kStart + at);
+        return *patience_.deadline() - kStart;
+    };
+    EXPECT_EQ(look(kInSocket, seconds(0)), seconds(10));
+    EXPECT_EQ(look(kInSocket - 1000, seconds(5)), seconds(10)) << "a byte now and then";
+    EXPECT_EQ(look(kInSocket - 65536, seconds(9)), seconds(19));
+    EXPECT_EQ(look(kInSocket - 70000, seconds(18)), seconds(19));
+    EXPECT_EQ(look(kInSocket - 131072, seconds(18)), seconds(28));
+    // The socket has taken more of them, and is full again.
+    patience_.look({.others_wait = true}, kStart + seconds(20));
+    EXPECT_EQ(look(kInSocket, seconds(20)), seconds(30));
 }
 
 }  // namespace
