@@ -41,6 +41,7 @@ Executor::Executor(IoThread& thread, Ring& ring, int own_fd, const Session& sess
       peer_(surroundings.peer),
       statistics_(surroundings.statistics),
       block_status_(session, own_fd, answer),
+      extents_(export_.file(), own_fd),
       attachment_(export_.gate(), thread),
       lane_(attachment_.lane()) {}
 
@@ -66,7 +67,8 @@ void Executor::plan(Request& request) {
     request.extent_count = 0;
     for (Range left = request.range; !left.empty();) {
         const bool last = request.extent_count == Request::kMaxExtents - 1;
-        const FileExtent extent = last ? FileExtent{left, false} : file.next_extent(own_fd_, left);
+        const FileExtent extent =
+            last ? FileExtent{left, false} : extents_.next_extent(left, request.arrived);
         request.extents[request.extent_count++] = extent;
         left = left.after(extent.range.length);
     }

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 
+#include "iothread/extent_memory.h"
 #include "iothread/io_thread.h"
 #include "iothread/ring.h"
 #include "server/block_status.h"
@@ -81,6 +82,7 @@ class Executor {
     const std::string& peer_;
     Statistics& statistics_;
     BlockStatus block_status_;
+    ExtentMemory extents_;  // of what is read
 
     const WriteGate::Attachment attachment_;
     WriteGate::Lane& lane_;
