@@ -51,11 +51,33 @@ UniqueFd lock_directory_of(const std::string& path) {
     return opened;
 }
 
-bool answers(const sockaddr_un& address) {
+// 0 or an errno: ECONNREFUSED where nobody listens any more.
+int error_of_connecting(const sockaddr_un& address) {
     const UniqueFd probe = make_socket(SOCK_NONBLOCK);
-    return ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) ==
-               0 ||
-           errno == EAGAIN;  // its backlog is full
+    return ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) < 0
+               ? errno
+               : 0;
+}
+
+bool answers(const sockaddr_un& address) {
+    const int error = error_of_connecting(address);
+    return error == 0 || error == EAGAIN;  // its backlog is full
+}
+
+bool is_left_behind(const std::string& path, const sockaddr_un& address) {
+    struct stat status {};
+    return ::stat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode) &&
+           error_of_connecting(address) == ECONNREFUSED;
+}
+
+// 0 or an errno.
+int bind_with_mode(int fd, const sockaddr_un& address, std::optional<mode_t> mode) {
+    const mode_t before = ::umask(0077);
+    ::umask(mode ? 0777 & ~*mode : before);
+    const int result = ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+    const int error = errno;
+    ::umask(before);
+    return result < 0 ? error : 0;
 }
 
 }  // namespace
@@ -69,21 +91,10 @@ UniqueFd bind_unix_socket(const std::string& path, std::optional<mode_t> mode) {
     const sockaddr_un address = address_of(path);
     const UniqueFd locked = lock_directory_of(path);
     UniqueFd socket = make_socket(SOCK_NONBLOCK);
-    const auto bind = [&] {
-        const mode_t before = ::umask(0077);
-        ::umask(mode ? 0777 & ~*mode : before);
-        const int result =
-            ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
-        const int error = errno;
-        ::umask(before);
-        return result < 0 ? error : 0;
-    };
-    int error = bind();
-    struct stat status {};
-    if (error == EADDRINUSE && ::stat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode) &&
-        !answers(address)) {
+    int error = bind_with_mode(socket.get(), address, mode);
+    if (error == EADDRINUSE && is_left_behind(path, address)) {
         ::unlink(path.c_str());
-        error = bind();
+        error = bind_with_mode(socket.get(), address, mode);
     }
     if (error != 0) {
         throw errno_error(error, what);

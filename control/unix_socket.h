@@ -12,7 +12,8 @@ namespace nbdm {
 
 // A listening, non-blocking Unix socket at `path`, with this `mode` from the first moment; without
 // one the process's umask decides. A socket left behind by a process that died is replaced; one
-// that somebody listens on, and any other kind of file, is refused.
+// that somebody listens on, or may (another user's, of another kind), and any other kind of file is
+// refused.
 //
 // Fails: std::system_error that names the path. Threads: it changes the process's umask for a
 // moment, so call it before others create files.

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/unix_socket.h"
 
+#include <cstring>
 #include <fstream>
 #include <system_error>
+#include <unistd.h>
 
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 #include <gtest/gtest.h>
 
@@ -54,6 +58,19 @@ TEST(UnixSocket, OneThatNobodyListensOnIsReplaced) {
     EXPECT_FALSE(unix_socket_answers(path));
     const UniqueFd second = bind_unix_socket(path, 0600);
     EXPECT_TRUE(unix_socket_answers(path));
+}
+
+TEST(UnixSocket, LiveOneThatTakesNoConnectionsIsRefusedAndStays) {
+    const TemporaryDirectory directory;
+    const std::string path = directory.file("s");
+    const UniqueFd datagrams(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+    ASSERT_EQ(::bind(datagrams.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)),
+              0);
+    EXPECT_EQ(error_of_binding(path), EADDRINUSE);
+    EXPECT_EQ(::access(path.c_str(), F_OK), 0);
 }
 
 TEST(UnixSocket, FileOfAnotherKindIsRefusedAndStays) {
