@@ -11,6 +11,7 @@
 #include "control/prometheus.h"
 #include "control/runtime_paths.h"
 #include "control/unix_socket.h"
+#include "iothread/check.h"
 
 namespace nbdm {
 
@@ -24,13 +25,21 @@ std::string job_state_path(const std::string& job) {
 
 namespace {
 
-std::string prepared_socket(const std::string& job) {
-    ensure_directory(jobs_runtime_directory(), 0755);
-    ensure_directory(job_state_directory(), 0700);
-    if (unix_socket_answers(job_socket(job))) {
+constexpr const char* kRuntimeHint = "NBD_MIRROR_RUNTIME_DIR names another place for job sockets";
+constexpr const char* kStateHint =
+    "NBD_MIRROR_STATE_DIR names another place for the states of jobs";
+
+HttpServer listen_for(const std::string& job, event_base* base, HttpServer::Handler handler) {
+    const bool runs = with_hint(kRuntimeHint, [&] {
+        ensure_directory(jobs_runtime_directory(), 0755);
+        return unix_socket_answers(job_socket(job));
+    });
+    if (runs) {
         throw JobError("job '" + job + "' runs already; --job gives this one another name");
     }
-    return job_socket(job);
+    with_hint(kStateHint, [] { ensure_directory(job_state_directory(), 0700); });
+    return with_hint(kRuntimeHint,
+                     [&] { return HttpServer(base, job_socket(job), std::move(handler)); });
 }
 
 }  // namespace
@@ -41,8 +50,8 @@ JobControl::JobControl(JobRunner& runner, CutoverRequests& cutover_requests, con
       cutover_requests_(cutover_requests),
       state_path_(job_state_path(job)),
       outcome_fd_(outcome_fd),
-      server_(runner.base(), prepared_socket(job),
-              [this](HttpRequest request) { handle(std::move(request)); }),
+      server_(listen_for(job, runner.base(),
+                         [this](HttpRequest request) { handle(std::move(request)); })),
       outcome_event_(event_new(
           runner.base(), outcome_fd, EV_READ | EV_PERSIST,
           [](evutil_socket_t, short, void* self) {

@@ -24,7 +24,10 @@ sockaddr_un address_of(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     if (path.size() >= sizeof(address.sun_path)) {
-        throw errno_error(ENAMETOOLONG, "cannot use the socket '" + path + "'");
+        throw errno_error(ENAMETOOLONG, "cannot use the socket '" + path +
+                                            "', since a socket's path has at most " +
+                                            std::to_string(sizeof(address.sun_path) - 1) +
+                                            " bytes");
     }
     std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
     return address;
@@ -64,10 +67,21 @@ bool answers(const sockaddr_un& address) {
     return error == 0 || error == EAGAIN;  // its backlog is full
 }
 
-bool is_left_behind(const std::string& path, const sockaddr_un& address) {
+// What is in the way at `path`; null for a socket that nobody listens on any more.
+const char* obstacle_at(const std::string& path, const sockaddr_un& address) {
     struct stat status {};
-    return ::stat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode) &&
-           error_of_connecting(address) == ECONNREFUSED;
+    if (::stat(path.c_str(), &status) == 0 && !S_ISSOCK(status.st_mode)) {
+        return "a file that is no socket has that name";
+    }
+    switch (error_of_connecting(address)) {
+        case ECONNREFUSED:
+            return nullptr;
+        case 0:
+        case EAGAIN:
+            return "another process listens there";
+        default:
+            return "another process may listen there";
+    }
 }
 
 // 0 or an errno.
@@ -92,12 +106,17 @@ UniqueFd bind_unix_socket(const std::string& path, std::optional<mode_t> mode) {
     const UniqueFd locked = lock_directory_of(path);
     UniqueFd socket = make_socket(SOCK_NONBLOCK);
     int error = bind_with_mode(socket.get(), address, mode);
-    if (error == EADDRINUSE && is_left_behind(path, address)) {
-        ::unlink(path.c_str());
+    if (error == EADDRINUSE) {
+        if (const char* obstacle = obstacle_at(path, address)) {
+            throw errno_error(error, what + ", since " + obstacle);
+        }
+        check_errno(::unlink(path.c_str()),
+                    "cannot remove the socket '" + path + "', which a process that died has left");
         error = bind_with_mode(socket.get(), address, mode);
     }
     if (error != 0) {
-        throw errno_error(error, what);
+        throw errno_error(error,
+                          error == ENOENT ? what + ", since its directory is missing" : what);
     }
     check_errno(::listen(socket.get(), kBacklog), what);
     return socket;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cerrno>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 
@@ -23,6 +24,17 @@ inline int check_errno(int result, const std::string& what) {
         throw errno_error(errno, what);
     }
     return result;
+}
+
+// Takes a step of the start; what its error says then ends with `hint`, which names the option or
+// variable that helps.
+template <typename Step>
+auto with_hint(const std::string& hint, Step step) {
+    try {
+        return step();
+    } catch (const std::runtime_error& error) {
+        throw std::runtime_error(error.what() + ("; " + hint));
+    }
 }
 
 }  // namespace nbdm

@@ -173,7 +173,8 @@ void Listener::listen_tcp(event_base* base) {
         add(base, std::move(socket));
     }
     if (error == EADDRINUSE || listeners_.empty()) {
-        throw errno_error(error, what);
+        throw errno_error(
+            error, error == EADDRNOTAVAIL ? what + ", since this host has no such address" : what);
     }
 }
 

@@ -14,6 +14,7 @@
 #include "control/http_server.h"
 #include "control/log.h"
 #include "control/runtime_paths.h"
+#include "iothread/check.h"
 #include "server/control_api.h"
 #include "server/options.h"
 #include "server/server.h"
@@ -23,10 +24,8 @@ namespace {
 
 using namespace nbdm;
 
-std::string directory_of(const std::string& path) {
-    const std::size_t slash = path.rfind('/');
-    return slash == std::string::npos || slash == 0 ? "." : path.substr(0, slash);
-}
+constexpr const char* kControlHint =
+    "--control or NBD_MIRROR_RUNTIME_DIR names another place for the control socket";
 
 void serve(CommandLine options) {
     std::signal(SIGPIPE, SIG_IGN);
@@ -34,7 +33,7 @@ void serve(CommandLine options) {
     const EventBasePointer base(event_base_new());
     const std::string control_path = options.server.control_path;
     if (control_path == default_server_socket()) {
-        ensure_directory(directory_of(control_path), 0755);
+        with_hint(kControlHint, [] { ensure_directory(runtime_directory(), 0755); });
     }
     std::vector<UniqueFd> inherited = inherited_sockets();
     if (options.server.listen.empty() && inherited.empty()) {
@@ -59,8 +58,10 @@ void serve(CommandLine options) {
         event_add(signals[i].get(), nullptr);
     }
     ControlApi api(server);
-    const HttpServer control(base.get(), control_path,
-                             [&](HttpRequest request) { api.handle(std::move(request)); });
+    const HttpServer control = with_hint(kControlHint, [&] {
+        return HttpServer(base.get(), control_path,
+                          [&](HttpRequest request) { api.handle(std::move(request)); });
+    });
     server.take_ownership();
     server.announce();
     notifier.ready();

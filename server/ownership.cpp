@@ -19,6 +19,9 @@ namespace {
 
 using nlohmann::json;
 
+constexpr const char* kHint =
+    "--state-dir or NBD_MIRROR_STATE_DIR names another directory of records";
+
 MoveRecord read_record(const std::string& path) {
     const json stored = json::parse(read_file(path).value_or(""), nullptr, false);
     MoveRecord record;
@@ -42,8 +45,10 @@ MoveRecord read_record(const std::string& path) {
 }  // namespace
 
 void OwnershipRecords::check_writable() const {
-    ensure_directory(directory_, 0700);
-    check_errno(::access(directory_.c_str(), W_OK), "cannot write to '" + directory_ + "'");
+    with_hint(kHint, [&] {
+        ensure_directory(directory_, 0700);
+        check_errno(::access(directory_.c_str(), W_OK), "cannot write to '" + directory_ + "'");
+    });
 }
 
 void OwnershipRecords::record_move(const Export& moved, const std::string& moved_to,
@@ -80,7 +85,8 @@ std::vector<OwnershipRecords::Stored> OwnershipRecords::records_of(const DiskFil
         }
     }
     if (error && error != std::errc::no_such_file_or_directory) {
-        throw std::system_error(error, "cannot look into '" + directory_ + "'");
+        throw std::runtime_error("cannot look for records of moved disks in '" + directory_ +
+                                 "': " + error.message() + "; " + kHint);
     }
     return found;
 }

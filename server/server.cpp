@@ -90,16 +90,17 @@ Server::Server(event_base* base, ServerOptions options, std::vector<UniqueFd> in
         listeners_.push_back(std::make_unique<Listener>(base_, std::move(socket), accept));
     }
     for (const ListenAddress& address : options_.listen) {
-        listeners_.push_back(std::make_unique<Listener>(base_, address, accept));
+        listeners_.push_back(with_hint("--listen names another address", [&] {
+            return std::make_unique<Listener>(base_, address, accept);
+        }));
     }
 }
 
 void Server::announce() const {
     try {
         ownership_.check_writable();
-    } catch (const std::system_error& error) {
-        log_warning(std::string("no disk can be handed over from here: ") + error.what() +
-                    " (--state-dir, NBD_MIRROR_STATE_DIR)");
+    } catch (const std::runtime_error& error) {
+        log_warning(std::string("no disk can be handed over from here: ") + error.what());
     }
     for (const auto& listener : listeners_) {
         for (const std::string& bound : listener->addresses()) {

@@ -168,12 +168,47 @@ def test_a_port_or_socket_in_use(world, source):
     served = make_disk(world.path("served"), MIB)
     with world.server(f"d={served}") as server:
         one_line(run_server(world, f"d={source}", "--listen", f"tcp:127.0.0.1:{server.port}",
-                            "--control", "c.sock"), 1, str(server.port), "in use")
+                            "--control", "c.sock"), 1, str(server.port), "in use", "--listen")
         one_line(run_server(world, f"d={source}", "--listen", f"unix:{server.socket}",
-                            "--control", "c.sock"), 1, str(server.socket), "in use")
+                            "--control", "c.sock"), 1, str(server.socket), "in use", "--listen")
         one_line(run_server(world, f"d={source}", "--listen", "unix:other.sock", "--control",
-                            server.control), 1, str(server.control), "in use")
+                            server.control), 1, str(server.control), "in use", "--control")
         assert server.socket.exists() and server.control.exists()
+
+
+def test_what_prevents_a_start_names_the_option_that_helps(world, source):
+    def refused(*words, listen="unix:s.sock", control="c.sock", **env):
+        world.env.update(env)
+        options = ["--listen", listen, *(["--control", control] if control else [])]
+        one_line(run_server(world, f"d={source}", *options), 1, *words)
+
+    refused("'source'", "no socket", "--control", control="source")
+    refused("'/nowhere/c.sock'", "directory is missing", "--control", control="/nowhere/c.sock")
+    refused("'/nowhere/s.sock'", "directory is missing", "--listen", listen="unix:/nowhere/s.sock")
+    refused("tcp:192.0.2.1:1", "no such address", "--listen", listen="tcp:192.0.2.1:1")
+    # Nobody can make anything there, whoever runs this.
+    refused("'/proc/nbd-mirror'", "--control", "NBD_MIRROR_RUNTIME_DIR", control=None,
+            NBD_MIRROR_RUNTIME_DIR="/proc/nbd-mirror")
+    refused(f"'{source}/moved'", "records of moved disks", "--state-dir", "NBD_MIRROR_STATE_DIR",
+            NBD_MIRROR_STATE_DIR=str(source))
+
+
+def test_without_a_place_for_records_the_server_says_so_and_serves(world, source):
+    with world.server(f"d={source}", options=["--state-dir", "/proc/nbd-mirror"]) as server:
+        assert server.port
+        [line] = [each for each in server.messages().splitlines() if "warning" in each]
+        assert "'/proc/nbd-mirror'" in line and "--state-dir" in line
+
+
+def test_a_mirror_that_cannot_have_its_socket_or_state_names_the_variable(world, source):
+    with world.server(f"d={source}") as server:
+        for variable in ("NBD_MIRROR_RUNTIME_DIR", "NBD_MIRROR_STATE_DIR"):
+            before = world.env[variable]
+            world.env[variable] = "/proc/nbd-mirror"
+            one_line(world.client("mirror", server.source("d"), "t", "--create"), 1,
+                     "'/proc/nbd-mirror'", variable)
+            world.env[variable] = before
+    assert not world.path("t").exists()
 
 
 def test_a_socket_left_by_a_dead_server_is_replaced(world, source):

@@ -18,12 +18,13 @@
 namespace nbdm {
 namespace {
 
-int error_of_binding(const std::string& path) {
+int error_of_binding(const std::string& path, const std::string& reason) {
     try {
         const UniqueFd socket = bind_unix_socket(path, 0600);
         return 0;
     } catch (const std::system_error& error) {
         EXPECT_NE(std::string(error.what()).find(path), std::string::npos) << error.what();
+        EXPECT_NE(std::string(error.what()).find(reason), std::string::npos) << error.what();
         return error.code().value();
     }
 }
@@ -47,7 +48,7 @@ TEST(UnixSocket, LiveOneIsRefusedAndGoesOnListening) {
     const TemporaryDirectory directory;
     const std::string path = directory.file("s");
     const UniqueFd first = bind_unix_socket(path, 0600);
-    EXPECT_EQ(error_of_binding(path), EADDRINUSE);
+    EXPECT_EQ(error_of_binding(path, "another process listens there"), EADDRINUSE);
     EXPECT_TRUE(unix_socket_answers(path));
 }
 
@@ -69,7 +70,7 @@ TEST(UnixSocket, LiveOneThatTakesNoConnectionsIsRefusedAndStays) {
     std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
     ASSERT_EQ(::bind(datagrams.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)),
               0);
-    EXPECT_EQ(error_of_binding(path), EADDRINUSE);
+    EXPECT_EQ(error_of_binding(path, "another process may listen there"), EADDRINUSE);
     EXPECT_EQ(::access(path.c_str(), F_OK), 0);
 }
 
@@ -77,18 +78,18 @@ TEST(UnixSocket, FileOfAnotherKindIsRefusedAndStays) {
     const TemporaryDirectory directory;
     const std::string path = directory.file("precious");
     std::ofstream(path) << "data";
-    EXPECT_EQ(error_of_binding(path), EADDRINUSE);
+    EXPECT_EQ(error_of_binding(path, "a file that is no socket"), EADDRINUSE);
     EXPECT_EQ(read_file(path), "data");
 }
 
 TEST(UnixSocket, PathThatDoesNotFitIsRefused) {
     const TemporaryDirectory directory;
-    EXPECT_EQ(error_of_binding(directory.file(std::string(120, 'x'))), ENAMETOOLONG);
+    EXPECT_EQ(error_of_binding(directory.file(std::string(120, 'x')), "107 bytes"), ENAMETOOLONG);
 }
 
 TEST(UnixSocket, MissingDirectoryIsNamed) {
     const TemporaryDirectory directory;
-    EXPECT_EQ(error_of_binding(directory.file("missing/s")), ENOENT);
+    EXPECT_EQ(error_of_binding(directory.file("missing/s"), "its directory is missing"), ENOENT);
 }
 
 }  // namespace
