@@ -25,9 +25,9 @@ def source(world):
     return make_disk(world.path("source"), MIB, [(0, MIB)])
 
 
-def run_server(world, *arguments):
-    return subprocess.run([SERVER, *map(str, arguments)], env=world.env, capture_output=True,
-                          text=True, timeout=20, cwd=world.directory)
+def run_server(world, *arguments, before=()):
+    return subprocess.run([*before, SERVER, *map(str, arguments)], env=world.env,
+                          capture_output=True, text=True, timeout=20, cwd=world.directory)
 
 
 def test_a_missing_source(world):
@@ -209,6 +209,21 @@ def test_a_mirror_that_cannot_have_its_socket_or_state_names_the_variable(world,
                      "'/proc/nbd-mirror'", variable)
             world.env[variable] = before
     assert not world.path("t").exists()
+
+
+def test_a_server_with_too_few_descriptors_for_a_mirror_does_not_start(world, source):
+    def limited(descriptors, disk, *options):
+        return run_server(world, f"d={disk}", "--listen", "unix:s", "--control", "c", *options,
+                          before=["prlimit", f"--nofile={descriptors}"])
+
+    # 128 in reserve, one for the disk, four for each of four clients.
+    one_line(limited(144, source), 1, "4 clients", "144 descriptors", "ulimit -n", "LimitNOFILE=",
+             "145 are needed")
+    lines = limited(145, "missing").stderr.splitlines()
+    assert "no more than 4 clients at a time instead of 256" in lines[0]
+    assert "'missing'" in lines[1]
+    # One client was all that was asked for.
+    one_line(limited(144, "missing", "--max-connections", "3"), 1, "'missing'")
 
 
 def test_a_socket_left_by_a_dead_server_is_replaced(world, source):
