@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "control/durable_file.h"
+#include "control/http_routes.h"
 #include "control/log.h"
 #include "control/prometheus.h"
 #include "control/runtime_paths.h"
@@ -64,27 +65,42 @@ JobControl::JobControl(JobRunner& runner, CutoverRequests& cutover_requests, con
 }
 
 void JobControl::handle(HttpRequest request) {
-    const auto& path = request.path;
-    const std::string action =
-        path.size() == 3 && path[0] == "v1" && path[1] == "job" ? path[2] : "";
-    if (request.method == "GET" && path.size() == 2 && path[0] == "v1" && path[1] == "job") {
-        request.reply(200, to_json(runner_.status().snapshot()));
-    } else if (request.method == "GET" && path.size() == 1 && path[0] == "metrics") {
-        request.reply_text(200, PrometheusText::kContentType, metrics());
-    } else if (request.method == "PATCH" && path.size() == 2 && path[0] == "v1" &&
-               path[1] == "job") {
-        set_limits(std::move(request));
-    } else if (request.method == "POST" && action == "cutover") {
-        cut_over(std::move(request));
-    } else if (request.method == "POST" && (action == "pause" || action == "resume")) {
-        runner_.limits().set_paused(action == "pause");
-        answer_with_status(std::move(request));
-    } else if (request.method == "POST" && action == "cancel") {
-        runner_.cancellation().request();
-        request.reply(202, nlohmann::json::object());
-    } else {
-        request.reply_error(404, "there is nothing at this path that takes " + request.method);
+    using Handler = void (JobControl::*)(HttpRequest);
+    static constexpr HttpRoute<Handler> kRoutes[] = {
+        {"GET", "/v1/job", &JobControl::show_status},
+        {"PATCH", "/v1/job", &JobControl::set_limits},
+        {"POST", "/v1/job/cutover", &JobControl::cut_over},
+        {"POST", "/v1/job/pause", &JobControl::pause},
+        {"POST", "/v1/job/resume", &JobControl::resume},
+        {"POST", "/v1/job/cancel", &JobControl::cancel},
+        {"GET", "/metrics", &JobControl::show_metrics},
+    };
+    if (const Handler handler = find_handler(kRoutes, request)) {
+        (this->*handler)(std::move(request));
     }
+}
+
+void JobControl::show_status(HttpRequest request) {
+    request.reply(200, to_json(runner_.status().snapshot()));
+}
+
+void JobControl::show_metrics(HttpRequest request) {
+    request.reply_text(200, PrometheusText::kContentType, metrics());
+}
+
+void JobControl::pause(HttpRequest request) {
+    runner_.limits().set_paused(true);
+    answer_with_status(std::move(request));
+}
+
+void JobControl::resume(HttpRequest request) {
+    runner_.limits().set_paused(false);
+    answer_with_status(std::move(request));
+}
+
+void JobControl::cancel(HttpRequest request) {
+    runner_.cancellation().request();
+    request.reply(202, nlohmann::json::object());
 }
 
 void JobControl::answer_with_status(HttpRequest request) {

@@ -27,8 +27,13 @@ class JobControl {
 
   private:
     void handle(HttpRequest request);
-    void cut_over(HttpRequest request);
+    void show_status(HttpRequest request);
+    void show_metrics(HttpRequest request);
     void set_limits(HttpRequest request);
+    void cut_over(HttpRequest request);
+    void pause(HttpRequest request);
+    void resume(HttpRequest request);
+    void cancel(HttpRequest request);
     void answer_with_status(HttpRequest request);
     void answer_cutovers();
     void answer_cutovers_up_to(const CutoverOutcome& outcome, std::uint64_t ticket);

@@ -19,8 +19,10 @@ namespace nbdm {
 namespace {
 
 constexpr ev_ssize_t kMaxBodyBytes = 1 << 20;
-constexpr unsigned kMethods =
-    EVHTTP_REQ_GET | EVHTTP_REQ_PUT | EVHTTP_REQ_POST | EVHTTP_REQ_DELETE | EVHTTP_REQ_PATCH;
+// Others are answered with 501 by libevent.
+constexpr unsigned kMethods = EVHTTP_REQ_GET | EVHTTP_REQ_PUT | EVHTTP_REQ_POST |
+                              EVHTTP_REQ_DELETE | EVHTTP_REQ_PATCH | EVHTTP_REQ_HEAD |
+                              EVHTTP_REQ_OPTIONS;
 
 const char* method_name(evhttp_cmd_type method) noexcept {
     switch (method) {
@@ -34,6 +36,10 @@ const char* method_name(evhttp_cmd_type method) noexcept {
             return "DELETE";
         case EVHTTP_REQ_PATCH:
             return "PATCH";
+        case EVHTTP_REQ_HEAD:
+            return "HEAD";
+        case EVHTTP_REQ_OPTIONS:
+            return "OPTIONS";
         default:
             return "";
     }
@@ -92,6 +98,13 @@ void HttpRequest::on_client_left(std::function<void()> call) {
     event_add(pending_->hangup.get(), nullptr);
 }
 
+void HttpRequest::add_header(const char* name, const std::string& value) {
+    if (pending_->request != nullptr) {
+        evhttp_add_header(evhttp_request_get_output_headers(pending_->request), name,
+                          value.c_str());
+    }
+}
+
 void HttpRequest::reply(int status, const nlohmann::json& answer) {
     reply_text(status, "application/json",
                answer.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
@@ -112,7 +125,9 @@ void HttpRequest::reply_text(int status, const char* content_type, const std::st
     evhttp_connection_set_closecb(evhttp_request_get_connection(request), nullptr, nullptr);
     evhttp_add_header(evhttp_request_get_output_headers(request), "Content-Type", content_type);
     evbuffer* output = evbuffer_new();
-    evbuffer_add(output, text.data(), text.size());
+    if (evhttp_request_get_command(request) != EVHTTP_REQ_HEAD) {
+        evbuffer_add(output, text.data(), text.size());
+    }
     evhttp_send_reply(request, status, nullptr, output);
     evbuffer_free(output);
 }

@@ -17,7 +17,7 @@ class HttpServer;
 
 // One request, to be answered once, now or later, from the loop's thread. One that is dropped
 // unanswered is answered with 500; one whose client has left, or whose server is gone, swallows
-// its answer.
+// its answer. The answer to HEAD has no body.
 class HttpRequest {
   public:
     HttpRequest(HttpRequest&&) noexcept = default;
@@ -34,6 +34,8 @@ class HttpRequest {
     // side, before its answer; it may destroy this.
     void on_client_left(std::function<void()> call);
 
+    // Of the answer that is to come.
+    void add_header(const char* name, const std::string& value);
     void reply(int status, const nlohmann::json& answer);
     void reply_text(int status, const char* content_type, const std::string& text);
     // {"error": sentence}: what failed, on what, and why.

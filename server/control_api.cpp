@@ -5,6 +5,7 @@
 #include <chrono>
 #include <utility>
 
+#include "control/http_routes.h"
 #include "control/log.h"
 #include "control/prometheus.h"
 #include "control/request_body.h"
@@ -30,108 +31,139 @@ std::string quoted(const Export& served) {
     return "export '" + served.name() + "'";
 }
 
+// Of a path like /v1/exports/NAME/trackers/T.
+const std::string& tracker_in(const HttpRequest& request) {
+    return request.path[4];
+}
+
+std::string quoted_tracker(const HttpRequest& request, const Export& served) {
+    return "tracker '" + tracker_in(request) + "' of " + quoted(served);
+}
+
+// Whoever names it means the tracker it has made, and no later one of that name.
+std::optional<std::uint64_t> incarnation_in(RequestBody& body) {
+    return body.optional_number("incarnation", 0, UINT32_MAX);
+}
+
+// Whether the tracker of the path stands, and is of that incarnation if one is given; otherwise the
+// request is answered.
+bool is_meant(HttpRequest& request, const Export& served,
+              std::optional<std::uint64_t> incarnation) {
+    const auto standing = served.trackers().find(tracker_in(request));
+    if (!standing) {
+        request.reply_error(404, quoted(served) + " has no tracker '" + tracker_in(request) + "'");
+        return false;
+    }
+    if (incarnation && *incarnation != standing->incarnation) {
+        request.reply_error(409, quoted_tracker(request, served) + " is another one by now");
+        return false;
+    }
+    return true;
+}
+
 }  // namespace
 
 void ControlApi::handle(HttpRequest request) {
+    using Handler = void (ControlApi::*)(HttpRequest);
+    static constexpr HttpRoute<Handler> kRoutes[] = {
+        {"GET", "/metrics", &ControlApi::show_metrics},
+        {"GET", "/v1/connections", &ControlApi::show_connections},
+        {"GET", "/v1/exports", &ControlApi::show_exports},
+    };
     const auto& path = request.path;
-    const bool get = request.method == "GET";
-    if (path.size() == 1 && path[0] == "metrics" && get) {
-        request.reply_text(200, PrometheusText::kContentType, metrics_text(server_));
-        return;
+    if (path.size() >= 3 && path[0] == "v1" && path[1] == "exports") {
+        handle_export(std::move(request));
+    } else if (const Handler handler = find_handler(kRoutes, request)) {
+        (this->*handler)(std::move(request));
     }
-    if (path.size() == 2 && path[0] == "v1" && path[1] == "connections" && get) {
-        request.reply(200, describe_connections());
-        return;
-    }
-    if (path.size() < 2 || path[0] != "v1" || path[1] != "exports") {
-        request.reply_error(404, "there is nothing at this path");
-        return;
-    }
-    if (path.size() == 2 && get) {
-        json all = json::array();
-        for (const auto& served : server_.exports().all()) {
-            all.push_back(describe(*served));
-        }
-        request.reply(200, {{"exports", all}});
-        return;
-    }
+}
+
+void ControlApi::handle_export(HttpRequest request) {
+    using Handler = void (ControlApi::*)(HttpRequest, Export&);
+    static constexpr HttpRoute<Handler> kRoutes[] = {
+        {"GET", "/v1/exports/*", &ControlApi::show_export},
+        {"PUT", "/v1/exports/*/trackers/*", &ControlApi::put_tracker},
+        {"DELETE", "/v1/exports/*/trackers/*", &ControlApi::remove_tracker},
+        {"POST", "/v1/exports/*/trackers/*/freeze", &ControlApi::freeze},
+        {"POST", "/v1/exports/*/trackers/*/acknowledge", &ControlApi::acknowledge},
+        {"POST", "/v1/exports/*/hold", &ControlApi::hold},
+        {"POST", "/v1/exports/*/release", &ControlApi::release},
+        {"POST", "/v1/exports/*/retire", &ControlApi::retire},
+        {"POST", "/v1/exports/*/resize", &ControlApi::resize},
+    };
     // The empty name is written as "-".
-    const std::string name = path.size() < 3 || path[2] == "-" ? "" : path[2];
-    Export* served = path.size() < 3 ? nullptr : server_.exports().find(name);
-    if (served == nullptr && path.size() >= 3) {
+    const std::string name = request.path[2] == "-" ? "" : request.path[2];
+    Export* served = server_.exports().find(name);
+    if (served == nullptr) {
         request.reply_error(404, "there is no export '" + name + "'");
-    } else if (served == nullptr) {
-        request.reply_error(405, "this path does not take " + request.method);
-    } else {
-        handle_export(std::move(request), *served);
+    } else if (const Handler handler = find_handler(kRoutes, request)) {
+        (this->*handler)(std::move(request), *served);
     }
 }
 
-void ControlApi::handle_export(HttpRequest request, Export& served) {
-    const auto& path = request.path;
-    const bool post = request.method == "POST";
-    if (path.size() == 3 && request.method == "GET") {
-        request.reply(200, describe(served));
-    } else if (path.size() >= 5 && path[3] == "trackers") {
-        handle_tracker(std::move(request), served);
-    } else if (path.size() == 4 && post && path[3] == "hold") {
-        hold(std::move(request), served);
-    } else if (path.size() == 4 && post && path[3] == "release") {
-        release(std::move(request), served);
-    } else if (path.size() == 4 && post && path[3] == "retire") {
-        retire(std::move(request), served);
-    } else if (path.size() == 4 && post && path[3] == "resize") {
-        resize(std::move(request), served);
-    } else {
-        request.reply_error(404, "there is nothing at this path that takes " + request.method);
-    }
+void ControlApi::show_metrics(HttpRequest request) {
+    request.reply_text(200, PrometheusText::kContentType, metrics_text(server_));
 }
 
-void ControlApi::handle_tracker(HttpRequest request, Export& served) {
-    const std::string name = request.path[4];
-    const std::string action = request.path.size() == 6 ? request.path[5] : "";
-    const bool post = request.method == "POST";
-    if (request.path.size() == 5 && request.method == "PUT") {
-        put_tracker(std::move(request), served, name);
-        return;
+void ControlApi::show_connections(HttpRequest request) {
+    request.reply(200, describe_connections());
+}
+
+void ControlApi::show_exports(HttpRequest request) {
+    json all = json::array();
+    for (const auto& served : server_.exports().all()) {
+        all.push_back(describe(*served));
     }
-    const bool remove = request.path.size() == 5 && request.method == "DELETE";
-    if (!remove && !(post && action == "freeze") && !(post && action == "acknowledge")) {
-        request.reply_error(404, "there is nothing at this path that takes " + request.method);
-        return;
-    }
-    const std::string which = "tracker '" + name + "' of " + quoted(served);
+    request.reply(200, {{"exports", all}});
+}
+
+void ControlApi::show_export(HttpRequest request, Export& served) {
+    request.reply(200, describe(served));
+}
+
+void ControlApi::remove_tracker(HttpRequest request, Export& served) {
     RequestBody body(request.body);
-    const auto incarnation = body.optional_number("incarnation", 0, UINT32_MAX);
-    const std::uint64_t generation =
-        action == "acknowledge" ? body.number("generation", 0, INT64_MAX) : 0;
+    const auto incarnation = incarnation_in(body);
     body.end();
-    TrackerSet& trackers = served.trackers();
-    const auto standing = trackers.find(name);
-    if (!standing) {
-        request.reply_error(404, quoted(served) + " has no tracker '" + name + "'");
-    } else if (incarnation && *incarnation != standing->incarnation) {
-        // Whoever names it means the tracker it has made, and no later one of that name.
-        request.reply_error(409, which + " is another one by now");
-    } else if (remove) {
-        static_cast<void>(trackers.remove(name));  // it stands: only this thread removes them
-        log_debug(which + " is removed");
+    if (is_meant(request, served, incarnation)) {
+        // It stands: only this thread removes them.
+        static_cast<void>(served.trackers().remove(tracker_in(request)));
+        log_debug(quoted_tracker(request, served) + " is removed");
         request.reply(200, json::object());
-    } else if (action == "freeze") {
-        const auto frozen = trackers.freeze(name);
+    }
+}
+
+void ControlApi::freeze(HttpRequest request, Export& served) {
+    RequestBody body(request.body);
+    const auto incarnation = incarnation_in(body);
+    body.end();
+    if (is_meant(request, served, incarnation)) {
+        const auto frozen = served.trackers().freeze(tracker_in(request));
         request.reply(200,
                       {{"generation", frozen->generation}, {"dirty_bytes", frozen->dirty_bytes}});
-    } else {
-        if (trackers.acknowledge(name, generation) == TrackerSet::Acknowledged::yes) {
-            request.reply(200, json::object());
-        } else {
-            request.reply_error(409, which + " is not at generation " + std::to_string(generation));
-        }
     }
 }
 
-void ControlApi::put_tracker(HttpRequest request, Export& served, const std::string& name) {
+void ControlApi::acknowledge(HttpRequest request, Export& served) {
+    RequestBody body(request.body);
+    const auto incarnation = incarnation_in(body);
+    const std::uint64_t generation = body.number("generation", 0, INT64_MAX);
+    body.end();
+    if (!is_meant(request, served, incarnation)) {
+        return;
+    }
+    const auto done = served.trackers().acknowledge(tracker_in(request), generation);
+    if (done == TrackerSet::Acknowledged::yes) {
+        request.reply(200, json::object());
+    } else {
+        request.reply_error(409, quoted_tracker(request, served) + " is not at generation " +
+                                     std::to_string(generation));
+    }
+}
+
+void ControlApi::put_tracker(HttpRequest request, Export& served) {
     constexpr std::uint64_t kDefaultGranularity = 65536;
+    const std::string& name = tracker_in(request);
     RequestBody body(request.body);
     const std::uint64_t granularity =
         body.optional_number("granularity", TrackerSet::kMinGranularityBytes,
@@ -159,15 +191,14 @@ void ControlApi::put_tracker(HttpRequest request, Export& served, const std::str
                          {"incarnation", standing ? standing->incarnation : 0}};
     switch (added) {
         case TrackerSet::Added::created:
-            log_debug("tracker '" + name + "' of " + quoted(served) + " is started");
+            log_debug(quoted_tracker(request, served) + " is started");
             request.reply(201, answer);
             break;
         case TrackerSet::Added::exists:
             request.reply(200, answer);
             break;
         case TrackerSet::Added::other_granularity:
-            request.reply_error(
-                409, "tracker '" + name + "' of " + quoted(served) + " has another granularity");
+            request.reply_error(409, quoted_tracker(request, served) + " has another granularity");
             break;
         case TrackerSet::Added::taken:
             request.reply_error(409, quoted(served) +

@@ -18,9 +18,16 @@ class ControlApi {
     void handle(HttpRequest request);
 
   private:
-    void handle_export(HttpRequest request, Export& served);
-    void handle_tracker(HttpRequest request, Export& served);
-    void put_tracker(HttpRequest request, Export& served, const std::string& name);
+    // Of a path that begins with /v1/exports/NAME.
+    void handle_export(HttpRequest request);
+    void show_metrics(HttpRequest request);
+    void show_connections(HttpRequest request);
+    void show_exports(HttpRequest request);
+    void show_export(HttpRequest request, Export& served);
+    void put_tracker(HttpRequest request, Export& served);
+    void remove_tracker(HttpRequest request, Export& served);
+    void freeze(HttpRequest request, Export& served);
+    void acknowledge(HttpRequest request, Export& served);
     void hold(HttpRequest request, Export& served);
     void refuse_hold(HttpRequest request, Export& served, const std::string& id);
     void release(HttpRequest request, Export& served);

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from harness import (KIB, MIB, Process, UnixConnection, fio_writer, make_disk, need, same_content,
-                     wait_for)
+from harness import (KIB, MIB, Process, UnixConnection, ask_all, fio_writer, make_disk, need,
+                     same_content, wait_for)
 
 nbd = pytest.importorskip("nbd")
 
@@ -320,6 +320,26 @@ def test_a_target_that_died_is_noticed_though_nothing_is_written(world, pair):
         assert result.returncode == 1
         assert mirror.wait() == 1
     assert source.export("d")["state"] == "serving"
+
+
+def test_a_path_of_the_job_says_which_methods_it_takes(world, pair):
+    source, target = pair
+    with world.mirror(source.source("d"), target.uri("d"), expect=(4,)) as mirror:
+        mirror.wait_for_phase("ready")
+        for path, takes in (("/v1/job", "GET, PATCH"), ("/v1/job/cutover", "POST"),
+                            ("/v1/job/pause", "POST"), ("/v1/job/resume", "POST"),
+                            ("/v1/job/cancel", "POST"), ("/metrics", "GET")):
+            for method in {"GET", "PUT", "POST", "DELETE", "PATCH"} - set(takes.split(", ")):
+                status, answer, headers = ask_all(mirror.control, method, path)
+                assert status == 405 and headers["Allow"] == takes
+                assert answer == {"error": f"this path does not take {method}; it takes {takes}"}
+        for path in ("/", "/v1", "/v1/jobs", "/v1/job/", "/v1/job/pivot", "/v1/job/pause/x"):
+            for method in ("GET", "POST"):
+                assert ask_all(mirror.control, method, path)[0] == 404
+        assert mirror.phase() == "ready" and mirror.status()["paused"] is None
+        assert "nbd_mirror_job_phase" in ask_all(mirror.control, "GET", "/metrics")[1]
+        world.client("cancel", "job")
+        mirror.wait()
 
 
 def test_two_mirrors_of_one_name_are_refused(world, pair):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import GIB, KIB, MIB, make_disk, wait_for
+from harness import GIB, KIB, MIB, ask_all, make_disk, wait_for
 
 nbd = pytest.importorskip("nbd")
 
@@ -99,6 +99,34 @@ def test_trackers_are_created_once_and_refused_with_reason(server):
     assert tracker(server, "t", "DELETE")[0] == 200
     assert tracker(server, "t", "DELETE")[0] == 404
     assert server.ask("PUT", "/v1/exports/e/trackers/t", {})[0] == 404
+
+
+METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS")
+
+
+@pytest.mark.parametrize("path, takes", [
+    ("/metrics", "GET"), ("/v1/connections", "GET"), ("/v1/exports", "GET"),
+    ("/v1/exports/d", "GET"), ("/v1/exports/d/trackers/t", "PUT, DELETE"),
+    ("/v1/exports/d/trackers/t/freeze", "POST"), ("/v1/exports/d/trackers/t/acknowledge", "POST"),
+    ("/v1/exports/d/hold", "POST"), ("/v1/exports/d/release", "POST"),
+    ("/v1/exports/d/retire", "POST"), ("/v1/exports/d/resize", "POST")])
+def test_a_path_says_which_methods_it_takes(server, path, takes):
+    for method in METHODS:
+        status, answer, headers = ask_all(server.control, method, path)
+        assert (status == 405) == (method not in takes.split(", ")), f"{method}: {answer}"
+        if status == 405:
+            assert headers["Allow"] == takes
+            assert answer == {"error": f"this path does not take {method}; it takes {takes}"}
+
+
+@pytest.mark.parametrize("path", [
+    "/", "/v1", "/v1/nothing", "/v1/exports/e", "/v1/exports/e/hold", "/v1/exports/d/x",
+    "/v1/exports/d/hold/x", "/v1/exports/d/trackers", "/v1/exports/d/trackers/t/melt",
+    "/v1/exports/d/trackers/t/freeze/x"])
+def test_a_path_that_does_not_exist_is_not_found_with_any_method(server, path):
+    for method in METHODS:
+        status, answer, headers = ask_all(server.control, method, path)
+        assert status == 404 and answer["error"] and headers["Allow"] is None, method
 
 
 def test_a_removed_tracker_is_not_read_on(server):
@@ -300,5 +328,3 @@ def test_metrics_and_connections_tell_what_is_there(server):
     handle.shutdown()
     wait_for(lambda: server.ask("GET", "/v1/connections")[1]["connections"] == [])
     assert server.export("d")["written_bytes"] == 4608
-    for path in ("/", "/v1", "/v1/nothing", "/v1/exports/d/x/y"):
-        assert server.ask("GET", path)[0] == 404

@@ -97,13 +97,18 @@ class UnixConnection(http.client.HTTPConnection):
 
 def ask(control, method, path, body=None, timeout=30):
     """One HTTP request over a control socket: (status, JSON or text)."""
+    return ask_all(control, method, path, body, timeout)[:2]
+
+
+def ask_all(control, method, path, body=None, timeout=30):
+    """The same, with the headers of the answer."""
     connection = UnixConnection(control, timeout)
     try:
         connection.request(method, path, None if body is None else json.dumps(body))
         answer = connection.getresponse()
         text = answer.read().decode()
         is_json = answer.getheader("Content-Type") == "application/json"
-        return answer.status, json.loads(text) if is_json else text
+        return answer.status, json.loads(text) if is_json else text, answer.headers
     finally:
         connection.close()
 

@@ -21,6 +21,7 @@
 
 #include "control/event.h"
 #include "control/http_client.h"
+#include "control/http_routes.h"
 #include "control/http_server.h"
 #include "control/request_body.h"
 #include "control/uri.h"
@@ -157,6 +158,24 @@ TEST_F(Http, RefusalCarriesItsSentence) {
     EXPECT_EQ(response.status, 409);
     EXPECT_FALSE(response.ok());
     EXPECT_EQ(response.error(), "the lease has lapsed");
+}
+
+TEST_F(Http, PathThatTakesOtherMethodsSaysWhich) {
+    handler_ = [](HttpRequest request) {
+        static constexpr HttpRoute<int*> kRoutes[] = {
+            {"PUT", "/t/*", nullptr}, {"GET", "/u", nullptr}, {"DELETE", "/t/*", nullptr}};
+        EXPECT_EQ(find_handler(kRoutes, request), nullptr);
+    };
+    const std::string end = " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    const std::string answer = ask_raw("GET /t/1" + end);
+    EXPECT_TRUE(answer.starts_with("HTTP/1.1 405")) << answer;
+    EXPECT_NE(answer.find("Allow: PUT, DELETE\r\n"), std::string::npos) << answer;
+    EXPECT_EQ(ask("GET", "/t/1").error(), "this path does not take GET; it takes PUT, DELETE");
+    EXPECT_EQ(ask("GET", "/t").status, 404);
+    EXPECT_TRUE(ask_raw("OPTIONS /u" + end).find("Allow: GET\r\n") != std::string::npos);
+    // By its definition HEAD is answered without a body.
+    const std::string head = ask_raw("HEAD /u" + end);
+    EXPECT_TRUE(head.starts_with("HTTP/1.1 405") && head.ends_with("\r\n\r\n")) << head;
 }
 
 TEST_F(Http, TextKeepsItsContentType) {
