@@ -26,6 +26,11 @@ class MemoryBudget {
     MemoryBudget& operator=(const MemoryBudget&) = delete;
     ~MemoryBudget() = default;
 
+    [[nodiscard]] std::size_t limit_bytes() const noexcept { return limit_bytes_; }
+    // How many members wait at the moment.
+    [[nodiscard]] std::size_t waiting_count() const noexcept {
+        return waiting_count_.load(std::memory_order_relaxed);
+    }
     [[nodiscard]] std::size_t taken_bytes() const noexcept {
         return taken_bytes_.load(std::memory_order_relaxed);
     }
@@ -51,7 +56,7 @@ class MemoryBudget {
         [[nodiscard]] bool waits() const noexcept { return waits_; }
         // Somebody else waits.
         [[nodiscard]] bool wanted_by_others() const noexcept {
-            return budget_.waiting_count_.load(std::memory_order_relaxed) > (waits_ ? 1U : 0U);
+            return budget_.waiting_count() > (waits_ ? 1U : 0U);
         }
 
       private:

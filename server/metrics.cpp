@@ -89,8 +89,15 @@ std::string metrics_text(Server& server) {
     PrometheusText text;
     text.gauge("nbd_mirror_connections", "Connected clients.");
     text.sample({}, server.connections().size());
+    text.gauge("nbd_mirror_connections_limit", "Clients that may be connected at a time.");
+    text.sample({}, server.max_connections());
+    text.gauge("nbd_mirror_connections_waiting_for_memory",
+               "Connections that have no memory for their next request yet.");
+    text.sample({}, server.memory().waiting_count());
     text.gauge("nbd_mirror_buffer_bytes", "Memory for the data of requests.");
-    text.sample({}, server.buffer_bytes());
+    text.sample({}, server.memory().taken_bytes());
+    text.gauge("nbd_mirror_buffer_limit_bytes", "Memory that the data of requests may take.");
+    text.sample({}, server.memory().limit_bytes());
     write_requests(text, all);
     write_errors(text, all);
     write_latency(text, all);
@@ -104,6 +111,8 @@ std::string metrics_text(Server& server) {
           [](const Export& each) { return each.size_bytes(); });
     gauge("nbd_mirror_export_held", "1 while the export's writers are held.",
           [&](const Export& each) { return server.hold_of(each).held() ? 1 : 0; });
+    gauge("nbd_mirror_export_retired", "1 once the disk has moved away.",
+          [](const Export& each) { return each.gate().retired() ? 1 : 0; });
     gauge("nbd_mirror_export_write_error", "1 once a data sync has failed.",
           [](const Export& each) { return each.write_back_error() != 0 ? 1 : 0; });
     text.counter("nbd_mirror_holds_total", "Holds on the export's writers that were begun.");

@@ -65,8 +65,10 @@ class Server {
 
     [[nodiscard]] ExportTable& exports() noexcept { return exports_; }
     [[nodiscard]] const std::list<Connection>& connections() const noexcept { return connections_; }
-    // Memory that requests' data takes at the moment.
-    [[nodiscard]] std::size_t buffer_bytes() const noexcept { return memory_.taken_bytes(); }
+    // Clients at a time: what the command line says, or what there are descriptors for.
+    [[nodiscard]] std::size_t max_connections() const noexcept { return max_connections_; }
+    // What requests' data is taken from.
+    [[nodiscard]] const MemoryBudget& memory() const noexcept { return memory_; }
     [[nodiscard]] std::vector<std::string> uris(const Export& served) const;
     // For people: what it does at the moment.
     [[nodiscard]] std::string status() const;

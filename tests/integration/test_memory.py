@@ -17,9 +17,13 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "interop"))
 from wire import READ, WRITE, Wire, header  # noqa: E402
 
 
-def buffer_bytes(server):
-    return int(re.search(r"^nbd_mirror_buffer_bytes (\d+)$", server.ask("GET", "/metrics")[1],
+def metric(server, name):
+    return int(re.search(rf"^{name} (\d+)$", server.ask("GET", "/metrics")[1],
                          re.MULTILINE).group(1))
+
+
+def buffer_bytes(server):
+    return metric(server, "nbd_mirror_buffer_bytes")
 
 
 def resident_kib(server):
@@ -96,6 +100,16 @@ def test_five_hundred_idle_clients(world):
             client.socket.close()
 
 
+def test_the_limits_are_told_as_they_are_in_force(world):
+    disk = make_disk(world.path("disk"), MIB)
+    options = ["--buffer-memory", "96M", "--max-connections", "7"]
+    with world.server(f"d={disk}", options=options) as server:
+        assert metric(server, "nbd_mirror_buffer_limit_bytes") == 96 * MIB
+        assert metric(server, "nbd_mirror_connections_limit") == 7
+    with world.server(f"d={disk}", options=options, before=["prlimit", "--nofile=150"]) as server:
+        assert metric(server, "nbd_mirror_connections_limit") == 5  # of 21 descriptors
+
+
 def test_who_holds_memory_and_stands_still_does_not_stop_the_others(world):
     disk = make_disk(world.path("disk"), 256 * MIB, [(0, MIB)])
     with world.server(f"d={disk}", options=["--buffer-memory", "128M"]) as server, \
@@ -106,12 +120,15 @@ def test_who_holds_memory_and_stands_still_does_not_stop_the_others(world):
         wait_for(lambda: buffer_bytes(server) == 64 * MIB)
         begun = time.monotonic()
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            assert metric(server, "nbd_mirror_connections_waiting_for_memory") == 0
             written = pool.submit(large.write, 64 * MIB, b"y" * (64 * MIB))
+            wait_for(lambda: metric(server, "nbd_mirror_connections_waiting_for_memory") == 1)
             # Small requests find memory all the time, large ones when the server has lost patience.
             while not written.done():
                 assert small.write(MIB, b"z" * 4096) == 0
                 assert small.read(MIB, 4096) == b"z" * 4096
             assert written.result() == 0
+            assert metric(server, "nbd_mirror_connections_waiting_for_memory") == 0
         assert 9 < time.monotonic() - begun < 30
         assert stuck.closed()
         assert "it stopped in the middle of a request" in server.messages()

@@ -34,7 +34,9 @@ def test_a_retired_disk_refuses_writes_and_says_shutdown(world):
     with world.server(f"d={disk}") as server:
         idle, busy = connect(server), connect(server)
         busy.pwrite(b"x" * 512, 0)
+        assert 'nbd_mirror_export_retired{export="d"} 0' in server.ask("GET", "/metrics")[1]
         assert retire(server)[0] == 200
+        assert 'nbd_mirror_export_retired{export="d"} 1' in server.ask("GET", "/metrics")[1]
         for handle in (busy, idle):
             with pytest.raises(nbd.Error) as refused:
                 handle.pwrite(b"y" * 512, 0)

@@ -176,10 +176,10 @@ class World:
     def path(self, name):
         return self.directory / name
 
-    def server(self, *exports, options=(), listen=None, expect=(0,), name=None):
+    def server(self, *exports, options=(), listen=None, expect=(0,), name=None, before=()):
         self.count += 1
         name = name or f"server{self.count}"
-        return Server(self, name, exports, options, listen, expect)
+        return Server(self, name, exports, options, listen, expect, before)
 
     def client(self, *arguments, limit=120):
         """Runs `nbd-mirror` to its end."""
@@ -194,11 +194,11 @@ class World:
 class Server(Process):
     """An nbd-mirror-server that listens on a Unix socket and on a TCP port of its own."""
 
-    def __init__(self, world, name, exports, options, listen, expect):
+    def __init__(self, world, name, exports, options, listen, expect, before):
         self.socket = world.path(f"{name}.sock")
         self.control = world.path(f"{name}.control")
         listen = listen or [f"unix:{self.socket}", "tcp:127.0.0.1:0"]
-        arguments = [SERVER, *exports, "--control", self.control, *options]
+        arguments = [*before, SERVER, *exports, "--control", self.control, *options]
         for address in listen:
             arguments += ["--listen", address]
         super().__init__(arguments, world.env, world.path(f"{name}.log"), expect)

@@ -122,7 +122,10 @@ TEST(MemoryBudget, WhoWaitsWakesThoseWhoHaveSomethingAndIsWokenWhenItIsEnough) {
     Sharer waiter(budget);
     ASSERT_TRUE(holder.member.take(40 * kMiB));
     ASSERT_TRUE(holder.member.take(30 * kMiB));
+    EXPECT_EQ(budget.waiting_count(), 0U);
     EXPECT_FALSE(waiter.member.take(50 * kMiB));
+    EXPECT_FALSE(waiter.member.take(50 * kMiB));
+    EXPECT_EQ(budget.waiting_count(), 1U) << "members are counted, not their tries";
     EXPECT_TRUE(holder.was_woken());
     EXPECT_FALSE(bystander.was_woken());
     EXPECT_FALSE(waiter.was_woken());
@@ -132,6 +135,7 @@ TEST(MemoryBudget, WhoWaitsWakesThoseWhoHaveSomethingAndIsWokenWhenItIsEnough) {
     EXPECT_TRUE(waiter.was_woken());
     EXPECT_TRUE(waiter.member.take(50 * kMiB));
     EXPECT_FALSE(holder.member.wanted_by_others());
+    EXPECT_EQ(budget.waiting_count(), 0U);
     waiter.member.give(50 * kMiB);
 }
 
