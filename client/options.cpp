@@ -4,12 +4,12 @@
 #include <algorithm>
 #include <bit>
 #include <cctype>
-#include <iostream>
 #include <stdexcept>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 
+#include "control/command_line.h"
 #include "control/size.h"
 #include "nbd_mirror_version.h"
 
@@ -251,13 +251,8 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
     CLI::App* set = declare_job_command(app, raw, "set", "change the limits of a running job");
     declare_connections(*set, raw);
     declare_limits(*set, raw);
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::Success& asked) {
-        app.exit(asked, std::cout, std::cerr);
+    if (!parse_arguments(app, argc, argv)) {
         return std::nullopt;
-    } catch (const CLI::ParseError& error) {
-        throw std::invalid_argument(error.what());
     }
     if (copy->parsed()) {
         return CopyCommand{copy_options(raw), limit_changes(raw), progress_style(raw.progress)};

@@ -73,7 +73,7 @@ std::string describe(const sockaddr* address, socklen_t length) {
 }  // namespace
 
 ListenAddress ListenAddress::parse(const std::string& text) {
-    const std::string bad = "listen address '" + text + "': tcp:HOST:PORT or unix:PATH is expected";
+    const std::string bad = "--listen '" + text + "': tcp:HOST:PORT or unix:PATH is expected";
     if (text.starts_with("unix:") && text.size() > 5) {
         return {.host = {}, .port = {}, .path = text.substr(5)};
     }
@@ -84,8 +84,7 @@ ListenAddress ListenAddress::parse(const std::string& text) {
     const std::string port = text.substr(colon + 1);
     if (port.find_first_not_of("0123456789") != std::string::npos || port.size() > 5 ||
         std::stoi(port) > 65535) {
-        throw std::invalid_argument("listen address '" + text +
-                                    "': a port is a number of at most 65535");
+        throw std::invalid_argument("--listen '" + text + "': a port is a number of at most 65535");
     }
     std::string host = text.substr(4, colon - 4);
     if (host.starts_with('[') && host.ends_with(']')) {

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <iostream>
 #include <map>
 #include <sched.h>
 #include <set>
@@ -11,6 +10,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "control/command_line.h"
 #include "control/runtime_paths.h"
 #include "control/size.h"
 #include "iothread/memory_budget.h"
@@ -36,7 +36,10 @@ std::vector<std::string> split(const std::string& text, char separator) {
 
 void apply_key(ExportOptions& options, const std::string& key, const std::string& value) {
     const std::string where = "export '" + options.name + "': ";
-    if (key == "ro" && value.empty()) {
+    if (key == "ro") {
+        if (!value.empty()) {
+            throw std::invalid_argument(where + "ro takes no value");
+        }
         options.read_only = true;
     } else if (key == "size") {
         options.create_bytes = parse_size(value);
@@ -229,13 +232,8 @@ std::optional<CommandLine> parse_command_line(int argc, char** argv) {
     app.name("nbd-mirror-server");
     RawOptions raw;
     declare(app, raw);
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::Success& asked) {
-        app.exit(asked, std::cout, std::cerr);
+    if (!parse_arguments(app, argc, argv)) {
         return std::nullopt;
-    } catch (const CLI::ParseError& error) {
-        throw std::invalid_argument(error.what());
     }
     return validated(raw);
 }

@@ -158,6 +158,45 @@ def test_wrong_server_usage_is_status_2(world, arguments):
     one_line(run_server(world, *arguments), 2)
 
 
+COMMANDS = "copy, mirror, verify, status, cutover, pause, resume, cancel, set"
+
+
+@pytest.mark.parametrize("program, arguments, sentence", [
+    (SERVER, "", "EXPORT is required"),
+    (SERVER, "--wings d=x", "option --wings is not known here"),
+    (SERVER, "--exprot=d=x", "option --exprot is not known here"),
+    (SERVER, "d=x -x", "option -x is not known here"),
+    (SERVER, "d=x -l", "--listen: a value is missing"),
+    (SERVER, "d=x --max-connections", "--max-connections: a value is missing"),
+    (SERVER, "d=x --request-timeout=", "--request-timeout: a value is missing"),
+    (SERVER, "d=x --cpus 0 --cpus 0", "--cpus is given more than once"),
+    (SERVER, "d=x --max-connections many",
+     "--max-connections: Value many not in range 1 to 65536"),
+    (SERVER, "d=x --handshake-timeout 0", "--handshake-timeout: Value 0 not in range 1 to 3600"),
+    (SERVER, "d=x --log-level loud", "--log-level: loud not in {error,warning,info,debug}"),
+    (SERVER, "d=x --buffer-memory 1M", "--buffer-memory '1M': a size of at least 96M is expected"),
+    (SERVER, "d=x --listen tcp", "--listen 'tcp': tcp:HOST:PORT or unix:PATH is expected"),
+    (SERVER, "d=x,ro=1", "export 'd': ro takes no value"),
+    (CLIENT, "", f"a command is missing, one of {COMMANDS}"),
+    (CLIENT, "fly a b", f"'fly' is not one of the commands {COMMANDS}"),
+    (CLIENT, "--wings copy a b", "option --wings is not known here"),
+    (CLIENT, "copy a b --window 22:00-06:00", "option --window is not known here"),
+    (CLIENT, "copy --wings a", "option --wings is not known here"),
+    (CLIENT, "copy a", "TARGET is required"),
+    (CLIENT, "copy a b c d", "argument 'c' is one too many"),
+    (CLIENT, "copy a b -c", "--connections: a value is missing"),
+    (CLIENT, "copy a b -c 1 -c 2", "--connections is given more than once"),
+    (CLIENT, "copy a b -c 65", "--connections: Value 65 not in range 1 to 64"),
+    (CLIENT, "copy a b --progress loud", "--progress: loud not in {auto,bar,json,none}"),
+    (CLIENT, "set a --bwlimit", "--bwlimit: a value is missing"),
+])
+def test_wrong_usage_is_said_in_one_sentence(world, program, arguments, sentence):
+    result = subprocess.run([program, *arguments.split()], env=world.env, capture_output=True,
+                            text=True, timeout=20, cwd=world.directory)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"{program.name}: {sentence}\n"
+
+
 def test_a_server_without_its_disk(world):
     listen = ["--listen", "unix:s.sock", "--control", "c.sock"]
     one_line(run_server(world, "d=missing", *listen), 1, "'missing'")
