@@ -8,6 +8,7 @@
 #include "control/durable_file.h"
 #include "control/log.h"
 #include "iothread/check.h"
+#include "server/image_format.h"
 
 namespace nbdm {
 
@@ -26,6 +27,12 @@ Export::Export(ExportOptions options, int drained_fd)
                     std::to_string(*options_.create_bytes) + " of size=; it is served as it is");
     } else if (size_bytes() == 0) {
         log_warning("export '" + name() + "': '" + file_.path() + "' is empty");
+    }
+    const std::string_view format = options_.read_only ? "" : image_format_of(file_);
+    if (!format.empty()) {
+        log_warning("export '" + name() + "': '" + file_.path() + "' begins like a " +
+                    std::string(format) +
+                    " image; clients read and write the image's own raw bytes, not the disk in it");
     }
 }
 

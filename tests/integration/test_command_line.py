@@ -203,6 +203,19 @@ def test_a_server_without_its_disk(world):
     one_line(run_server(world, "d=.", *listen), 1, "directory")
 
 
+def test_a_writable_export_in_another_image_format_is_served_with_a_warning(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with open(disk, "r+b") as file:
+        file.write(b"QFI\xfb\0\0\0\3")
+    for keys, warned in (("", 1), (",cache=direct", 1), (",ro", 0)):
+        with world.server(f"d={disk}{keys}") as server:
+            lines = [line for line in server.messages().splitlines() if "warning" in line]
+            assert len(lines) == warned
+            for line in lines:
+                assert "export 'd'" in line and "qcow2" in line and "raw bytes" in line
+            assert server.export("d")["size_bytes"] == MIB
+
+
 def test_a_port_or_socket_in_use(world, source):
     served = make_disk(world.path("served"), MIB)
     with world.server(f"d={served}") as server:
