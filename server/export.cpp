@@ -8,6 +8,7 @@
 #include "control/durable_file.h"
 #include "control/log.h"
 #include "iothread/check.h"
+#include "server/host_use.h"
 #include "server/image_format.h"
 
 namespace nbdm {
@@ -28,11 +29,20 @@ Export::Export(ExportOptions options, int drained_fd)
     } else if (size_bytes() == 0) {
         log_warning("export '" + name() + "': '" + file_.path() + "' is empty");
     }
-    const std::string_view format = options_.read_only ? "" : image_format_of(file_);
-    if (!format.empty()) {
-        log_warning("export '" + name() + "': '" + file_.path() + "' begins like a " +
-                    std::string(format) +
+    if (!options_.read_only) {
+        warn_of_mistakes();
+    }
+}
+
+void Export::warn_of_mistakes() const {
+    const std::string disk = "export '" + name() + "': '" + file_.path() + "' ";
+    if (const std::string_view format = image_format_of(file_); !format.empty()) {
+        log_warning(disk + "begins like a " + std::string(format) +
                     " image; clients read and write the image's own raw bytes, not the disk in it");
+    }
+    if (const std::string use = host_use_of(file_); !use.empty()) {
+        log_warning(disk + "is " + use +
+                    "; when the host and clients both write to it, its content is lost");
     }
 }
 

@@ -65,6 +65,9 @@ class Export {
     Statistics past;
 
   private:
+    // Of what is served for writing, but was hardly meant to be.
+    void warn_of_mistakes() const;
+
     const ExportOptions options_;
     DiskFile file_;
     WriteGate gate_;

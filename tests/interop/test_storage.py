@@ -322,3 +322,34 @@ def test_qemu_converts_to_a_block_device(world):
             must(world, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", source,
                  server.uri("d"))
         assert disk.open("rb").read() == source.read_bytes()
+
+
+def test_a_device_that_the_host_uses_is_served_for_writing_with_a_warning(world):
+    need("mkfs.ext4")
+    image, mounted = world.path("image"), world.path("mounted")
+    with open(image, "wb") as file:
+        file.truncate(64 * MIB)
+    call("mkfs.ext4", "-q", image)
+    mounted.mkdir()
+
+    def warnings(device, keys=""):
+        with world.server(f"d={device}{keys}") as server:
+            return [line for line in server.messages().splitlines() if "warning" in line]
+
+    with loop_device(image) as device:
+        assert warnings(device) == []
+        call("mount", device, mounted)
+        try:
+            [line] = warnings(device)
+            assert f"'{device}' is mounted at '{mounted}'" in line and "export 'd'" in line
+            assert warnings(device, ",ro") == []
+        finally:
+            call("umount", mounted)
+        # As swap space, volume managers and RAID have it.
+        claim = os.open(device, os.O_RDONLY | os.O_EXCL)
+        try:
+            [line] = warnings(device)
+            assert f"'{device}' is in use on this host" in line
+        finally:
+            os.close(claim)
+        assert warnings(device) == []
