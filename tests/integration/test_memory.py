@@ -3,18 +3,15 @@
 
 import concurrent.futures
 import contextlib
-import os
 import re
-import sys
 import time
 
 import pytest
 
 from harness import GIB, KIB, MIB, SERVER, make_disk, wait_for
+from wire import READ, WRITE, Wire, header
 
 nbd = pytest.importorskip("nbd")
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "interop"))
-from wire import READ, WRITE, Wire, header  # noqa: E402
 
 
 def metric(server, name):

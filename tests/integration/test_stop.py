@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server's end: what was received is finished and answered."""
 
-import os
 import signal
-import sys
 import threading
 
 import pytest
 
 from harness import KIB, MIB, make_disk, wait_for
-
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "interop"))
-from wire import READ, WRITE, Wire, header  # noqa: E402
+from wire import READ, WRITE, Wire, header
 
 
 def in_flight(server):

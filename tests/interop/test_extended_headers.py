@@ -19,16 +19,14 @@ def disk(world):
 
 
 @pytest.fixture
-def raw(server):
-    with Wire(server) as connection:
-        connection.negotiate_extended()
-        yield connection
+def raw(raw):
+    raw.negotiate_extended()
+    return raw
 
 
 @pytest.fixture
-def served(raw):
-    raw.go("d")
-    return raw
+def served(plain):
+    return plain
 
 
 def transmission_flags(raw, code=wire.GO):

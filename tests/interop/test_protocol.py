@@ -23,23 +23,10 @@ def disk(world):
     return make_disk(world.path("disk"), DISK_BYTES, [(0, MIB)])
 
 
-@pytest.fixture
-def raw(server):
-    with Wire(server) as connection:
-        yield connection
-
-
 @pytest.fixture(params=["structured", "extended"])
 def served(raw, request):
     """In transmission, with replies in chunks."""
     raw.negotiate_extended() if request.param == "extended" else raw.negotiate_structured()
-    raw.go("d")
-    return raw
-
-
-@pytest.fixture
-def plain(raw):
-    """In transmission, with simple replies only."""
     raw.go("d")
     return raw
 
