@@ -78,8 +78,7 @@ def test_a_paused_job_copies_nothing_and_stays_in_step(world, pair):
         assert "is paused" in paused.stdout and paused.returncode == 0
         assert mirror.status()["paused"] == "operator"
         # What was under way ends.
-        wait_for(lambda: not any(each["in_flight"] for each in
-                                 b.ask("GET", "/v1/connections")[1]["connections"]))
+        wait_for(lambda: not b.in_flight())
         before = written(b)
         handle = nbd.NBD()
         handle.connect_uri(a.uri("d"))
@@ -154,8 +153,7 @@ def test_connections_come_and_go_while_it_copies(world, pair):
     a, b = pair
 
     def writers():
-        return sum("write" in each["requests"] for each in
-                   b.ask("GET", "/v1/connections")[1]["connections"])
+        return sum("write" in each["requests"] for each in b.connections())
 
     with world.mirror(a.source("d"), b.uri("d"), "-c", "2", "--bwlimit", "16M") as mirror:
         wait_for(lambda: writers() == 2)

@@ -257,8 +257,7 @@ def test_what_a_killed_mirror_left_unread_at_the_target_does_not_land_later(worl
     # More writes than the server takes from one connection: some are unread in the socket.
     many = ["--connections", "1", "--requests", "256", "--request-size", "4K"]
     with world.mirror(a.source("d"), b.uri("d"), *many) as mirror:
-        wait_for(lambda: sum(each["in_flight"] for each in
-                             b.ask("GET", "/v1/connections")[1]["connections"]) == 128)
+        wait_for(lambda: b.in_flight() == 128)
         mirror.kill()
     handle = nbd.NBD()
     handle.connect_uri(a.uri("d"))

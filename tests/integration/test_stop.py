@@ -10,10 +10,6 @@ from harness import KIB, MIB, make_disk, wait_for
 from wire import READ, WRITE, Wire, header
 
 
-def in_flight(server):
-    return sum(each["in_flight"] for each in server.ask("GET", "/v1/connections")[1]["connections"])
-
-
 @pytest.mark.parametrize("cache", ["writeback", "direct"])
 def test_writes_that_a_hold_keeps_waiting_are_done_and_answered(world, cache):
     disk = make_disk(world.path("disk"), MIB)
@@ -24,7 +20,7 @@ def test_writes_that_a_hold_keeps_waiting_are_done_and_answered(world, cache):
         places = [(n * 8 * KIB + (n % 2), 4 * KIB) for n in range(16)]
         client.send(b"".join(header(WRITE, offset, length, cookie=n) + bytes([n + 1]) * length
                              for n, (offset, length) in enumerate(places)))
-        wait_for(lambda: in_flight(server) == 16)
+        wait_for(lambda: server.in_flight() == 16)
         server.process.send_signal(signal.SIGTERM)
         assert sorted(client.simple_reply() for _ in places) == [(0, n) for n in range(16)]
         assert server.wait() == 0
@@ -49,7 +45,7 @@ def test_every_write_that_was_done_is_answered_though_more_was_sent(world, tcp):
 
         sender = threading.Thread(target=send_without_end)
         sender.start()
-        wait_for(lambda: in_flight(server) == 128)  # nobody takes the answers
+        wait_for(lambda: server.in_flight() == 128)  # nobody takes the answers
         server.process.send_signal(signal.SIGTERM)
         answered = set()
         try:
@@ -84,7 +80,7 @@ def test_nothing_is_held_any_more_once_it_stops(world):
             client.go("d")
             assert server.ask("POST", "/v1/exports/e/hold", {})[0] == 200
             client.send(b"".join(header(READ, 0, MIB, cookie=n) for n in range(64)))
-            wait_for(lambda: in_flight(server) > 0)
+            wait_for(lambda: server.in_flight() > 0)
             server.process.send_signal(signal.SIGTERM)
             wait_for(lambda: server.ask("GET", "/v1/exports/e")[1]["state"] == "serving")
             status, answer = server.ask("POST", "/v1/exports/e/hold", {})

@@ -228,7 +228,7 @@ def test_a_stop_ends_a_hold_and_what_waited_is_done(world):
         handle.aio_pwrite(buffer, 0)
         handle.aio_disconnect(0)  # a client that has said goodbye is owed its write
         # The server has it, and the goodbye right behind it.
-        wait_for(lambda: server.ask("GET", "/v1/connections")[1]["connections"][0]["in_flight"])
+        wait_for(lambda: server.in_flight())
         begin = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - begin < 4
@@ -318,7 +318,7 @@ def test_metrics_and_connections_tell_what_is_there(server):
                  'nbd_mirror_export_held{export="d"} 1',
                  'nbd_mirror_export_write_error{export="d"} 0'):
         assert line in text.splitlines()
-    [connection] = server.ask("GET", "/v1/connections")[1]["connections"]
+    [connection] = server.connections()
     assert connection["export"] == "d" and connection["tls"] is False
     assert connection["requests"] == {"write": 3} and connection["bytes"] == {"write": 4608}
     assert connection["in_flight"] <= 1 and connection["cpu"] is None
@@ -326,5 +326,5 @@ def test_metrics_and_connections_tell_what_is_there(server):
     assert connection["since"].endswith("Z")
     # What a connection did is not forgotten when it ends.
     handle.shutdown()
-    wait_for(lambda: server.ask("GET", "/v1/connections")[1]["connections"] == [])
+    wait_for(lambda: server.connections() == [])
     assert server.export("d")["written_bytes"] == 4608

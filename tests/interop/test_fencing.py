@@ -36,23 +36,19 @@ def hold(server):
     assert server.ask("POST", "/v1/exports/d/release", {"hold": answer["hold"]})[0] == 200
 
 
-def in_flight(server):
-    return sum(each["in_flight"] for each in server.ask("GET", "/v1/connections")[1]["connections"])
-
-
 def test_a_write_unread_in_the_socket_of_a_lost_connection_never_lands(server, disk):
     old = connect(server, 1)
     with hold(server):
         # More than the server takes at a time: the last ones stay in the socket.
         old.send(b"".join(header(wire.WRITE, 0, BLOCK, cookie=n) + b"o" * BLOCK
                           for n in range(SLOTS + 8)))
-        wait_for(lambda: in_flight(server) == SLOTS)
+        wait_for(lambda: server.in_flight() == SLOTS)
         old.socket.close()
         fresh = connect(server, 2)
         cookie = fresh.request(wire.WRITE, 0, BLOCK, data=b"n" * BLOCK)
     assert fresh.any_reply() == (0, cookie)
     fresh.socket.close()
-    wait_for(lambda: not server.ask("GET", "/v1/connections")[1]["connections"])
+    wait_for(lambda: not server.connections())
     assert content(disk, 0, BLOCK) == b"n" * BLOCK
 
 

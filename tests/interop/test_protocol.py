@@ -35,16 +35,6 @@ def threads_are_back(server, count):
     wait_for(lambda: len(server.cpu_threads()) == count, what="the end of the client's thread")
 
 
-def wait_for_gone_clients(server, count=0):
-    wait_for(lambda: len(clients(server)) == count, what="the end of the connections")
-
-
-def clients(server):
-    status, answer = server.ask("GET", "/v1/connections")
-    assert status == 200
-    return answer["connections"] if isinstance(answer, dict) else answer
-
-
 def still_serves(server, disk):
     with Wire(server) as connection:
         connection.negotiate_structured()
@@ -704,7 +694,7 @@ def test_client_killed_while_writing_frees_its_thread(world, sent, tcp):
                 assert len(server.cpu_threads()) == base + 1
                 raw.send(header(wire.WRITE, 0, 32 * MIB) + b"x" * sent)
             threads_are_back(server, base)
-        wait_for_gone_clients(server)
+        wait_for(lambda: not server.connections(), what="the end of the connections")
         assert still_serves(server, disk)
 
 

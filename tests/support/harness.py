@@ -231,6 +231,15 @@ class Server(Process):
         assert status == 200
         return answer
 
+    def connections(self):
+        status, answer = self.ask("GET", "/v1/connections")
+        assert status == 200
+        return answer["connections"]
+
+    def in_flight(self):
+        """Requests that it has received and not answered, of all clients."""
+        return sum(each["in_flight"] for each in self.connections())
+
     def cpu_threads(self):
         """Names of the threads, as `top -H` shows them."""
         names = []
