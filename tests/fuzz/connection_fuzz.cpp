@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Clients that say anything, one after another, to the real connection code. What must hold: each
-// connection ends soon after its client has left, a read-only export never changes, and every
-// changed block of a writable one is marked in its tracker. Crashes and worse are the sanitizers'.
+// Clients that say anything to the real connection code. What must hold: each connection ends soon
+// after its client has left, a read-only export never changes, and every changed block of a
+// writable one is marked in its tracker. Who is honest is answered as the protocol has it, each
+// request once, and when all are, each byte of the disk is what one of them has left there.
+// Crashes and worse are the sanitizers'.
 //
 // usage: connection_fuzz [SECONDS [FIRST_SEED]]; a failure names the seed that repeats it.
-#include <algorithm>
 #include <array>
 #include <chrono>
 #include <csignal>
@@ -17,6 +18,8 @@
 #include <stdexcept>
 #include <string>
 #include <unistd.h>
+#include <utility>
+#include <vector>
 
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -26,7 +29,8 @@
 #include "iothread/check.h"
 #include "server/connection.h"
 #include "server/export.h"
-#include "server/request_limits.h"
+#include "tests/fuzz/client.h"
+#include "tests/fuzz/content.h"
 #include "tests/fuzz/conversation.h"
 
 namespace nbdm::fuzz {
@@ -38,6 +42,7 @@ using Clock = std::chrono::steady_clock;
 // No multiple of 512, so that the disk's end is an edge of its own.
 constexpr std::uint64_t kDiskBytes = (256 << 10) + 100;
 constexpr std::uint32_t kBlockBytes = 4096;
+constexpr std::uint64_t kMostClients = 3;  // at a time
 constexpr std::chrono::seconds kEndLimit{30};
 const std::string kTracker = "t";
 
@@ -58,34 +63,6 @@ struct MemoryDisk {
     UniqueFd fd;
 };
 
-// Sends all of it in pieces of any size and reads what comes, until the other side has closed.
-void speak(int fd, std::span<const std::byte> bytes, Random& random) {
-    const Clock::time_point deadline = Clock::now() + kEndLimit;
-    std::array<std::byte, 65536> dropped;
-    bool saying = true;
-    for (;;) {
-        if (bytes.empty() && std::exchange(saying, false)) {
-            ::shutdown(fd, SHUT_WR);
-        }
-        pollfd wanted{fd, static_cast<short>(POLLIN | (saying ? POLLOUT : 0)), 0};
-        if (::poll(&wanted, 1, 100) == 0 && Clock::now() > deadline) {
-            throw std::runtime_error("the connection does not end");
-        }
-        if ((wanted.revents & POLLOUT) != 0) {
-            const std::size_t part = std::min<std::size_t>(bytes.size(), 1 + pick(random, 50'000));
-            const ssize_t sent = ::send(fd, bytes.data(), part, MSG_DONTWAIT | MSG_NOSIGNAL);
-            bytes = sent > 0 ? bytes.subspan(static_cast<std::size_t>(sent))
-                             : (errno == EAGAIN ? bytes : std::span<const std::byte>());
-        }
-        if ((wanted.revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
-            const ssize_t got = ::recv(fd, dropped.data(), dropped.size(), MSG_DONTWAIT);
-            if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
-                return;
-            }
-        }
-    }
-}
-
 class Fuzz {
   public:
     Fuzz() : done_(::eventfd(0, EFD_CLOEXEC)) {
@@ -104,34 +81,30 @@ class Fuzz {
 
     void round(std::uint64_t seed) {
         Random random(seed);
-        const Bytes conversation = make_conversation(random, kDiskBytes);
-        const Bytes before = disk_.content();
-        std::array<int, 2> pair{};
-        check_errno(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()),
-                    "cannot make a socket");
-        const UniqueFd client(pair[0]);
-        check_errno(::fcntl(pair[1], F_SETFL, O_NONBLOCK), "fcntl");
-        {
-            Connection connection(UniqueFd(pair[1]),
-                                  {.id = seed,
-                                   .peer = "fuzz",
-                                   .handshake_timeout = kEndLimit,
-                                   .request_timeout = kEndLimit,
-                                   .cpu = -1,
-                                   .done_fd = done_.get(),
-                                   .memory = &memory_},
-                                  exports_);
-            connection.start();
-            speak(client.get(), conversation, random);
-            std::uint64_t count = 0;
-            check_errno(static_cast<int>(::read(done_.get(), &count, sizeof(count))), "eventfd");
-            if (connection.served() == served_) {
-                served_->past.add(connection.statistics());
-            }
+        // One liar is enough for nobody to know what has been asked of the disk.
+        const Manners manners{.disk_bytes = kDiskBytes, .honest = one_in(random, 2)};
+        const std::uint64_t count = 1 + pick(random, kMostClients);
+        for (std::uint64_t number = 0; number < count; ++number) {
+            auto [near, far] = make_sockets();
+            clients_.push_back(std::make_unique<Client>(
+                std::move(near), make_conversation(random, manners), content_, Random(random())));
+            connections_.push_back(serve(std::move(far), ++conversations_));
         }
-        check(before);
+        content_.prepare();
+        for (const auto& each : connections_) {
+            each->start();
+        }
+        talk(clients_, kEndLimit);
+        wait_for_end();
+        clients_.clear();
+        connections_.clear();
+        if (memory_.taken_bytes() != 0) {
+            throw std::runtime_error("memory was lost");
+        }
+        check(manners.honest);
     }
 
+    [[nodiscard]] std::uint64_t conversations() const { return conversations_; }
     [[nodiscard]] std::uint64_t requests() const {
         std::uint64_t sum = 0;
         for (const auto& each : served_->past.requests) {
@@ -141,16 +114,63 @@ class Fuzz {
     }
 
   private:
-    void check(const Bytes& before) {
+    static std::pair<UniqueFd, UniqueFd> make_sockets() {
+        std::array<int, 2> pair{};
+        check_errno(
+            ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair.data()),
+            "cannot make a socket");
+        return {UniqueFd(pair[0]), UniqueFd(pair[1])};
+    }
+
+    std::unique_ptr<Connection> serve(UniqueFd socket, std::uint64_t id) {
+        return std::make_unique<Connection>(std::move(socket),
+                                            Connection::Options{.id = id,
+                                                                .peer = "fuzz",
+                                                                .handshake_timeout = kEndLimit,
+                                                                .request_timeout = kEndLimit,
+                                                                .cpu = -1,
+                                                                .done_fd = done_.get(),
+                                                                .memory = &memory_},
+                                            exports_);
+    }
+
+    // They have closed their sockets, so that little is left for them to do.
+    void wait_for_end() {
+        const Clock::time_point deadline = Clock::now() + kEndLimit;
+        for (const auto& each : connections_) {
+            while (!each->done()) {
+                pollfd wait{done_.get(), POLLIN, 0};
+                if (::poll(&wait, 1, 100) == 0 && Clock::now() > deadline) {
+                    throw std::runtime_error("a connection has closed its socket and does not end");
+                }
+                std::uint64_t rung = 0;
+                [[maybe_unused]] const ssize_t got = ::read(done_.get(), &rung, sizeof(rung));
+            }
+            if (each->served() == served_) {
+                served_->past.add(each->statistics());
+            }
+        }
+    }
+
+    void check(bool honest) {
         if (fixed_.content() != Bytes(kDiskBytes)) {
             throw std::runtime_error("a read-only export was written to");
         }
         const Bytes after = disk_.content();
+        check_marks(after);
+        if (const auto wrong = content_.first_wrong(after); honest && wrong) {
+            throw std::runtime_error("byte " + std::to_string(*wrong) +
+                                     " of the disk is not what was written there");
+        }
+        content_.accept(after);
+    }
+
+    void check_marks(const Bytes& after) {
         static_cast<void>(served_->trackers().freeze(kTracker));
         const DirtyMap& dirty = served_->trackers().find(kTracker)->tracker->frozen();
         for (std::uint64_t at = 0; at < kDiskBytes; at += kBlockBytes) {
             const Range block = Range{at, kDiskBytes - at}.first(kBlockBytes);
-            if (std::memcmp(&before[at], &after[at], block.length) != 0 &&
+            if (std::memcmp(&content_.before()[at], &after[at], block.length) != 0 &&
                 !dirty.next_extent(block).dirty) {
                 throw std::runtime_error("block " + std::to_string(at / kBlockBytes) +
                                          " was changed and is not marked");
@@ -161,29 +181,32 @@ class Fuzz {
     }
 
     UniqueFd done_;
-    // Little, so that connections run out of it.
-    MemoryBudget memory_{kMaxAcceptedPayloadBytes};
+    MemoryBudget memory_{MemoryBudget::kMinLimitBytes};
     MemoryDisk disk_;
     MemoryDisk fixed_;
+    Content content_{kDiskBytes};
     ExportTable exports_;
     Export* served_ = nullptr;
+    std::vector<std::unique_ptr<Connection>> connections_;
+    std::vector<std::unique_ptr<Client>> clients_;
+    std::uint64_t conversations_ = 0;
     std::uint64_t rounds_ = 0;
 };
 
 int run(std::chrono::seconds time, std::uint64_t first_seed) {
     const Clock::time_point end = Clock::now() + time;
     std::uint64_t seed = first_seed;
+    Fuzz fuzz;
     try {
-        Fuzz fuzz;
         do {
             fuzz.round(seed++);
         } while (Clock::now() < end);
-        std::cout << seed - first_seed << " conversations with " << fuzz.requests()
+        std::cout << fuzz.conversations() << " conversations with " << fuzz.requests()
                   << " requests to the writable disk, all sound\n";
         return 0;
     } catch (const std::exception& error) {
-        std::cerr << "seed " << seed - 1 << ": " << error.what() << '\n';
-        return 1;
+        std::cerr << "seed " << seed - 1 << ": " << error.what() << std::endl;
+        std::_Exit(1);  // a connection that does not end cannot be waited for
     }
 }
 
@@ -195,5 +218,10 @@ int main(int argc, char** argv) {
     std::signal(SIGPIPE, SIG_IGN);
     nbdm::set_log_level(nbdm::LogLevel::error);
     const std::chrono::seconds time(argc > 1 ? std::atoi(argv[1]) : 10);
-    return nbdm::fuzz::run(time, argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
+    try {
+        return nbdm::fuzz::run(time, argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
+    } catch (const std::exception& error) {
+        std::cerr << "cannot begin: " << error.what() << '\n';
+        return 1;
+    }
 }
