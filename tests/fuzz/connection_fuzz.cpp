@@ -5,24 +5,26 @@
 // request once, and when all are, each byte of the disk is what one of them has left there.
 // Crashes and worse are the sanitizers'.
 //
-// usage: connection_fuzz [SECONDS [FIRST_SEED]]; a failure names the seed that repeats it.
+// usage: connection_fuzz cached|direct [SECONDS [FIRST_SEED]]; a failure names the seed that
+// repeats it, as far as threads do. Exit 77: the storage for it is not to be had here.
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
-#include <fcntl.h>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <poll.h>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <unistd.h>
 #include <utility>
 #include <vector>
 
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "control/log.h"
@@ -32,6 +34,7 @@
 #include "tests/fuzz/client.h"
 #include "tests/fuzz/content.h"
 #include "tests/fuzz/conversation.h"
+#include "tests/fuzz/disk.h"
 
 namespace nbdm::fuzz {
 
@@ -46,30 +49,29 @@ constexpr std::uint64_t kMostClients = 3;  // at a time
 constexpr std::chrono::seconds kEndLimit{30};
 const std::string kTracker = "t";
 
-// A disk in memory, under a path that can be opened like any other.
-struct MemoryDisk {
-    MemoryDisk() : fd(check_errno(::memfd_create("disk", MFD_CLOEXEC), "cannot make a disk")) {
-        check_errno(::ftruncate(fd.get(), static_cast<off_t>(kDiskBytes)), "cannot size a disk");
-    }
-    [[nodiscard]] std::string path() const { return "/proc/self/fd/" + std::to_string(fd.get()); }
-    [[nodiscard]] Bytes content() const {
-        Bytes bytes(kDiskBytes);
-        const ssize_t got = ::pread(fd.get(), bytes.data(), bytes.size(), 0);
-        if (got != static_cast<ssize_t>(kDiskBytes)) {
-            throw std::runtime_error("the disk has lost a part");
-        }
-        return bytes;
-    }
-    UniqueFd fd;
+// What the clients are let loose on.
+struct Scene {
+    std::string_view name;
+    CacheMode cache = CacheMode::writeback;
 };
+constexpr std::array<Scene, 2> kScenes = {
+    {{.name = "cached"}, {.name = "direct", .cache = CacheMode::direct}}};
+
+// Nothing where no storage is fit for it.
+std::optional<Disk> make_disk(const Scene& scene) {
+    return scene.cache == CacheMode::direct ? Disk::for_direct_io(kDiskBytes)
+                                            : Disk::in_memory(kDiskBytes);
+}
 
 class Fuzz {
   public:
-    Fuzz() : done_(::eventfd(0, EFD_CLOEXEC)) {
-        const auto add = [&](const char* name, const MemoryDisk& disk, bool read_only) -> Export& {
+    Fuzz(const Scene& scene, Disk disk, Disk fixed)
+        : done_(::eventfd(0, EFD_CLOEXEC)), disk_(std::move(disk)), fixed_(std::move(fixed)) {
+        const auto add = [&](const char* name, const Disk& on, bool read_only) -> Export& {
             ExportOptions options;
             options.name = name;
-            options.path = disk.path();
+            options.path = on.path();
+            options.cache = scene.cache;
             options.read_only = read_only;
             return exports_.add(std::make_unique<Export>(options, done_.get()));
         };
@@ -153,10 +155,12 @@ class Fuzz {
     }
 
     void check(bool honest) {
-        if (fixed_.content() != Bytes(kDiskBytes)) {
+        Bytes after(kDiskBytes);
+        fixed_.read(after);
+        if (after != Bytes(kDiskBytes)) {
             throw std::runtime_error("a read-only export was written to");
         }
-        const Bytes after = disk_.content();
+        disk_.read(after);
         check_marks(after);
         if (const auto wrong = content_.first_wrong(after); honest && wrong) {
             throw std::runtime_error("byte " + std::to_string(*wrong) +
@@ -182,8 +186,8 @@ class Fuzz {
 
     UniqueFd done_;
     MemoryBudget memory_{MemoryBudget::kMinLimitBytes};
-    MemoryDisk disk_;
-    MemoryDisk fixed_;
+    Disk disk_;
+    Disk fixed_;
     Content content_{kDiskBytes};
     ExportTable exports_;
     Export* served_ = nullptr;
@@ -193,10 +197,16 @@ class Fuzz {
     std::uint64_t rounds_ = 0;
 };
 
-int run(std::chrono::seconds time, std::uint64_t first_seed) {
+int run(const Scene& scene, std::chrono::seconds time, std::uint64_t first_seed) {
+    std::optional<Disk> disk = make_disk(scene);
+    std::optional<Disk> fixed = make_disk(scene);
+    if (!disk || !fixed) {
+        std::cout << "skipped: neither /var/tmp nor the temporary directory takes O_DIRECT\n";
+        return 77;
+    }
     const Clock::time_point end = Clock::now() + time;
     std::uint64_t seed = first_seed;
-    Fuzz fuzz;
+    Fuzz fuzz(scene, std::move(*disk), std::move(*fixed));
     try {
         do {
             fuzz.round(seed++);
@@ -217,9 +227,17 @@ int run(std::chrono::seconds time, std::uint64_t first_seed) {
 int main(int argc, char** argv) {
     std::signal(SIGPIPE, SIG_IGN);
     nbdm::set_log_level(nbdm::LogLevel::error);
-    const std::chrono::seconds time(argc > 1 ? std::atoi(argv[1]) : 10);
+    const auto& scenes = nbdm::fuzz::kScenes;
+    const auto scene = std::find_if(scenes.begin(), scenes.end(), [&](const auto& each) {
+        return argc > 1 && each.name == argv[1];
+    });
+    if (scene == scenes.end()) {
+        std::cerr << "usage: connection_fuzz cached|direct [SECONDS [FIRST_SEED]]\n";
+        return 2;
+    }
+    const std::chrono::seconds time(argc > 2 ? std::atoi(argv[2]) : 10);
     try {
-        return nbdm::fuzz::run(time, argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
+        return nbdm::fuzz::run(*scene, time, argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 1);
     } catch (const std::exception& error) {
         std::cerr << "cannot begin: " << error.what() << '\n';
         return 1;
