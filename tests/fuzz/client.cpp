@@ -16,13 +16,18 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// Nothing has moved when nothing did for so long.
+constexpr int kQuietMs = 3;
+
 }  // namespace
 
-Client::Client(UniqueFd socket, Conversation conversation, Content& content, Random random)
+Client::Client(UniqueFd socket, Conversation conversation, Content& content, Temper temper,
+               Random random)
     : socket_(std::move(socket)),
       conversation_(std::move(conversation)),
       random_(random),
       listener_(conversation_, content),
+      temper_(temper),
       to_say_(conversation_.bytes) {}
 
 short Client::wanted() const noexcept {
@@ -30,6 +35,16 @@ short Client::wanted() const noexcept {
 }
 
 void Client::move(short events) {
+    // Conversations take some dozen moves.
+    if (temper_.rests > 0 && one_in(random_, 20)) {
+        --temper_.rests;
+        resting_ = true;
+        return;
+    }
+    if (temper_.flighty && one_in(random_, 100)) {
+        socket_ = {};
+        return;
+    }
     if (saying_ && (events & POLLOUT) != 0) {
         say();
     }
@@ -41,12 +56,15 @@ void Client::move(short events) {
 void Client::say() {
     const std::size_t part = std::min<std::size_t>(to_say_.size(), 1 + pick(random_, 50'000));
     const ssize_t sent = ::send(fd(), to_say_.data(), part, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent > 0) {
+    if (sent >= 0) {
         to_say_ = to_say_.subspan(static_cast<std::size_t>(sent));
-    } else if (sent < 0 && errno != EAGAIN) {
+    } else if (errno != EAGAIN) {
         to_say_ = {};  // nobody hears it any more
     }
-    if (to_say_.empty()) {
+    if (to_say_.empty() && temper_.lingers) {
+        temper_.lingers = false;
+        resting_ = true;
+    } else if (to_say_.empty()) {
         saying_ = false;
         ::shutdown(fd(), SHUT_WR);
     }
@@ -64,25 +82,38 @@ void Client::listen() {
     }
 }
 
-void talk(const std::vector<std::unique_ptr<Client>>& clients, std::chrono::seconds limit) {
+void talk(const std::vector<std::unique_ptr<Client>>& clients, std::chrono::seconds limit,
+          const std::function<void()>& look) {
     const Clock::time_point deadline = Clock::now() + limit;
     for (;;) {
         std::vector<pollfd> wanted;
         std::vector<Client*> talking;
+        Client* resting = nullptr;
         for (const auto& client : clients) {
-            if (!client->over()) {
-                wanted.push_back({client->fd(), client->wanted(), 0});
-                talking.push_back(client.get());
+            if (client->over()) {
+                continue;
             }
+            if (client->rests()) {
+                resting = client.get();
+                continue;
+            }
+            wanted.push_back({client->fd(), client->wanted(), 0});
+            talking.push_back(client.get());
         }
-        if (talking.empty()) {
+        if (talking.empty() && resting == nullptr) {
             return;
         }
-        if (::poll(wanted.data(), wanted.size(), 100) <= 0 && Clock::now() > deadline) {
+        look();
+        if (::poll(wanted.data(), wanted.size(), kQuietMs) <= 0 && resting != nullptr) {
+            resting->wake();
+        }
+        if (Clock::now() > deadline) {
             throw std::runtime_error("a connection does not end");
         }
         for (std::size_t i = 0; i < talking.size(); ++i) {
-            talking[i]->move(wanted[i].revents);
+            if (wanted[i].revents != 0) {
+                talking[i]->move(wanted[i].revents);
+            }
         }
     }
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Clients that say anything to the real connection code. What must hold: each connection ends soon
-// after its client has left, a read-only export never changes, and every changed block of a
-// writable one is marked in its tracker. Who is honest is answered as the protocol has it, each
-// request once, and when all are, each byte of the disk is what one of them has left there.
-// Crashes and worse are the sanitizers'.
+// after its client has left, its memory comes back, a read-only export never changes, and every
+// changed block of a writable one is marked in its tracker. Who is honest is answered as the
+// protocol has it, each request once, and when all are, each byte of the disk is what one of them
+// has left there. Crashes and worse are the sanitizers'.
 //
-// usage: connection_fuzz cached|direct [SECONDS [FIRST_SEED]]; a failure names the seed that
-// repeats it, as far as threads do. Exit 77: the storage for it is not to be had here.
+// usage: connection_fuzz cached|direct|scarce|scarce-direct [SECONDS [FIRST_SEED]]; a failure names
+// the seed that repeats it, as far as threads do. Exit 77: the storage for it is not to be had
+// here.
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -42,36 +43,51 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// No multiple of 512, so that the disk's end is an edge of its own.
-constexpr std::uint64_t kDiskBytes = (256 << 10) + 100;
 constexpr std::uint32_t kBlockBytes = 4096;
-constexpr std::uint64_t kMostClients = 3;  // at a time
 constexpr std::chrono::seconds kEndLimit{30};
 const std::string kTracker = "t";
 
-// What the clients are let loose on.
+// No multiples of 512, so that a disk's end is an edge of its own. Of the smallest budget that a
+// server may have, a request for all of the large one takes most, since it takes a power of two.
+constexpr std::uint64_t kSmallDiskBytes = (256 << 10) + 100;
+constexpr std::uint64_t kLargeDiskBytes = (34 << 20) + 100;
+
 struct Scene {
     std::string_view name;
-    CacheMode cache = CacheMode::writeback;
-};
-constexpr std::array<Scene, 2> kScenes = {
-    {{.name = "cached"}, {.name = "direct", .cache = CacheMode::direct}}};
+    bool direct = false;  // without the page cache
+    bool scarce = false;  // clients want more memory than there is, all at once
 
-// Nothing where no storage is fit for it.
-std::optional<Disk> make_disk(const Scene& scene) {
-    return scene.cache == CacheMode::direct ? Disk::for_direct_io(kDiskBytes)
-                                            : Disk::in_memory(kDiskBytes);
-}
+    [[nodiscard]] std::uint64_t disk_bytes() const {
+        return scarce ? kLargeDiskBytes : kSmallDiskBytes;
+    }
+    [[nodiscard]] std::uint64_t some_clients(Random& random) const {
+        return scarce ? 3 + pick(random, 4) : 1 + pick(random, 3);
+    }
+    [[nodiscard]] Temper some_temper(Random& random) const {
+        return {.rests = scarce ? 3U : 0U,
+                .lingers = scarce && !one_in(random, 3),
+                .flighty = one_in(random, 6)};
+    }
+};
+constexpr std::array<Scene, 4> kScenes = {
+    {{.name = "cached"},
+     {.name = "direct", .direct = true},
+     {.name = "scarce", .scarce = true},
+     {.name = "scarce-direct", .direct = true, .scarce = true}}};
 
 class Fuzz {
   public:
+    // The disks are fit for the scene.
     Fuzz(const Scene& scene, Disk disk, Disk fixed)
-        : done_(::eventfd(0, EFD_CLOEXEC)), disk_(std::move(disk)), fixed_(std::move(fixed)) {
+        : scene_(scene),
+          done_(::eventfd(0, EFD_CLOEXEC)),
+          disk_(std::move(disk)),
+          fixed_(std::move(fixed)) {
         const auto add = [&](const char* name, const Disk& on, bool read_only) -> Export& {
             ExportOptions options;
             options.name = name;
             options.path = on.path();
-            options.cache = scene.cache;
+            options.cache = scene.direct ? CacheMode::direct : CacheMode::writeback;
             options.read_only = read_only;
             return exports_.add(std::make_unique<Export>(options, done_.get()));
         };
@@ -84,19 +100,24 @@ class Fuzz {
     void round(std::uint64_t seed) {
         Random random(seed);
         // One liar is enough for nobody to know what has been asked of the disk.
-        const Manners manners{.disk_bytes = kDiskBytes, .honest = one_in(random, 2)};
-        const std::uint64_t count = 1 + pick(random, kMostClients);
-        for (std::uint64_t number = 0; number < count; ++number) {
-            auto [near, far] = make_sockets();
-            clients_.push_back(std::make_unique<Client>(
-                std::move(near), make_conversation(random, manners), content_, Random(random())));
-            connections_.push_back(serve(std::move(far), ++conversations_));
+        const Manners manners{.disk_bytes = scene_.disk_bytes(),
+                              .honest = one_in(random, 2),
+                              .greedy = scene_.scarce};
+        if (scene_.scarce && one_in(random, 4)) {
+            disk_.clear();
+            content_.clear();
+        }
+        for (std::uint64_t more = scene_.some_clients(random); more > 0; --more) {
+            add_client(make_conversation(random, manners), random);
         }
         content_.prepare();
         for (const auto& each : connections_) {
             each->start();
         }
-        talk(clients_, kEndLimit);
+        bool short_of_memory = false;
+        talk(clients_, kEndLimit,
+             [&] { short_of_memory = short_of_memory || bystander_.wanted_by_others(); });
+        short_rounds_ += short_of_memory ? 1 : 0;
         wait_for_end();
         clients_.clear();
         connections_.clear();
@@ -107,6 +128,9 @@ class Fuzz {
     }
 
     [[nodiscard]] std::uint64_t conversations() const { return conversations_; }
+    [[nodiscard]] std::uint64_t rounds() const { return rounds_; }
+    // In which somebody waited for memory.
+    [[nodiscard]] std::uint64_t short_rounds() const { return short_rounds_; }
     [[nodiscard]] std::uint64_t requests() const {
         std::uint64_t sum = 0;
         for (const auto& each : served_->past.requests) {
@@ -124,16 +148,21 @@ class Fuzz {
         return {UniqueFd(pair[0]), UniqueFd(pair[1])};
     }
 
-    std::unique_ptr<Connection> serve(UniqueFd socket, std::uint64_t id) {
-        return std::make_unique<Connection>(std::move(socket),
-                                            Connection::Options{.id = id,
-                                                                .peer = "fuzz",
-                                                                .handshake_timeout = kEndLimit,
-                                                                .request_timeout = kEndLimit,
-                                                                .cpu = -1,
-                                                                .done_fd = done_.get(),
-                                                                .memory = &memory_},
-                                            exports_);
+    void add_client(Conversation conversation, Random& random) {
+        auto [near, far] = make_sockets();
+        const Temper temper = scene_.some_temper(random);
+        clients_.push_back(std::make_unique<Client>(std::move(near), std::move(conversation),
+                                                    content_, temper, Random(random())));
+        connections_.push_back(
+            std::make_unique<Connection>(std::move(far),
+                                         Connection::Options{.id = ++conversations_,
+                                                             .peer = "fuzz",
+                                                             .handshake_timeout = kEndLimit,
+                                                             .request_timeout = kEndLimit,
+                                                             .cpu = -1,
+                                                             .done_fd = done_.get(),
+                                                             .memory = &memory_},
+                                         exports_));
     }
 
     // They have closed their sockets, so that little is left for them to do.
@@ -155,26 +184,26 @@ class Fuzz {
     }
 
     void check(bool honest) {
-        Bytes after(kDiskBytes);
-        fixed_.read(after);
-        if (after != Bytes(kDiskBytes)) {
+        fixed_.read(seen_);
+        if (seen_[0] != std::byte{0} ||
+            std::memcmp(&seen_[0], &seen_[1], seen_.size() - 1) != 0) {  // all are as the first
             throw std::runtime_error("a read-only export was written to");
         }
-        disk_.read(after);
-        check_marks(after);
-        if (const auto wrong = content_.first_wrong(after); honest && wrong) {
+        disk_.read(seen_);
+        check_marks();
+        if (const auto wrong = content_.first_wrong(seen_); honest && wrong) {
             throw std::runtime_error("byte " + std::to_string(*wrong) +
                                      " of the disk is not what was written there");
         }
-        content_.accept(after);
+        content_.accept(seen_);
     }
 
-    void check_marks(const Bytes& after) {
+    void check_marks() {
         static_cast<void>(served_->trackers().freeze(kTracker));
         const DirtyMap& dirty = served_->trackers().find(kTracker)->tracker->frozen();
-        for (std::uint64_t at = 0; at < kDiskBytes; at += kBlockBytes) {
-            const Range block = Range{at, kDiskBytes - at}.first(kBlockBytes);
-            if (std::memcmp(&content_.before()[at], &after[at], block.length) != 0 &&
+        for (std::uint64_t at = 0; at < seen_.size(); at += kBlockBytes) {
+            const Range block = Range{at, seen_.size() - at}.first(kBlockBytes);
+            if (std::memcmp(&content_.before()[at], &seen_[at], block.length) != 0 &&
                 !dirty.next_extent(block).dirty) {
                 throw std::runtime_error("block " + std::to_string(at / kBlockBytes) +
                                          " was changed and is not marked");
@@ -184,18 +213,30 @@ class Fuzz {
         static_cast<void>(served_->trackers().acknowledge(kTracker, ++rounds_));
     }
 
+    const Scene& scene_;
     UniqueFd done_;
     MemoryBudget memory_{MemoryBudget::kMinLimitBytes};
+    // Of the budget, with a thread that never runs: it only looks whether others wait.
+    IoThread no_thread_{{.name = "bystander"}, [](IoThread&) {}};
+    const MemoryBudget::Member bystander_{memory_, no_thread_};
     Disk disk_;
     Disk fixed_;
-    Content content_{kDiskBytes};
+    Bytes seen_;
+    Content content_{scene_.disk_bytes()};
     ExportTable exports_;
     Export* served_ = nullptr;
     std::vector<std::unique_ptr<Connection>> connections_;
     std::vector<std::unique_ptr<Client>> clients_;
     std::uint64_t conversations_ = 0;
     std::uint64_t rounds_ = 0;
+    std::uint64_t short_rounds_ = 0;
 };
+
+// Nothing where no storage is fit for it.
+std::optional<Disk> make_disk(const Scene& scene) {
+    return scene.direct ? Disk::for_direct_io(scene.disk_bytes())
+                        : Disk::in_memory(scene.disk_bytes());
+}
 
 int run(const Scene& scene, std::chrono::seconds time, std::uint64_t first_seed) {
     std::optional<Disk> disk = make_disk(scene);
@@ -211,13 +252,18 @@ int run(const Scene& scene, std::chrono::seconds time, std::uint64_t first_seed)
         do {
             fuzz.round(seed++);
         } while (Clock::now() < end);
-        std::cout << fuzz.conversations() << " conversations with " << fuzz.requests()
-                  << " requests to the writable disk, all sound\n";
-        return 0;
     } catch (const std::exception& error) {
         std::cerr << "seed " << seed - 1 << ": " << error.what() << std::endl;
         std::_Exit(1);  // a connection that does not end cannot be waited for
     }
+    std::cout << fuzz.conversations() << " conversations with " << fuzz.requests()
+              << " requests to the writable disk, all sound; short of memory in "
+              << fuzz.short_rounds() << " of " << fuzz.rounds() << " rounds\n";
+    if (scene.scarce && fuzz.rounds() >= 20 && fuzz.short_rounds() == 0) {
+        std::cerr << "nobody ever waited for memory: nothing of what this run is for was seen\n";
+        return 1;
+    }
+    return 0;
 }
 
 }  // namespace
@@ -232,7 +278,8 @@ int main(int argc, char** argv) {
         return argc > 1 && each.name == argv[1];
     });
     if (scene == scenes.end()) {
-        std::cerr << "usage: connection_fuzz cached|direct [SECONDS [FIRST_SEED]]\n";
+        std::cerr
+            << "usage: connection_fuzz cached|direct|scarce|scarce-direct [SECONDS [FIRST_SEED]]\n";
         return 2;
     }
     const std::chrono::seconds time(argc > 2 ? std::atoi(argv[2]) : 10);

@@ -2,6 +2,7 @@
 #include "tests/fuzz/content.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace nbdm::fuzz {
 
@@ -17,13 +18,14 @@ bool refused(const std::optional<Error>& answer) {
 
 // The first place of `range` where the two differ.
 std::optional<std::uint64_t> first_difference(const Bytes& a, const Bytes& b, Range range) {
-    const auto begin = a.begin() + static_cast<std::ptrdiff_t>(range.offset);
-    const auto end = a.begin() + static_cast<std::ptrdiff_t>(range.end());
-    const auto other = b.begin() + static_cast<std::ptrdiff_t>(range.offset);
-    if (std::equal(begin, end, other)) {
+    if (std::memcmp(&a[range.offset], &b[range.offset], range.length) == 0) {
         return std::nullopt;
     }
-    return static_cast<std::uint64_t>(std::mismatch(begin, end, other).first - a.begin());
+    std::uint64_t at = range.offset;
+    while (a[at] == b[at]) {
+        ++at;
+    }
+    return at;
 }
 
 }  // namespace
@@ -70,6 +72,9 @@ void Content::prepare() {
 }
 
 bool Content::may_be_read(std::uint64_t offset, std::span<const std::byte> data) const {
+    if (std::memcmp(&before_[offset], data.data(), data.size()) == 0) {
+        return true;
+    }
     auto segment = std::lower_bound(
         segments_.begin(), segments_.end(), offset,
         [](const Segment& each, std::uint64_t at) { return each.range.end() <= at; });
@@ -120,6 +125,10 @@ std::optional<std::uint64_t> Content::first_wrong(const Bytes& after) const {
         begin = segment.range.end();
     }
     return first_difference(before_, after, Range::from_to(begin, before_.size()));
+}
+
+void Content::clear() {
+    std::fill(before_.begin(), before_.end(), std::byte{0});
 }
 
 void Content::accept(const Bytes& after) {

@@ -21,6 +21,9 @@ class Content {
   public:
     explicit Content(std::uint64_t bytes) : before_(bytes) {}
 
+    // All of it is zero, by other ways than requests.
+    void clear();
+
     // Something about to be asked of the disk; its number.
     std::size_t expect(const Said& said);
     void prepare();

@@ -58,13 +58,20 @@ Conversation make_conversation(Random& random, const Manners& manners) {
         .bytes = {}, .honest = manners.honest, .export_name = {}, .options = {}, .requests = {}};
     const bool extended = OptionSpeaker(random, manners, made).say_handshake();
     RequestSpeaker speaker(random, manners, made, extended);
-    for (std::uint64_t requests = pick(random, 40); requests > 0; --requests) {
+    for (std::uint64_t requests = pick(random, manners.greedy ? 15 : 40); requests > 0;
+         --requests) {
         speaker.say_request();
+    }
+    if (manners.greedy && one_in(random, 3)) {
+        speaker.say_many_reads();
+    }
+    if (manners.greedy && one_in(random, 3)) {
+        speaker.say_half_a_write();
+    } else if (one_in(random, 2)) {
+        speaker.say_goodbye();
     }
     if (!made.honest && one_in(random, 2)) {
         damage(random, made.bytes);
-    } else if (one_in(random, 2)) {
-        speaker.say_goodbye();
     }
     return made;
 }

@@ -45,6 +45,8 @@ struct Conversation {
 struct Manners {
     std::uint64_t disk_bytes = 0;
     bool honest = false;
+    // Asks for much at a time, and may leave in the middle of a large request.
+    bool greedy = false;
 };
 
 // Mostly well-formed options and requests with numbers from the edges of their types and of the

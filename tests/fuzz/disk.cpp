@@ -15,7 +15,7 @@
 
 namespace nbdm::fuzz {
 
-Disk::Disk(UniqueFd fd, std::uint64_t bytes) : fd_(std::move(fd)) {
+Disk::Disk(UniqueFd fd, std::uint64_t bytes) : fd_(std::move(fd)), size_bytes_(bytes) {
     check_errno(::ftruncate(fd_.get(), static_cast<off_t>(bytes)), "cannot size a disk");
 }
 
@@ -40,13 +40,19 @@ std::optional<Disk> Disk::for_direct_io(std::uint64_t bytes) {
     return std::nullopt;
 }
 
+void Disk::clear() {
+    check_errno(::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                            static_cast<off_t>(size_bytes_)),
+                "cannot clear the disk");
+}
+
 void Disk::read(Bytes& into) const {
-    const auto size = static_cast<off_t>(into.size());
+    const auto size = static_cast<off_t>(size_bytes_);
     if (::lseek(fd_.get(), 0, SEEK_END) != size) {
         throw std::runtime_error("the disk has another size");
     }
     // Holes by what the file system says of them: large disks are mostly that.
-    std::fill(into.begin(), into.end(), std::byte{0});
+    into.assign(size_bytes_, std::byte{0});
     off_t at = 0;
     while (at < size && (at = ::lseek(fd_.get(), at, SEEK_DATA)) >= 0) {
         const off_t end = ::lseek(fd_.get(), at, SEEK_HOLE);

@@ -21,10 +21,13 @@ class Disk {
     [[nodiscard]] std::string path() const { return "/proc/self/fd/" + std::to_string(fd_.get()); }
     // All of it, now that nobody writes to it.
     void read(Bytes& into) const;
+    // It is one hole again.
+    void clear();
 
   private:
     Disk(UniqueFd fd, std::uint64_t bytes);
     UniqueFd fd_;
+    std::uint64_t size_bytes_;
 };
 
 }  // namespace nbdm::fuzz

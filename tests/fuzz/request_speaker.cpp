@@ -28,10 +28,22 @@ std::uint64_t RequestSpeaker::edge() {
     return one_in(6) ? one_of(edges) : pick(disk_bytes);
 }
 
+std::uint64_t RequestSpeaker::some_length() {
+    const std::uint64_t kind = manners_.greedy ? pick(16) : 0;
+    if (kind < 10) {
+        return pick(70'000);
+    }
+    if (kind < 15) {
+        return pick(kind < 13 ? 512 << 10 : 4 << 20);
+    }
+    // With what takes as much memory as the largest request.
+    return manners_.disk_bytes - pick(1 << 20);
+}
+
 // Not always one that fits: offset and length are numbers like any other.
 Range RequestSpeaker::some_place() {
-    const std::uint64_t offset = edge();
-    const std::uint64_t length = one_in(8) ? edge() : pick(70'000);
+    const std::uint64_t length = one_in(8) ? edge() : some_length();
+    const std::uint64_t offset = length > manners_.disk_bytes / 2 ? pick(5000) : edge();
     if (!one_in(2)) {
         return {offset, length};
     }
@@ -58,6 +70,10 @@ void RequestSpeaker::say_request() {
         said.offset = place.offset;
         said.length = place.length;
     }
+    if (said.command == Command::read && said.length <= manners_.disk_bytes) {
+        said.length = std::min(said.length, answers_left_);
+        answers_left_ -= said.length;
+    }
     if (one_in(3)) {
         said.flags = static_cast<std::uint16_t>(std::uint16_t{1} << pick(6));
     }
@@ -70,7 +86,7 @@ void RequestSpeaker::say_request() {
 
 // What is too long to be said: who is honest asks for less, others say less than they announce.
 Bytes RequestSpeaker::compact_payload(Said& said) {
-    const std::uint64_t most = 2 * manners_.disk_bytes;
+    const std::uint64_t most = std::min(2 * manners_.disk_bytes, payload_left_);
     said.length = static_cast<std::uint32_t>(said.length);
     if (said.command != Command::write) {
         return {};
@@ -79,7 +95,9 @@ Bytes RequestSpeaker::compact_payload(Said& said) {
         said.length = std::min(said.length, most);
     }
     said.fill = static_cast<std::byte>(random_());
-    return Bytes(std::min(said.length, most), said.fill);
+    const std::uint64_t bytes = std::min(said.length, most);
+    payload_left_ -= bytes;
+    return Bytes(bytes, said.fill);
 }
 
 // Any command may have one here, and is refused if it is none that should.
@@ -93,7 +111,8 @@ Bytes RequestSpeaker::extended_payload(Said& said) {
         }
     } else if (write != one_in(40)) {
         said.fill = static_cast<std::byte>(random_());
-        payload.resize(std::min(said.length, 2 * manners_.disk_bytes), said.fill);
+        payload.resize(std::min({said.length, 2 * manners_.disk_bytes, payload_left_}), said.fill);
+        payload_left_ -= payload.size();
     }
     if (!payload.empty()) {
         said.flags |= wire::kPayloadLength;
@@ -147,6 +166,37 @@ bool RequestSpeaker::is_right(const Said& said, bool has_payload) const {
     }
     return said.length > 0 && Range::fits(said.offset, said.length, manners_.disk_bytes) &&
            (said.command != Command::read || said.length <= kMaxAcceptedPayloadBytes);
+}
+
+void RequestSpeaker::say_many_reads() {
+    for (std::uint64_t requests = pick(150); requests > 0; --requests) {
+        // From the page cache large ones need no memory, and of others only these.
+        const std::uint64_t length = one_in(2) ? pick(64 << 10) : (128 << 10) + pick(128 << 10);
+        Said said{.cookie = random_(),
+                  .command = Command::read,
+                  .offset = pick(manners_.disk_bytes - length),
+                  .length = length};
+        if (one_in(2)) {
+            said.offset = align_down(said.offset, 4096);
+            said.length = align_up(said.length, 4096);
+        }
+        if (said.length > answers_left_) {
+            return;
+        }
+        answers_left_ -= said.length;
+        say_header(said);
+        said.must_succeed = is_right(said, false);
+        made_.requests.push_back(said);
+    }
+}
+
+void RequestSpeaker::say_half_a_write() {
+    say_header({.cookie = random_(),
+                .command = Command::write,
+                .flags = extended_ ? wire::kPayloadLength : std::uint16_t{0},
+                .offset = 0,
+                .length = manners_.disk_bytes - pick(1 << 20)});
+    made_.bytes.resize(made_.bytes.size() + pick(300'000), static_cast<std::byte>(random_()));
 }
 
 void RequestSpeaker::say_goodbye() {

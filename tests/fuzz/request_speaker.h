@@ -15,6 +15,10 @@ class RequestSpeaker : private Speaker {
         : Speaker(random, manners, made), extended_(extended) {}
 
     void say_request();
+    // As many as a connection may have under way, and some more.
+    void say_many_reads();
+    // Its data does not come to an end, so that it is never done.
+    void say_half_a_write();
     void say_goodbye();
 
   private:
@@ -24,9 +28,14 @@ class RequestSpeaker : private Speaker {
     [[nodiscard]] bool is_right(const Said& said, bool has_payload) const;
     [[nodiscard]] wire::Command some_command();
     [[nodiscard]] std::uint64_t edge();
+    [[nodiscard]] std::uint64_t some_length();
     [[nodiscard]] Range some_place();
 
     const bool extended_;
+    // Of what is said and of what is asked for: enough to run short of memory, and no more, since
+    // it takes time.
+    std::uint64_t payload_left_ = std::uint64_t{12} << 20;
+    std::uint64_t answers_left_ = std::uint64_t{48} << 20;
 };
 
 }  // namespace nbdm::fuzz
