@@ -5,12 +5,11 @@ import contextlib
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 
 import pytest
 
-from harness import Process, need, wait_for
+from harness import Process, accepts, need, wait_for
 
 
 def run(world, program, *arguments, limit=120):
@@ -28,16 +27,6 @@ def must(world, program, *arguments, limit=120):
     return result.stdout
 
 
-def accepts(path):
-    """Whether somebody listens on this Unix socket."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-    return True
-
-
 class Peer(Process):
     """A foreign NBD server on a Unix socket of its own."""
 
@@ -49,12 +38,7 @@ class Peer(Process):
         self.socket = world.path(f"{self.name}.sock")
         super().__init__([need(program), *arguments], world.env, world.path(f"{self.name}.log"),
                          expect)
-        try:
-            wait_for(lambda: self.ready() or not self.running(), what=f"{program}'s start")
-            assert self.running(), self.messages()
-        except AssertionError:
-            self.kill()
-            raise
+        self.wait_until(self.ready, f"{program}'s start")
 
     def ready(self):
         return accepts(self.socket)

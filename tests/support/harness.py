@@ -45,6 +45,16 @@ def wait_for(condition, limit=20.0, what="the condition"):
         time.sleep(0.01)
 
 
+def accepts(path):
+    """Whether somebody listens on this Unix socket. Its file may be there before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
 def make_disk(path, size, pieces=(), seed=1):
     """A sparse file with random data at each (offset, length) of `pieces`."""
     content = random.Random(seed)
@@ -134,6 +144,16 @@ class Process:
     def running(self):
         return self.process.poll() is None
 
+    def wait_until(self, ready, what):
+        """Waits for a sign of life. When there is none, or it ends instead, it is killed: nobody
+        has entered its `with` block yet."""
+        try:
+            wait_for(lambda: ready() or not self.running(), what=what)
+            assert self.running(), self.messages()
+        except BaseException:
+            self.kill()
+            raise
+
     def kill(self):
         self.process.kill()
         self.process.wait()
@@ -202,12 +222,7 @@ class Server(Process):
         for address in listen:
             arguments += ["--listen", address]
         super().__init__(arguments, world.env, world.path(f"{name}.log"), expect)
-        wait_for(lambda: self.answers() or not self.running(), what="the server's start")
-        assert self.running(), self.messages()
-
-    def answers(self):
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.control)) == 0
+        self.wait_until(lambda: accepts(self.control), "the server's start")
 
     @property
     def port(self):
