@@ -1,10 +1,206 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmarks share."""
+"""What the benchmarks share: options, peers, room for the disks, fio, and one line and a clean end
+when something is not as it should be."""
 
+import argparse
+import contextlib
+import json
 import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 import time
 
-from harness import MIB
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+
+from harness import MIB, SERVER, Process, World, accepts  # noqa: E402
+
+
+class Failed(Exception):
+    """Nothing can be measured: the line that says why."""
+
+
+# --- Options ---
+
+def whole_number(text):
+    """Of rounds, MiB or seconds: without at least one nothing is measured."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
+    return number
+
+
+def directory(text):
+    path = pathlib.Path(text)
+    if not path.is_dir() or not os.access(path, os.W_OK):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a directory that can be written to")
+    return path
+
+
+class Parser(argparse.ArgumentParser):
+    def __init__(self, description):
+        super().__init__(description=description,
+                         formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (--help)\n")
+
+
+def add_number(parser, option, default, text):
+    parser.add_argument(option, type=whole_number, default=default, metavar="N",
+                        help=f"{text} ({default})")
+
+
+def add_directory(parser, option, default, text):
+    parser.add_argument(option, type=directory, default=default, metavar="DIRECTORY",
+                        help=f"{text} ({default})")
+
+
+# --- What has to be there ---
+
+def need_built(*programs):
+    for program in programs:
+        if not os.access(program, os.X_OK):
+            raise Failed(f"'{program}' is not built: 'meson setup build && ninja -C build', or "
+                         "NBD_MIRROR_BUILD names the build directory")
+
+
+def need_installed(*programs):
+    missing = [each for each in programs if shutil.which(each) is None]
+    if missing:
+        raise Failed(f"not installed: {', '.join(missing)} (dist/install-deps.sh installs what is "
+                     "measured against)")
+
+
+def need_fio():
+    need_installed("fio")
+    if "uri" not in subprocess.run(["fio", "--enghelp=nbd"], capture_output=True, text=True,
+                                   check=False).stdout:
+        raise Failed("this fio was built without its NBD engine")
+
+
+def is_in_memory(path):
+    device = os.stat(path).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+        # ID, parent, device, root, where, options, any number of fields, "-", type, ...
+        kinds = [line.split(" - ")[1].split()[0] for line in mounts if line.split()[2] == number]
+    return kinds[-1:] == ["tmpfs"]
+
+
+def need_room(where, size):
+    """Room for files of `size` bytes, which is memory on a tmpfs, and then some to work in."""
+    free = shutil.disk_usage(where).free
+    what = "free"
+    if is_in_memory(where):
+        with open("/proc/meminfo", encoding="ascii") as file:
+            available = next(line for line in file if line.startswith("MemAvailable:"))
+        available = int(available.split()[1]) * 1024
+        if available < free:
+            free, what = available, "of memory to spare"
+    wanted = size + 256 * MIB
+    if free < wanted:
+        raise Failed(f"{where} has {free // MIB} MiB {what}, {wanted // MIB} MiB are needed")
+
+
+# --- A clean end ---
+
+def run_benchmark(main):
+    """However `main` ends, the `with` blocks that it is in are left: their processes and files are
+    gone. What was foreseen is one line and status 1."""
+    def interrupted(*_):
+        # Once: what is under way now is cleaning up.
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, interrupted)
+    try:
+        main()
+        sys.stdout.flush()
+        return
+    except KeyboardInterrupt:
+        line = "interrupted"
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more
+        line = "nobody takes the results"
+    except (Failed, subprocess.TimeoutExpired) as error:
+        line = str(error)
+    except OSError as error:
+        line = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except AssertionError as error:  # of the harness: something did not happen in time
+        line = (str(error).splitlines() or ["something did not happen"])[0]
+    sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {line}")
+
+
+@contextlib.contextmanager
+def workspace(where):
+    with tempfile.TemporaryDirectory(prefix="nbd-mirror-bench-", dir=where) as made:
+        yield World(made)
+
+
+# --- Programs ---
+
+def last_line(text):
+    return (text.strip().splitlines() or ["it said nothing"])[-1]
+
+
+def run(arguments, **options):
+    """Runs a client to its end, which must be a good one: what it printed."""
+    arguments = [str(each) for each in arguments]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False, **options)
+    if result.returncode != 0:
+        raise Failed(f"{pathlib.Path(arguments[0]).name} failed with {result.returncode}: "
+                     + last_line(result.stderr or result.stdout))
+    return result.stdout
+
+
+def ours(target, sock, direct=False):
+    cache = ",cache=direct" if direct else ""
+    return [SERVER, f"={target}{cache}", "--listen", f"unix:{sock}", "--control",
+            f"{sock}.control", "--log-level", "error"]
+
+
+def nbdkit(target, sock):
+    return ["nbdkit", "-f", "-U", sock, "file", target]
+
+
+def qemu_nbd(target, sock, *options):
+    return ["qemu-nbd", "-t", "-f", "raw", "-k", sock, "-e", "16", "--discard=unmap", *options,
+            target]
+
+
+@contextlib.contextmanager
+def serving(world, arguments, sock):
+    """A server, ours or another's, that listens on `sock`."""
+    sock.unlink(missing_ok=True)
+    with Process(arguments, world.env, world.path("server.log"), expect=(0, -15)) as server:
+        server.wait_until(lambda: accepts(sock), f"the start of {arguments[0]}")
+        yield server
+
+
+def fio(world, uri, kind, **options):
+    """Reads or writes at random for a while: what fio reports of it."""
+    report = world.path("fio.json")
+    run(["fio", "--name=bench", "--ioengine=nbd", f"--uri={uri}", f"--rw=rand{kind}",
+         *(f"--{name}={value}" for name, value in options.items()), "--group_reporting",
+         "--time_based", "--norandommap", "--output-format=json", f"--output={report}"])
+    text = report.read_text()  # warnings may stand before it
+    seen = json.loads(text[text.index("{"):])["jobs"][0][kind]
+    if not seen["total_ios"]:
+        raise Failed("fio has done nothing in its time: --seconds")
+    return seen
+
+
+def p99_us(seen):
+    return seen["clat_ns"]["percentile"]["99.000000"] / 1000
 
 
 def cpu_seconds(pid):

@@ -1,75 +1,58 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""The server beside nbdkit's file plugin and qemu-nbd (--aio=io_uring): prints the table of
-docs/performance.md; judges nothing.
+"""Measures nbd-mirror-server beside nbdkit's file plugin and qemu-nbd (--aio=io_uring) and prints
+the table of docs/performance.md; judges nothing.
 
-  tests/bench/server_ratios.py [--rounds N] [--mib N] [--seconds N] [--disk DIRECTORY] [WORK...]
+WORK is one or more of these, all when none is given:
+  write-tmpfs    nbdcopy to a new file on tmpfs
+  write-direct   nbdcopy --flush to a new file on a disk, ours and qemu-nbd without the page cache
+  read           nbdcopy from a file on tmpfs to nowhere
+  small-read     fio, 4 KiB at random, depth 32, 4 connections
+  small-write    the same
+  floor          as write-tmpfs, beside a bare thread that receives and writes (tests/bench/floor.cpp)
 
-WORK: write-tmpfs, write-direct, read, small-read, small-write, floor; all of them when none is
-given. Servers take turns in each round; what is printed are medians and, behind them, ours divided
-by the peer's. Machines are noisy: only ratios within one run mean something.
+Servers take turns in each round, after one that is not counted; what is printed are medians and,
+behind them, ours divided by the peer's. Machines are noisy: only ratios within one run mean
+something. All of it takes about six minutes with the defaults, on two cores.
 """
 
-import argparse
-import json
-import pathlib
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-
-from harness import BUILD, GIB, MIB, Process, SERVER, World, make_disk, wait_for  # noqa: E402
-from measure import cpu_seconds, random_file  # noqa: E402
+from measure import (Parser, add_directory, add_number, cpu_seconds, fio, nbdkit,
+                     need_built, need_fio, need_installed, need_room, ours, p99_us, qemu_nbd,
+                     random_file, run, run_benchmark, serving, workspace)
+from harness import BUILD, GIB, MIB, Process, SERVER, make_disk, wait_for
 
 CONNECTIONS, DEPTH = 4, 32
+FLOOR = BUILD / "tests/bench/floor"
 
 
-def ours(target, sock, direct):
-    cache = ",cache=direct" if direct else ""
-    return [SERVER, f"={target}{cache}", "--listen", f"unix:{sock}", "--control",
-            f"{sock}.control", "--log-level", "error"]
+def qemu_nbd_in_ring(target, sock, direct):
+    return qemu_nbd(target, sock, "--aio=io_uring", f"--cache={'none' if direct else 'writeback'}")
 
 
-def nbdkit(target, sock, _):
-    return ["nbdkit", "-f", "-U", sock, "file", target]
-
-
-def qemu_nbd(target, sock, direct):
-    return ["qemu-nbd", "-t", "-f", "raw", "-k", sock, "-e", "16", "--discard=unmap",
-            "--aio=io_uring", f"--cache={'none' if direct else 'writeback'}", target]
-
-
-SERVERS = {"nbd-mirror-server": ours, "nbdkit": nbdkit, "qemu-nbd": qemu_nbd}
-
-
-def run(arguments):
-    return subprocess.run([str(each) for each in arguments], check=True, capture_output=True,
-                          text=True).stdout
+SERVERS = {"nbd-mirror-server": ours, "nbdkit": lambda target, sock, _: nbdkit(target, sock),
+           "qemu-nbd": qemu_nbd_in_ring}
 
 
 class Bench:
-    def __init__(self, world, options):
-        self.world, self.options = world, options
-        self.size = options.mib * MIB
-        self.source = random_file(world.path("source"), self.size)
+    """The works that can be measured, by their names."""
+
+    def __init__(self, memory, disk, size, seconds):
+        self.memory, self.disk, self.size, self.seconds = memory, disk, size, seconds
+        self.source = random_file(memory.path("source"), size)
 
     def serve(self, server, target, work, direct=False):
         """`work(uri)` while `server` serves `target`: (its result, the server's CPU seconds)."""
-        sock = self.world.path("bench.sock")
-        sock.unlink(missing_ok=True)
-        with Process(SERVERS[server](target, sock, direct), self.world.env,
-                     self.world.path("server.log"), expect=(0, -15)) as process:
-            wait_for(sock.exists)
+        sock = self.memory.path("bench.sock")
+        with serving(self.memory, SERVERS[server](target, sock, direct), sock) as process:
             before = cpu_seconds(process.pid)
             result = work(f"nbd+unix:///?socket={sock}")
             return result, cpu_seconds(process.pid) - before
 
-    def fresh(self, directory):
-        target = directory / "target"
+    def fresh(self, world):
+        target = world.path("target")
         target.unlink(missing_ok=True)
         return make_disk(target, self.size)
 
@@ -84,28 +67,21 @@ class Bench:
         return {"CPU-s/GiB": cpu / (self.size / GIB), "wall s": wall}
 
     def write_tmpfs(self, server):
-        return self.bulk(server, self.fresh(self.world.directory), ["nbdcopy", self.source, "URI"])
+        return self.bulk(server, self.fresh(self.memory), ["nbdcopy", self.source, "URI"])
 
     def write_direct(self, server):
-        return self.bulk(server, self.fresh(self.options.disk),
-                         ["nbdcopy", "--flush", self.source, "URI"], direct=True)
+        return self.bulk(server, self.fresh(self.disk), ["nbdcopy", "--flush", self.source, "URI"],
+                         direct=True)
 
     def read(self, server):
         return self.bulk(server, self.source, ["nbdcopy", "URI", "null:"])
 
     def small(self, server, kind):
-        def work(uri):
-            report = self.world.path("fio.json")
-            run([
-                "fio", "--name=small", "--ioengine=nbd", f"--uri={uri}", f"--rw=rand{kind}",
-                "--bs=4k", f"--iodepth={DEPTH}", f"--numjobs={CONNECTIONS}", "--group_reporting",
-                "--time_based", f"--runtime={self.options.seconds}", f"--size={self.size}",
-                "--norandommap", "--randrepeat=0", "--output-format=json", f"--output={report}"])
-            text = report.read_text()  # warnings may stand before it
-            return json.loads(text[text.index("{"):])["jobs"][0][kind]
-        seen, cpu = self.serve(server, self.source, work)
+        seen, cpu = self.serve(server, self.source, lambda uri: fio(
+            self.memory, uri, kind, bs="4k", iodepth=DEPTH, numjobs=CONNECTIONS, size=self.size,
+            runtime=self.seconds, randrepeat=0))
         return {"CPU us/request": 1e6 * cpu / seen["total_ios"], "IOPS": seen["iops"],
-                "p99 us": seen["clat_ns"]["percentile"]["99.000000"] / 1000}
+                "p99 us": p99_us(seen)}
 
     def small_read(self, server):
         return self.small(server, "read")
@@ -118,14 +94,13 @@ class Bench:
             return self.write_tmpfs(server)
         if server != "nbdkit":  # once is enough
             return None
-        sock = self.world.path("floor.sock")
+        sock = self.memory.path("floor.sock")
         sock.unlink(missing_ok=True)
-        program = BUILD / "tests/bench/floor"
-        target = self.fresh(self.world.directory)
-        with Process([program, "receive", sock, target], self.world.env,
-                     self.world.path("floor.log"), expect=(0,)) as receiver:
+        target = self.fresh(self.memory)
+        with Process([FLOOR, "receive", sock, target], self.memory.env,
+                     self.memory.path("floor.log")) as receiver:
             wait_for(sock.exists)
-            wall = self.timed([program, "send", sock, self.source])
+            wall = self.timed([FLOOR, "send", sock, self.source])
             receiver.wait()
         return {"CPU-s/GiB": float(receiver.output) / (self.size / GIB), "wall s": wall}
 
@@ -145,32 +120,50 @@ def compare(bench, work, rounds):
     own = medians["nbd-mirror-server"]
     for server, values in medians.items():
         name = "floor" if work == "floor" and server != "nbd-mirror-server" else server
-        text = "   ".join(f"{key} {value:10.3f} ({own[key] / value:5.2f})"
+        text = "   ".join(f"{key} {value:10.3f} ({own[key] / value if value else float('inf'):5.2f})"
                           for key, value in values.items())
         print(f"  {name:18} {text}", flush=True)
 
 
+def need(works, options):
+    """What these works need."""
+    need_built(SERVER)
+    need_installed("nbdkit", "qemu-nbd")
+    size = options.mib * MIB
+    in_memory = size
+    if {"small-read", "small-write"} & works:
+        need_fio()
+    if {"write-tmpfs", "write-direct", "read", "floor"} & works:
+        need_installed("nbdcopy")
+    if {"write-tmpfs", "floor"} & works:
+        in_memory += size
+    if "floor" in works:
+        need_built(FLOOR)
+    need_room(options.memory, in_memory)
+    if "write-direct" in works:
+        need_room(options.disk, size)
+
+
 def main():
     works = ["write-tmpfs", "write-direct", "read", "small-read", "small-write", "floor"]
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", nargs="*", choices=[*works, []], metavar="WORK")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--mib", type=int, default=2048, help="size of the disk")
-    parser.add_argument("--seconds", type=int, default=5, help="of each run of small requests")
-    parser.add_argument("--memory", default="/dev/shm", help="a directory on tmpfs")
-    parser.add_argument("--disk", default="/var/tmp", help="a directory on a disk's file system")
+    parser = Parser(__doc__)
+    parser.add_argument("work", nargs="*", metavar="WORK")
+    add_number(parser, "--rounds", 5, "how often each is measured")
+    add_number(parser, "--mib", 2048, "size of the disk")
+    add_number(parser, "--seconds", 5, "of each run of small requests")
+    add_directory(parser, "--memory", "/dev/shm", "on tmpfs")
+    add_directory(parser, "--disk", "/var/tmp", "on a disk's file system")
     options = parser.parse_args()
-    memory = tempfile.mkdtemp(dir=options.memory)
-    options.disk = pathlib.Path(tempfile.mkdtemp(dir=options.disk))
-    try:
-        bench = Bench(World(memory), options)
-        for work in options.work or works:
+    for work in options.work:
+        if work not in works:
+            parser.error(f"'{work}' is no WORK; there are {', '.join(works)}")
+    chosen = options.work or works
+    need(set(chosen), options)
+    with workspace(options.memory) as memory, workspace(options.disk) as disk:
+        bench = Bench(memory, disk, options.mib * MIB, options.seconds)
+        for work in chosen:
             compare(bench, work, options.rounds)
-    finally:
-        shutil.rmtree(memory)
-        shutil.rmtree(options.disk)
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

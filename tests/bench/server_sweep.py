@@ -1,25 +1,19 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""How the server's throughput and CPU go with connections, request size, depth, transport and
-storage: one factor at a time, fio's NBD engine as the client. Writes tab-separated lines, from which
-docs/plots.gnuplot draws; judges nothing.
+"""Measures how nbd-mirror-server's throughput and CPU go with connections, request size, depth,
+transport and storage: one factor at a time, fio's NBD engine as the client, against nothing else.
+Writes tab-separated lines, from which docs/plots.gnuplot draws; judges nothing.
 
-  tests/bench/server_sweep.py [--rounds N] [--seconds N] [--disk DIRECTORY] > docs/server_sweep.tsv
+  tests/bench/server_sweep.py > docs/server_sweep.tsv
+
+58 points: about ten minutes with the defaults, on two cores.
 """
 
-import argparse
-import json
-import pathlib
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-
-from harness import KIB, MIB, World, make_disk  # noqa: E402
-from measure import cpu_seconds  # noqa: E402
+from measure import (Parser, add_directory, add_number, cpu_seconds, fio, need_built, need_fio,
+                     need_room, p99_us, run_benchmark, workspace)
+from harness import GIB, KIB, MIB, SERVER, make_disk
 
 DISK_BYTES = 512 * MIB
 SMALL = {"connections": 4, "bytes": 4 * KIB, "depth": 32, "transport": "unix", "storage": "tmpfs"}
@@ -41,39 +35,30 @@ def points():
 
 
 def measure(options, point, kind):
-    memory = point["storage"] == "tmpfs"
-    world = World(tempfile.mkdtemp(dir=options.memory if memory else options.disk))
-    try:
+    with workspace(options.memory if point["storage"] == "tmpfs" else options.disk) as world:
         disk = make_disk(world.path("disk"), DISK_BYTES, [(0, DISK_BYTES)])
         cache = "direct" if point["storage"].endswith("direct") else "writeback"
         with world.server(f"d={disk},cache={cache}", options=["--log-level", "info"]) as server:
-            report = world.path("fio.json")
             before = cpu_seconds(server.pid)
-            subprocess.run([
-                "fio", "--name=sweep", "--ioengine=nbd",
-                f"--uri={server.uri('d', tcp=point['transport'] == 'tcp')}", f"--rw=rand{kind}",
-                f"--bs={point['bytes']}", f"--iodepth={point['depth']}",
-                f"--numjobs={point['connections']}", "--group_reporting", "--time_based",
-                f"--runtime={options.seconds}", f"--size={DISK_BYTES}", "--norandommap",
-                "--output-format=json", f"--output={report}"], check=True, capture_output=True)
+            seen = fio(world, server.uri("d", tcp=point["transport"] == "tcp"), kind,
+                       bs=point["bytes"], iodepth=point["depth"], numjobs=point["connections"],
+                       size=DISK_BYTES, runtime=options.seconds)
             cpu = cpu_seconds(server.pid) - before
-            text = report.read_text()  # warnings may stand before it
-            seen = json.loads(text[text.index("{"):])["jobs"][0][kind]
-            return (seen["iops"], seen["bw_bytes"] / MIB, 1e6 * cpu / seen["total_ios"],
-                    cpu / (seen["io_bytes"] / (1024 * MIB)),
-                    seen["clat_ns"]["percentile"]["99.000000"] / 1000)
-    finally:
-        shutil.rmtree(world.directory)
+    return (seen["iops"], seen["bw_bytes"] / MIB, 1e6 * cpu / seen["total_ios"],
+            cpu / (seen["io_bytes"] / GIB), p99_us(seen))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--memory", default="/dev/shm", help="a directory on tmpfs")
-    parser.add_argument("--disk", default="/var/tmp", help="a directory on a disk's ext4")
+    parser = Parser(__doc__)
+    add_number(parser, "--rounds", 3, "how often each point is measured")
+    add_number(parser, "--seconds", 2, "of each run")
+    add_directory(parser, "--memory", "/dev/shm", "on tmpfs")
+    add_directory(parser, "--disk", "/var/tmp", "on a disk's ext4")
     options = parser.parse_args()
+    need_built(SERVER)
+    need_fio()
+    for where in (options.memory, options.disk):
+        need_room(where, DISK_BYTES)
     print("factor", *SMALL, "kind", "IOPS", "MiB/s", "CPU-us/request", "CPU-s/GiB", "p99-us",
           sep="\t")
     for factor, point in points():
@@ -85,4 +70,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -15,8 +15,6 @@ import socket
 import subprocess
 import time
 
-import pytest
-
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("NBD_MIRROR_BUILD", ROOT / "build"))
 SERVER = BUILD / "server" / "nbd-mirror-server"
@@ -30,6 +28,7 @@ def need(program):
     """Skips the test where another project's program is missing."""
     path = shutil.which(program)
     if path is None:
+        import pytest  # the benchmarks, which share the rest, do without it
         pytest.skip(f"{program} is not installed")
     return path
 
