@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`nbd-mirror mirror`: the whole job, under a writer, with kills in each phase."""
 
-import contextlib
 import json
 import os
 import random
@@ -12,8 +11,9 @@ import time
 
 import pytest
 
-from harness import (KIB, MIB, Process, UnixConnection, ask_all, fio_writer, make_disk, need,
-                     same_content, wait_for)
+from harness import (KIB, MIB, UnixConnection, ask_all, fio_writer, make_disk, same_content,
+                     wait_for)
+from peers import Nbdkit
 
 nbd = pytest.importorskip("nbd")
 
@@ -76,17 +76,12 @@ class Writer(threading.Thread):
         self.join(20)
 
 
-@contextlib.contextmanager
 def slow_target(world):
     """An nbdkit that takes its time for each write: a hold with something to copy lasts."""
-    path = world.path("slow.sock")
-    with Process([need("nbdkit"), "-f", "-U", path, "--filter=delay", "file", world.path("target"),
-                  "wdelay=100ms"], world.env, world.path("nbdkit.log"),
-                 # nbdkit 1.32 may die on an assertion when its client is killed.
-                 expect=(0, -signal.SIGABRT)) as nbdkit:
-        wait_for(path.exists)
-        nbdkit.uri = f"nbd+unix:///?socket={path}"
-        yield nbdkit
+    nbdkit = Nbdkit(world, "file", world.path("target"), "wdelay=100ms", filters=["delay"])
+    # nbdkit 1.32 may die on an assertion when its client is killed.
+    nbdkit.expect = (0, -signal.SIGABRT)
+    return nbdkit
 
 
 class background(threading.Thread):
@@ -158,14 +153,10 @@ def test_cutover_auto_needs_nobody(world, pair):
 
 
 def test_an_interrupted_cutover_does_not_happen_later(world):
-    need("nbdkit")
     source_disk = make_disk(world.path("source"), 4 * MIB, [(0, 4 * MIB)])
-    with world.server(f"d={source_disk}") as source, Process(
-            ["nbdkit", "-f", "-U", world.path("slow"), "--filter=rate", "memory", 4 * MIB,
-             "rate=8M"], world.env, world.path("nbdkit.log")):
-        wait_for(world.path("slow").exists)
-        with world.mirror(source.source("d"), f"nbd+unix:///?socket={world.path('slow')}",
-                          expect=(4,)) as mirror:
+    with world.server(f"d={source_disk}") as source, \
+            Nbdkit(world, "memory", 4 * MIB, "rate=8M", filters=["rate"]) as target:
+        with world.mirror(source.source("d"), target.uri, expect=(4,)) as mirror:
             mirror.wait_for_phase("copying")
             asker = UnixConnection(mirror.control)
             asker.request("POST", "/v1/job/cutover", "{}")
