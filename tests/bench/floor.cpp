@@ -11,6 +11,7 @@
 #include <cstring>
 #include <ctime>
 #include <fcntl.h>
+#include <string>
 #include <string_view>
 #include <unistd.h>
 #include <vector>
@@ -47,11 +48,14 @@ void receive(const char* socket_path, const char* file_path) {
         check_errno(::open(file_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), "open"));
     const UniqueFd listener(
         check_errno(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
-    const sockaddr_un address = address_of(socket_path);
+    // Under its name only once somebody listens: there is one connection, and so no trying.
+    const std::string unready = std::string(socket_path) + ".unready";
+    const sockaddr_un address = address_of(unready);
     check_errno(
         ::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)),
         "bind");
     check_errno(::listen(listener.get(), 1), "listen");
+    check_errno(::rename(unready.c_str(), socket_path), "rename");
     const UniqueFd peer(check_errno(::accept(listener.get(), nullptr, nullptr), "accept"));
     std::vector<char> piece(kPieceBytes);
     const double before = cpu_seconds();

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 
-from harness import CLIENT, MIB, ROOT, SERVER, make_disk, same_content, wait_for
+from harness import CLIENT, MIB, ROOT, SERVER, accepts, make_disk, same_content, wait_for
 
 
 def examples(page):
@@ -37,7 +37,7 @@ def test_the_examples_of_both_pages_work(world):
     assert same_content(world.path("disk.img"), world.path("copy.img"))
     server = shell(world, serve)
     try:
-        wait_for(world.path("vm1.control").exists)
+        wait_for(lambda: accepts(world.path("vm1.control")))
         assert '"name":"vm1"' in run(world, look)
         target = make_disk(world.path("new.img"), 1024 * MIB)
         with world.server(f"vm1={target}",

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness import MIB, SERVER, make_disk, wait_for
+from harness import MIB, SERVER, accepts, make_disk, wait_for
 
 nbd = pytest.importorskip("nbd")
 
@@ -102,7 +102,7 @@ def test_listen_adds_to_what_is_inherited(world):
     path, own = world.path("inherited.sock"), world.path("own.sock")
     with listening(socket.AF_UNIX, str(path)) as one:
         with service(world, [one], arguments=["--listen", f"unix:{own}"]):
-            wait_for(own.exists)
+            wait_for(lambda: accepts(own))
             assert len(read(f"nbd+unix:///d?socket={own}")) == 512
             assert len(read(f"nbd+unix:///d?socket={path}")) == 512
 

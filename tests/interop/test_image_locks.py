@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from harness import MIB, SERVER, Process, make_disk, need, same_content, wait_for
+from harness import MIB, SERVER, Process, accepts, make_disk, need, same_content, wait_for
 from peers import run
 
 IN_USE = "another program uses it"
@@ -67,7 +67,7 @@ def test_qemu_img_info_says_that_an_image_is_served_for_writing(world):
 def test_a_disk_that_qemu_writes_to_is_refused(world):
     disk = make_disk(world.path("disk"), MIB)
     with qemu_nbd(world, disk):
-        wait_for(world.path("qemu.sock").exists)
+        wait_for(lambda: accepts(world.path("qemu.sock")))
         assert IN_USE in refused(world, f"d={disk}")
         assert IN_USE in refused(world, f"d={disk},ro")
 
