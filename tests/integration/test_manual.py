@@ -23,7 +23,7 @@ def shell(world, command, **more):
 
 def run(world, command):
     process = shell(world, command)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0, f"{command}: {err}"
     return out
 
@@ -46,5 +46,5 @@ def test_the_examples_of_both_pages_work(world):
             assert "vm1: done" in run(world, status)
     finally:
         server.terminate()
-        server.communicate(timeout=20)
+        server.communicate(timeout=60)
     assert same_content(world.path("vm1.img"), target)

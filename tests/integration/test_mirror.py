@@ -390,7 +390,7 @@ def test_a_mirror_of_a_disk_that_another_job_has_moved_ends(world, pair):
     source, target = pair
     with world.mirror(source.source("d"), target.uri("d"), expect=(1,)) as mirror:
         mirror.wait_for_phase("ready")
-        held = source.ask("POST", "/v1/exports/d/hold", {"lease_ms": 5000})[1]["hold"]
+        held = source.ask("POST", "/v1/exports/d/hold", {"lease_ms": 60000})[1]["hold"]
         assert source.ask("POST", "/v1/exports/d/retire", {"hold": held})[0] == 200
         assert mirror.wait() == 1
         assert "has moved away" in mirror.messages()

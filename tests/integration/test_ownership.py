@@ -11,8 +11,8 @@ from harness import MIB, SERVER, make_disk, wait_for
 nbd = pytest.importorskip("nbd")
 
 
-def retire(server):
-    held = server.ask("POST", "/v1/exports/d/hold", {"lease_ms": 5000})[1]["hold"]
+def retire(server, lease_ms=60_000):
+    held = server.ask("POST", "/v1/exports/d/hold", {"lease_ms": lease_ms})[1]["hold"]
     return server.ask("POST", "/v1/exports/d/retire",
                       {"hold": held, "moved_to": "nbd://elsewhere/d", "job": "j"})
 
@@ -25,7 +25,7 @@ def connect(server):
 
 def start(world, *arguments):
     return subprocess.run([SERVER, *map(str, arguments), "--listen", "unix:x.sock", "--control",
-                           "x.control"], env=world.env, capture_output=True, text=True, timeout=20,
+                           "x.control"], env=world.env, capture_output=True, text=True, timeout=60,
                           cwd=world.directory)
 
 
@@ -115,7 +115,7 @@ def test_a_move_that_cannot_be_recorded_does_not_happen(world):
         world.path("state/moved").rmdir()
         world.path("state/moved").write_text("in the way")
         handle = connect(server)
-        status, answer = retire(server)
+        status, answer = retire(server, lease_ms=5000)
         assert status == 500 and "moved" in answer["error"]
         assert server.export("d")["state"] == "held"
         handle.pwrite(b"x", 0)  # once the lease has lapsed

@@ -21,7 +21,7 @@ class Systemd:
         self.path = world.path("notify")
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(str(self.path))
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
         self.lines = []
 
     def wait_for(self, line):
@@ -60,7 +60,7 @@ def service(world, sockets=(), notify=None, watchdog_us=None, expect=(0,), argum
     finally:
         if process.poll() is None:
             process.terminate()
-        assert process.wait(20) in expect
+        assert process.wait(60) in expect
 
 
 def listening(family, address):
@@ -112,7 +112,7 @@ def test_a_descriptor_that_is_no_listening_socket_is_refused(world):
         datagrams.bind(str(world.path("datagrams")))
         high = out_of_the_way(datagrams)
         with high, service(world, [high], expect=(1,)) as process:
-            assert process.wait(20) == 1
+            assert process.wait(60) == 1
     [line] = process.log.read_text().splitlines()
     assert "descriptor 3" in line and "no listening stream socket" in line
 

@@ -141,30 +141,28 @@ def test_the_control_socket_is_the_owners(server):
     assert stat.S_IMODE(os.stat(server.control).st_mode) == 0o600
 
 
-def hold(server, lease_ms=5000, **body):
+def hold(server, lease_ms=60_000, **body):
+    """By itself for longer than anything here is waited for: what ends it is not the lease."""
     return server.ask("POST", "/v1/exports/d/hold", {"lease_ms": lease_ms, **body})
 
 
 class Writer(threading.Thread):
-    """Writes one block after the other; remembers the longest wait and the error it met."""
+    """Writes one block after the other; remembers the error it met."""
 
     def __init__(self, server):
         super().__init__(daemon=True)
         self.handle = connect(server)
         self.count = 0
-        self.longest = 0
         self.error = None
         self.stop = False
 
     def run(self):
         while not self.stop:
-            begin = time.monotonic()
             try:
                 self.handle.pwrite(b"x" * 512, (self.count % 1000) * 4096)
             except nbd.Error as error:
                 self.error = error
                 return
-            self.longest = max(self.longest, time.monotonic() - begin)
             self.count += 1
 
 
@@ -197,24 +195,27 @@ def test_held_writers_wait_and_go_on_after_the_release(server, writer):
 
 
 def test_a_lapsed_lease_lets_the_writers_go_on_and_refuses_its_holder(server, writer):
-    status, answer = hold(server, lease_ms=200)
+    begun = time.monotonic()
+    status, answer = hold(server, lease_ms=1000)
     assert status == 200
     before = writer.count
-    wait_for(lambda: writer.count > before + 10, 10)
+    # One answer may have been on the way; the next comes when the lease is over, and no sooner.
+    wait_for(lambda: writer.count > before + 1, 10)
+    assert time.monotonic() - begun >= 1
+    wait_for(lambda: writer.count > before + 10)
     for action in ("release", "retire"):
         status, _ = server.ask("POST", f"/v1/exports/d/{action}", {"hold": answer["hold"]})
         assert status == 409
     assert hold(server, hold=answer["hold"])[0] == 409
     assert writer.error is None
-    assert 0.1 < writer.longest < 5
 
 
 def test_a_renewed_lease_lasts(server, writer):
-    answer = hold(server, lease_ms=500)[1]
+    answer = hold(server, lease_ms=2000)[1]
     before = writer.count
-    end = time.monotonic() + 1.5
+    end = time.monotonic() + 4.5
     while time.monotonic() < end:
-        assert hold(server, lease_ms=500, hold=answer["hold"])[0] == 200
+        assert hold(server, lease_ms=2000, hold=answer["hold"])[0] == 200
     assert writer.count <= before + 1
     assert server.ask("POST", "/v1/exports/d/release", {"hold": answer["hold"]})[0] == 200
 
@@ -223,15 +224,13 @@ def test_a_stop_ends_a_hold_and_what_waited_is_done(world):
     disk = make_disk(world.path("disk"), MIB)
     with world.server(f"d={disk}") as server:
         handle = connect(server)
-        assert hold(server, lease_ms=30_000)[0] == 200
+        assert hold(server)[0] == 200
         buffer = nbd.Buffer.from_bytearray(bytearray(b"y" * 512))
         handle.aio_pwrite(buffer, 0)
         handle.aio_disconnect(0)  # a client that has said goodbye is owed its write
         # The server has it, and the goodbye right behind it.
         wait_for(lambda: server.in_flight())
-        begin = time.monotonic()
-        assert server.stop() == 0
-        assert time.monotonic() - begin < 4
+        assert server.stop(limit=30) == 0  # and the lease has a minute
     assert disk.read_bytes()[:512] == b"y" * 512
 
 
@@ -250,6 +249,7 @@ def test_a_new_connection_is_held_too(server):
     late.start()
     reader = connect(server)
     assert reader.pread(512, 0) == b"\0" * 512
+    wait_for(lambda: server.in_flight() == 1)
     assert late.count == 0
     server.ask("POST", "/v1/exports/d/release", {"hold": answer["hold"]})
     wait_for(lambda: late.count > 0)

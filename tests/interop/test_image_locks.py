@@ -15,7 +15,7 @@ def refused(world, *export):
     """What a second server says of the export, which it must not serve."""
     result = subprocess.run([SERVER, *export, "--control", world.path("second.control"),
                              "--listen", f"unix:{world.path('second.sock')}"],
-                            env=world.env, capture_output=True, text=True, timeout=10)
+                            env=world.env, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
     return result.stderr
 

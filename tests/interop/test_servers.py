@@ -137,7 +137,7 @@ def test_target_without_write_zeroes_gets_zeroes_and_does_not_hang(world, size):
     source = make_disk(world.path("source"), size, [(MIB, 512 * KIB)])
     target = full_disk(world, size=size)
     with Nbdkit(world, "file", target, "zeromode=none", filters=["nozero"]) as server:
-        result = world.client("copy", source, server.uri, "--progress", "none", limit=60)
+        result = world.client("copy", source, server.uri, "--progress", "none")
         assert result.returncode == 0, result.stderr
     assert same_content(source, target)
 
@@ -200,7 +200,7 @@ def test_server_that_dies_in_the_middle_fails_the_copy(world):
     stop = 'if [ "$4" -ge 33554432 ]; then kill -9 $PPID; fi; cat > /dev/null'
     with Recorder(world, target, pwrite=stop) as server:
         refused(world, source, server.uri)
-        server.wait(limit=10)
+        server.wait()
         server.expect = None
 
 

@@ -33,8 +33,9 @@ def need(program):
     return path
 
 
-def wait_for(condition, limit=20.0, what="the condition"):
-    """Asks until `condition` answers with something true, and returns that."""
+def wait_for(condition, limit=30.0, what="the condition"):
+    """Asks until `condition` answers with something true, and returns that. The limit is for what
+    never comes; a busy machine, or a sanitizer, may make anything take a while."""
     deadline = time.monotonic() + limit
     while True:
         answer = condition()
@@ -158,12 +159,12 @@ class Process:
         self.process.wait()
         self.expect = None
 
-    def stop(self, limit=30):
+    def stop(self, limit=60):
         if self.running():
             self.process.send_signal(signal.SIGTERM)
         return self.wait(limit)
 
-    def wait(self, limit=60):
+    def wait(self, limit=120):
         self.output, _ = self.process.communicate(timeout=limit)
         return self.process.returncode
 
@@ -286,7 +287,7 @@ class Mirror(Process):
         status = self.status()
         return status and status["phase"]
 
-    def wait_for_phase(self, *phases, limit=60):
+    def wait_for_phase(self, *phases, limit=120):
         def there():
             phase = self.phase()
             if phase in phases:
