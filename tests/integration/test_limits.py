@@ -29,13 +29,29 @@ def written(server):
     return server.export("d")["written_bytes"]
 
 
-def rate_over(server, seconds):
-    """Bytes per second that arrive at the target."""
-    before, begin = written(server), time.monotonic()
+def arrives_in(server, seconds):
+    """Bytes that arrive at the target in so many seconds, and how many those were: at least, and at
+    most, since it takes a while to ask."""
+    asked = time.monotonic()
+    before = written(server)
+    begin = time.monotonic()
     # A window of measurement, not a wait for something to have happened.
     with contextlib.suppress(AssertionError):
         wait_for(lambda: False, limit=seconds)
-    return (written(server) - before) / (time.monotonic() - begin)
+    end = time.monotonic()
+    after = written(server)
+    return after - before, end - begin, time.monotonic() - asked
+
+
+def check_rate(server, limit):
+    """The limit holds within 5 %; that it is reached a busy machine cannot promise."""
+    arrived, least, most = arrives_in(server, 5)
+    assert arrived / most <= 1.05 * limit
+    assert arrived / least >= 0.5 * limit
+
+
+def stands_still(server, seconds=1):
+    return arrives_in(server, seconds)[0] == 0
 
 
 def set_limits(world, *options):
@@ -45,15 +61,17 @@ def set_limits(world, *options):
 
 def test_bwlimit_holds_from_the_start_and_when_it_is_changed(world, pair):
     a, b = pair
-    with world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "8M") as mirror:
+    with world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "4M") as mirror:
         wait_for(lambda: written(b) > 0)
-        assert rate_over(b, 5) == pytest.approx(8 * MIB, rel=0.05)
-        assert mirror.status()["bwlimit_bytes_per_s"] == 8 * MIB
+        check_rate(b, 4 * MIB)
+        assert mirror.status()["bwlimit_bytes_per_s"] == 4 * MIB
         set_limits(world, "--bwlimit", "16M")
-        assert rate_over(b, 5) == pytest.approx(16 * MIB, rel=0.05)
+        check_rate(b, 16 * MIB)
+        # What is left would take half an hour now.
+        set_limits(world, "--bwlimit", "64K")
         set_limits(world, "--bwlimit", "off")
         assert mirror.status()["bwlimit_bytes_per_s"] is None
-        mirror.wait_for_phase("ready", limit=10)
+        mirror.wait_for_phase("ready")
         assert mirror.cutover().returncode == 0
         mirror.wait()
     assert same_content(world.path("source"), world.path("target"))
@@ -66,7 +84,7 @@ def test_bwlimit_counts_zeroing(world):
         begun = time.monotonic()
         result = world.client("copy", source, b.uri("d"), "--bwlimit", "64M")
         assert result.returncode == 0
-        assert 3.5 < time.monotonic() - begun < 8
+        assert time.monotonic() - begun > 3.5  # four seconds, less what may be caught up on
     assert same_content(source, target)
 
 
@@ -77,13 +95,12 @@ def test_a_paused_job_copies_nothing_and_stays_in_step(world, pair):
         paused = world.client("pause", "job")
         assert "is paused" in paused.stdout and paused.returncode == 0
         assert mirror.status()["paused"] == "operator"
-        # What was under way ends.
-        wait_for(lambda: not b.in_flight())
-        before = written(b)
+        # What was under way ends: read here, and not yet written there.
+        wait_for(lambda: stands_still(b))
         handle = nbd.NBD()
         handle.connect_uri(a.uri("d"))
         handle.pwrite(b"n" * MIB, 0)
-        assert rate_over(b, 1) == 0 and written(b) == before
+        assert stands_still(b, 2)
         refused = mirror.cutover()
         assert refused.returncode == 1 and "paused" in refused.stderr
         assert "paused" in world.client("status", "job").stdout
@@ -105,7 +122,7 @@ def test_a_ready_job_that_is_paused_catches_up_when_it_is_resumed(world, pair):
         handle.connect_uri(a.uri("d"))
         handle.pwrite(b"n" * MIB, 0)
         wait_for(lambda: mirror.status()["disks"][0]["dirty_bytes"] == MIB)
-        assert rate_over(b, 1) == 0
+        assert stands_still(b)
         assert world.client("resume", "job").returncode == 0
         wait_for(lambda: mirror.status()["disks"][0]["dirty_bytes"] == 0)
         assert mirror.cutover().returncode == 0
@@ -119,7 +136,7 @@ def test_a_paused_job_can_be_cancelled(world, pair):
         wait_for(lambda: written(b) > 0)
         assert world.client("pause", "job").returncode == 0
         assert world.client("cancel", "job").returncode == 0
-        assert mirror.wait(20) == 4
+        assert mirror.wait() == 4
 
 
 def window(first_minute, last_minute):
@@ -133,7 +150,7 @@ def test_outside_of_its_window_a_job_waits_by_itself(world, pair):
     with world.mirror(a.source("d"), b.uri("d"), "--window", window(60, 120)) as mirror:
         wait_for(lambda: (mirror.status() or {}).get("paused") == "window")
         mirror.wait_for_phase("copying")
-        assert rate_over(b, 1) == 0
+        assert stands_still(b)
         refused = mirror.cutover()
         assert refused.returncode == 1 and "daily window" in refused.stderr
         assert "outside of its daily window" in world.client("status", "job").stdout
@@ -155,7 +172,8 @@ def test_connections_come_and_go_while_it_copies(world, pair):
     def writers():
         return sum("write" in each["requests"] for each in b.connections())
 
-    with world.mirror(a.source("d"), b.uri("d"), "-c", "2", "--bwlimit", "16M") as mirror:
+    # Half a minute's copy, which must not be over before six have written.
+    with world.mirror(a.source("d"), b.uri("d"), "-c", "2", "--bwlimit", "8M") as mirror:
         wait_for(lambda: writers() == 2)
         set_limits(world, "--connections", "6")
         wait_for(lambda: mirror.status()["connections"] == 6)
