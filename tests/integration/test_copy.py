@@ -104,22 +104,29 @@ def test_a_larger_target_keeps_its_tail(world):
 def test_time_grows_with_data_and_not_with_size(world):
     pieces = [(i * 4 * GIB, 4 * MIB) for i in range(20)]
 
+    sources = {size: make_disk(world.path(f"source{size}"), size, pieces)
+               for size in (100 * GIB, 500 * GIB)}
+
     def seconds(size):
-        source = make_disk(world.path(f"source{size}"), size, pieces)
-        best = []
-        for _ in range(3):
-            target = make_disk(world.path("target"), 0)
-            target.unlink()
-            make_disk(target, size)
-            with world.server(f"d={target}") as server:
-                begin = time.monotonic()
-                assert world.client("copy", source, server.uri("d")).returncode == 0
-                best.append(time.monotonic() - begin)
-            assert allocated_bytes(target) <= 1.01 * allocated_bytes(source)
-        return min(best)
+        target = world.path("target")
+        target.unlink(missing_ok=True)
+        make_disk(target, size)
+        with world.server(f"d={target}") as server:
+            begin = time.monotonic()
+            assert world.client("copy", sources[size], server.uri("d")).returncode == 0
+            took = time.monotonic() - begin
+        assert allocated_bytes(target) <= 1.01 * allocated_bytes(sources[size])
+        return took
 
     # The issue's bound is 1.2 for 500 GiB; on a busy machine a test can only say "not five times".
-    assert seconds(500 * GIB) < 2 * seconds(100 * GIB) + 0.2
+    # They take turns, until each has had a quiet moment: what is slow by itself never has.
+    small, large = [], []
+    for _ in range(10):
+        small.append(seconds(100 * GIB))
+        large.append(seconds(500 * GIB))
+        if len(small) >= 3 and min(large) < 2 * min(small) + 0.2:
+            break
+    assert min(large) < 2 * min(small) + 0.2
 
 
 def test_json_progress_is_one_object_a_line_and_moved_never_falls(world):
@@ -160,27 +167,28 @@ def test_data_where_the_other_side_has_a_hole_differs(world):
 def test_an_interrupt_cancels_with_status_4(world):
     source = make_disk(world.path("source"), 64 * MIB, [(0, 64 * MIB)])
     target = make_disk(world.path("target"), 64 * MIB)
-    # A stopped server answers nothing more: the copy cannot end by itself.
     with world.server(f"d={target}") as server:
+        # Its writes are kept waiting, so that it cannot be done before.
+        assert server.ask("POST", "/v1/exports/d/hold", {"lease_ms": 60000})[0] == 200
         with Process([CLIENT, "copy", source, server.uri("d"), "--progress", "json"], world.env,
                      world.path("copy.log"), expect=(4,)) as copy:
-            wait_for(lambda: len(server.export("d")) and server.export("d")["connections"] >= 4)
+            wait_for(lambda: server.in_flight() >= 4)
+            # A stopped server answers nothing more; nobody waits for that.
             os.kill(server.pid, signal.SIGSTOP)
             try:
                 os.kill(copy.pid, signal.SIGINT)
-                wait_for(lambda: True)
+                assert copy.wait(30) == 4
             finally:
                 os.kill(server.pid, signal.SIGCONT)
-            copy.wait()
-            assert copy.process.returncode in (0, 4)
 
 
 def test_a_lost_target_is_one_clear_line_and_status_1(world):
     source = make_disk(world.path("source"), 256 * MIB, [(0, 256 * MIB)])
     target = make_disk(world.path("target"), 256 * MIB)
     with world.server(f"d={target}", expect=None) as server:
-        with Process([CLIENT, "copy", source, server.uri("d"), "--progress", "none"], world.env,
-                     world.path("copy.log"), expect=(1,)) as copy:
+        # Eight seconds' copy: it must not be done before the target is gone.
+        with Process([CLIENT, "copy", source, server.uri("d"), "--progress", "none", "--bwlimit",
+                      "32M"], world.env, world.path("copy.log"), expect=(1,)) as copy:
             wait_for(lambda: server.export("d")["written_bytes"] > MIB)
             server.kill()
             copy.wait()
