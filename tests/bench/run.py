@@ -127,7 +127,7 @@ def move(world, size, seed):
             fio_writer(world, a.uri("d"), seconds=300, size=size, seed=seed) as fio:
         wait_for(lambda: a.export("d")["written_bytes"] > 0 or not fio.running())
         begin = time.monotonic()
-        with world.mirror(a.source("d"), b.uri("d")) as mirror:
+        with world.mirror(a.source("d"), b.uri("d"), "--max-downtime", "500") as mirror:
             mirror.wait_for_phase("ready", limit=120)
             ready = time.monotonic() - begin
             time.sleep(10)  # it has to stay ready for ten seconds

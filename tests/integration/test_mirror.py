@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from harness import (KIB, MIB, UnixConnection, ask_all, fio_writer, make_disk, same_content,
+from harness import (KIB, MIB, UnixConnection, ask_all, fio_writer, make_disk, need, same_content,
                      wait_for)
-from peers import Nbdkit
+from peers import Nbdkit, Recorder
 
 nbd = pytest.importorskip("nbd")
 
@@ -73,15 +73,40 @@ class Writer(threading.Thread):
 
     def __exit__(self, *_):
         self.stopped.set()
-        self.join(20)
+        self.join(60)
 
 
 def slow_target(world):
-    """An nbdkit that takes its time for each write: a hold with something to copy lasts."""
+    """An nbdkit that takes its time for each write."""
     nbdkit = Nbdkit(world, "file", world.path("target"), "wdelay=100ms", filters=["delay"])
     # nbdkit 1.32 may die on an assertion when its client is killed.
     nbdkit.expect = (0, -signal.SIGABRT)
     return nbdkit
+
+
+class StallingTarget(Recorder):
+    """A target that stands still in the middle of a cutover: once it is asked to flush while the
+    source's writers are held, it does so until it is told to go on."""
+
+    def __init__(self, world, source):
+        self.stalled, self.gone_on = world.path("stalled"), world.path("gone-on")
+        ask = f"'{need('curl')}' -s --unix-socket '{source.control}' http://server/v1/exports/d"
+        stall = (f"touch '{self.stalled}'; "
+                 f"while [ ! -e '{self.gone_on}' ]; do sleep 0.05; done")
+        super().__init__(world, world.path("target"), flush=(
+            f"[ -e '{self.gone_on}' ] || if {ask} | grep -q '\"state\":\"held\"'; "
+            f"then {stall}; fi"))
+        self.expect = (0, -signal.SIGABRT)
+
+    def wait_for_stall(self):
+        wait_for(self.stalled.exists)
+
+    def go_on(self):
+        self.gone_on.touch()
+
+    def __exit__(self, *what):
+        self.go_on()
+        super().__exit__(*what)
 
 
 class background(threading.Thread):
@@ -118,7 +143,7 @@ def test_a_disk_moves_while_it_is_written(world, pair):
             assert re.fullmatch(r"cut over: downtime \d+ ms", line)
             assert mirror.wait() == 0
             assert mirror.output.strip().splitlines()[-1] == line
-        writer.join(20)
+        writer.join(60)
         assert writer.error.errnum == 108  # ESHUTDOWN
     assert world.path("target").read_bytes() == bytes(writer.shadow)
     assert same_content(world.path("source"), world.path("target"))
@@ -148,20 +173,24 @@ def test_cutover_auto_needs_nobody(world, pair):
     with Writer(world, source) as writer:
         with world.mirror(source.source("d"), target.uri("d"), "--cutover", "auto") as mirror:
             assert mirror.wait() == 0
-        writer.join(20)
+        writer.join(60)
     assert world.path("target").read_bytes() == bytes(writer.shadow)
 
 
 def test_an_interrupted_cutover_does_not_happen_later(world):
     source_disk = make_disk(world.path("source"), 4 * MIB, [(0, 4 * MIB)])
     with world.server(f"d={source_disk}") as source, \
-            Nbdkit(world, "memory", 4 * MIB, "rate=8M", filters=["rate"]) as target:
-        with world.mirror(source.source("d"), target.uri, expect=(4,)) as mirror:
+            Nbdkit(world, "memory", 4 * MIB) as target:
+        # A minute's copy: it is not ready before the cutover was taken back.
+        with world.mirror(source.source("d"), target.uri, "--bwlimit", "64K",
+                          expect=(4,)) as mirror:
             mirror.wait_for_phase("copying")
             asker = UnixConnection(mirror.control)
             asker.request("POST", "/v1/job/cutover", "{}")
             assert mirror.phase() == "copying"  # the loop has seen the request before this one
             asker.close()
+            assert mirror.phase() == "copying"  # and that nobody waits for its answer
+            assert world.client("set", "job", "--bwlimit", "off").returncode == 0
             mirror.wait_for_phase("ready")
             generation = source.export("d")["trackers"][0]["generation"]
             # Several passes later it has still not cut over.
@@ -205,15 +234,17 @@ def test_a_mirror_killed_in_any_phase_costs_the_writer_nothing(world, pair, phas
     with slow_target(world) as slow, Writer(world, source, area=2 * MIB) as writer:
         if phase == "preparing":  # which ends when the target has answered
             os.kill(slow.pid, signal.SIGSTOP)
-        with world.mirror(source.source("d"), slow.uri) as mirror:
+        # 50 MiB: a minute's copy, where that is not to be over before it is seen.
+        pace = ["--bwlimit", "1M"] if phase == "copying" else []
+        with world.mirror(source.source("d"), slow.uri, *pace) as mirror:
             mirror.wait_for_phase(*PHASES[PHASES.index(phase):])
             mirror.kill()
         os.kill(slow.pid, signal.SIGCONT)
         # What the writer meets now is the mirror's death and nothing else.
         count = writer.count
-        wait_for(lambda: writer.count > count + 20, 15)
+        wait_for(lambda: writer.count > count + 20)
         assert writer.error is None
-        assert writer.longest < 2.5
+        assert writer.longest < 5  # nobody has held it
         answer = json.loads(world.client("status", "job", "--json").stdout)
         assert answer["phase"] == "failed"
         # It was killed there or, catching up being short, right behind it.
@@ -222,22 +253,26 @@ def test_a_mirror_killed_in_any_phase_costs_the_writer_nothing(world, pair, phas
         # The name and the tracker that it left are free for the next one.
         with world.mirror(source.source("d"), target.uri("d"), "--cutover", "auto") as again:
             assert again.wait() == 0
-        writer.join(20)
+        writer.join(60)
     assert world.path("target").read_bytes() == bytes(writer.shadow)
 
 
 def test_a_mirror_killed_during_the_hold_lets_the_writer_go_on_within_the_lease(world, pair):
     source, _ = pair
-    with slow_target(world) as target, Writer(world, source, area=2 * MIB) as writer:
-        with world.mirror(source.source("d"), target.uri) as mirror:
+    lease = 4  # four times what writers may be held for
+    with StallingTarget(world, source) as target, \
+            Writer(world, source, area=2 * MIB) as writer:
+        with world.mirror(source.source("d"), target.uri, "--max-downtime", "1000") as mirror:
             mirror.wait_for_phase("ready")
             with background(mirror.cutover):
-                wait_for(lambda: source.export("d")["state"] == "held")
+                target.wait_for_stall()
                 mirror.kill()
+        killed = time.monotonic()
         count = writer.count
-        wait_for(lambda: writer.count > count + 20, 10)
+        wait_for(lambda: writer.count > count + 20)
+        assert time.monotonic() - killed < lease + 3
+        target.go_on()
         assert writer.error is None
-        assert writer.longest < 2.5  # the lease is two seconds
         assert source.export("d")["state"] == "serving"
 
 
@@ -264,26 +299,24 @@ def test_what_a_killed_mirror_left_unread_at_the_target_does_not_land_later(worl
 
 def test_a_cutover_that_takes_too_long_is_given_up_and_works_later(world, pair):
     source, _ = pair
-    with slow_target(world) as target, Writer(world, source, area=2 * MIB) as writer:
-        with world.mirror(source.source("d"), target.uri, "--max-downtime", "800") as mirror:
+    with StallingTarget(world, source) as target, \
+            Writer(world, source, area=2 * MIB) as writer:
+        with world.mirror(source.source("d"), target.uri, "--max-downtime", "2000") as mirror:
             mirror.wait_for_phase("ready")
             with background(mirror.cutover) as asked:
-                # From the hold on the target stands still for longer than the writers may wait.
-                wait_for(lambda: source.export("d")["state"] == "held")
-                os.kill(target.pid, signal.SIGSTOP)
-                try:
-                    wait_for(lambda: source.export("d")["state"] != "held", 20)
-                    count = writer.count
-                    wait_for(lambda: writer.count > count + 20)
-                finally:
-                    os.kill(target.pid, signal.SIGCONT)
+                target.wait_for_stall()
+                wait_for(lambda: source.export("d")["state"] != "held")
+                count = writer.count
+                wait_for(lambda: writer.count > count + 20)
+                target.go_on()
             assert asked.result.returncode == 1
-            assert "not cut over" in asked.result.stderr and "800 ms" in asked.result.stderr
-            assert writer.error is None and writer.longest < 1.5
+            assert "not cut over" in asked.result.stderr and "2000 ms" in asked.result.stderr
+            # The lease would have been eight seconds.
+            assert writer.error is None and writer.longest < 4
             mirror.wait_for_phase("ready")
             assert mirror.cutover().returncode == 0
             mirror.wait()
-        writer.join(20)
+        writer.join(60)
     assert world.path("target").read_bytes() == bytes(writer.shadow)
 
 
@@ -358,16 +391,17 @@ def test_a_second_mirror_of_a_disk_is_refused_and_the_first_loses_nothing(world,
                 assert "is being mirrored already, by job 'job'" in result.stderr
             assert mirror.cutover().returncode == 0
             mirror.wait()
-        writer.join(20)
+        writer.join(60)
     assert world.path("target").read_bytes() == bytes(writer.shadow)
 
 
 @pytest.mark.parametrize("phase", ["copying", "ready"])
 def test_a_tracker_that_was_replaced_ends_its_mirror(world, pair, phase):
     source, target = pair
-    with slow_target(world) as slow, Writer(world, source, area=2 * MIB) as writer:
-        uri = slow.uri if phase == "copying" else target.uri("d")
-        with world.mirror(source.source("d"), uri, expect=(1,)) as mirror:
+    with Writer(world, source, area=2 * MIB) as writer:
+        # 50 MiB in five seconds, where that is not to be over before it is seen.
+        pace = ["--bwlimit", "10M"] if phase == "copying" else []
+        with world.mirror(source.source("d"), target.uri("d"), *pace, expect=(1,)) as mirror:
             mirror.wait_for_phase(phase)
             source.ask("DELETE", "/v1/exports/d/trackers/mirror.job")
             source.ask("PUT", "/v1/exports/d/trackers/mirror.job", {})

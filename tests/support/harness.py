@@ -265,11 +265,15 @@ class Server(Process):
 
 
 class Mirror(Process):
-    """A running `nbd-mirror mirror`."""
+    """A running `nbd-mirror mirror`. Where nothing else is said its writers may be held for as long
+    as a busy machine and its disk take for the last pass: the default of half a second is seldom
+    enough there."""
 
     def __init__(self, world, source, target, options, job, expect):
         self.world = world
         self.job = job
+        if "--max-downtime" not in options:
+            options = [*options, "--max-downtime", "20000"]
         super().__init__([CLIENT, "mirror", source, target, "--job", job, "--progress", "none",
                           *options], world.env, world.path(f"mirror-{job}.log"), expect)
 
@@ -301,7 +305,7 @@ class Mirror(Process):
 
 
 @contextlib.contextmanager
-def fio_writer(world, uri, seconds=60, size=64 * MIB, rate="100m", seed=1, block="16k", depth=16):
+def fio_writer(world, uri, seconds=600, size=64 * MIB, rate="100m", seed=1, block="16k", depth=16):
     """fio's NBD engine, writing at random; `.stop()` and look at `.output` afterwards."""
     need("fio")
     with Process(["fio", "--name=writer", "--ioengine=nbd", f"--uri={uri}", "--rw=randwrite",
