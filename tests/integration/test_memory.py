@@ -62,9 +62,13 @@ def test_a_client_that_asks_for_nothing_has_no_buffers(world):
         handle.connect_uri(server.uri("d"))
         handle.pwrite(b"x" * 32 * MIB, 0)
         wait_for(lambda: buffer_bytes(server) == 0)
-        # What a request had is kept for the next one for a while.
-        assert handle.pread(4096, 0) == b"x" * 4096
-        assert buffer_bytes(server) > 0
+        def keeps():
+            assert handle.pread(4096, 0) == b"x" * 4096
+            return buffer_bytes(server) > 0
+
+        # What a request had is kept for the next one for a while, which may be over before it is
+        # looked at.
+        wait_for(keeps)
         wait_for(lambda: buffer_bytes(server) == 0)
         # And it can go on.
         assert handle.pread(MIB, 0) == b"x" * MIB
@@ -126,7 +130,8 @@ def test_who_holds_memory_and_stands_still_does_not_stop_the_others(world):
                 assert small.read(MIB, 4096) == b"z" * 4096
             assert written.result() == 0
             assert metric(server, "nbd_mirror_connections_waiting_for_memory") == 0
-        assert 9 < time.monotonic() - begun < 30
+        # Ten seconds; half a request by itself would have five minutes.
+        assert 9 < time.monotonic() - begun < 60
         assert stuck.closed()
         assert "it stopped in the middle of a request" in server.messages()
 
@@ -142,9 +147,11 @@ def test_a_hold_on_one_export_leaves_memory_to_the_others(world):
             writer = Wire(server)
             writers.append(writer)
             writer.go("held")
+            writer.send(header(WRITE, 0, MIB) + b"h" * MIB)
+            # As much more as it takes: nothing for a second is no more.
             writer.socket.settimeout(1)
             with contextlib.suppress(TimeoutError):
-                for part in range(8):
+                for part in range(1, 8):
                     writer.send(header(WRITE, part * MIB, MIB, cookie=part) + b"h" * MIB)
             writer.socket.settimeout(30)
         with Wire(server) as other:
@@ -169,7 +176,7 @@ def test_answers_that_nobody_takes_are_dropped_when_others_need_the_memory(world
         stuck.send(header(READ, 0, 64 * MIB))
         wait_for(lambda: buffer_bytes(server) == 64 * MIB)
         assert other.read(0, 32 * MIB)[:4096] == b"x" * 4096
-        assert "it does not take its answers" in server.messages()
+        wait_for(lambda: "it does not take its answers" in server.messages())
 
 
 def test_answers_that_are_taken_slowly_are_taken(world):
