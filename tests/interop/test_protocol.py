@@ -553,8 +553,12 @@ def test_payload_over_the_limit_is_refused_and_the_server_goes_on(world):
 
 # --- The life of a connection ---
 
+# Of a handshake, or of half a request: a good client needs a hundredth, also on a busy machine.
+DEADLINE = 2
+
+
 def deadline_test_server(world, disk):
-    return world.server(f"d={disk}", options=["--handshake-timeout", "1"])
+    return world.server(f"d={disk}", options=["--handshake-timeout", DEADLINE])
 
 
 def test_silent_client_is_dropped_and_a_served_one_is_not(world, disk):
@@ -567,7 +571,7 @@ def test_silent_client_is_dropped_and_a_served_one_is_not(world, disk):
                 assert silent.closed()
             with Wire(server) as after_flags:
                 assert after_flags.closed()
-            assert time.monotonic() - begun > 1.5
+            assert time.monotonic() - begun > 2 * DEADLINE - 0.5
             assert idle.read(0, 512) == content(disk, 0, 512)
         threads_are_back(server, base)
 
@@ -599,7 +603,7 @@ def test_options_without_end_do_not_push_the_deadline(world, disk):
     header(wire.WRITE, 0, 4096),
     header(wire.WRITE, 0, 4096) + bytes(100)])
 def test_half_a_request_is_dropped_and_a_client_between_requests_is_not(world, disk, start):
-    with world.server(f"d={disk}", options=["--request-timeout", "1"]) as server, \
+    with world.server(f"d={disk}", options=["--request-timeout", DEADLINE]) as server, \
             Wire(server) as idle, Wire(server) as stuck:
         idle.go("d")
         assert idle.read(0, 512) == content(disk, 0, 512)
@@ -608,22 +612,22 @@ def test_half_a_request_is_dropped_and_a_client_between_requests_is_not(world, d
         begun = time.monotonic()
         stuck.send(start)
         assert stuck.closed()
-        assert 0.9 < time.monotonic() - begun < 10
+        assert DEADLINE - 0.1 < time.monotonic() - begun < 15
         assert "it stopped in the middle of a request" in server.messages()
         assert idle.read(0, 512) == content(disk, 0, 512)
 
 
 def test_a_slow_request_is_served(world, disk):
-    with world.server(f"d={disk}", options=["--request-timeout", "1"]) as server, \
+    with world.server(f"d={disk}", options=["--request-timeout", DEADLINE]) as server, \
             Wire(server) as slow:
         slow.go("d")
         begun = time.monotonic()
         request = header(wire.WRITE, 0, 4096, cookie=7) + b"y" * 4096
-        slow.send(request[:-40])
-        for byte in request[-40:]:
+        slow.send(request[:-60])
+        for byte in request[-60:]:
             assert not select.select([slow.socket], [], [], 0.05)[0]
             slow.send(bytes([byte]))
-        assert time.monotonic() - begun > 1.5
+        assert time.monotonic() - begun > 1.4 * DEADLINE
         assert slow.simple_reply() == (0, 7)
 
 
@@ -707,6 +711,6 @@ def test_server_stops_with_clients_in_every_state(world, disk):
             each.go("d")
         half.send(header(wire.WRITE, 0, MIB) + bytes(1000))
         lazy.send(b"".join(header(wire.READ, 0, MIB, cookie=n) for n in range(100)))
-        assert server.stop(limit=15) == 0
+        assert server.stop() == 0
         for each in (silent, options, idle, half, lazy):
             each.socket.close()
