@@ -148,11 +148,15 @@ void ControlApi::acknowledge(HttpRequest request, Export& served) {
     RequestBody body(request.body);
     const auto incarnation = incarnation_in(body);
     const std::uint64_t generation = body.number("generation", 0, INT64_MAX);
+    const auto up_to = body.optional_number("up_to", 0, INT64_MAX);
     body.end();
     if (!is_meant(request, served, incarnation)) {
         return;
     }
-    const auto done = served.trackers().acknowledge(tracker_in(request), generation);
+    TrackerSet& trackers = served.trackers();
+    const std::string name = tracker_in(request);
+    const auto done = up_to ? trackers.acknowledge_up_to(name, generation, *up_to)
+                            : trackers.acknowledge(name, generation);
     if (done == TrackerSet::Acknowledged::yes) {
         request.reply(200, json::object());
     } else {
@@ -170,7 +174,11 @@ void ControlApi::put_tracker(HttpRequest request, Export& served) {
                              TrackerSet::kMaxGranularityBytes)
             .value_or(kDefaultGranularity);
     const bool exclusive = body.flag("exclusive");
+    const bool all_dirty = body.flag("all_dirty");
     body.end();
+    if (all_dirty && !exclusive) {
+        throw std::invalid_argument("'all_dirty' is for an exclusive tracker");
+    }
     if (!std::has_single_bit(granularity)) {
         throw std::invalid_argument("'granularity' is a power of two");
     }
@@ -183,7 +191,8 @@ void ControlApi::put_tracker(HttpRequest request, Export& served) {
         return;
     }
     const auto bytes = static_cast<std::uint32_t>(granularity);
-    const auto added = exclusive ? served.trackers().add_exclusive(name, bytes)
+    const auto start = all_dirty ? TrackerSet::Start::all_dirty : TrackerSet::Start::clean;
+    const auto added = exclusive ? served.trackers().add_exclusive(name, bytes, start)
                                  : served.trackers().add(name, bytes);
     const auto standing = served.trackers().find(name);
     const json answer = {{"name", name},
@@ -331,6 +340,10 @@ json ControlApi::describe(const Export& served) {
     Statistics statistics;
     server_.add_statistics(served, statistics);
     const int error = served.write_back_error();
+    json moved;
+    if (const std::optional<MoveRecord> record = server_.move_of(served)) {
+        moved = {{"to", record->moved_to}, {"at", record->moved_at}, {"job", record->job}};
+    }
     const char* state = served.gate().retired()          ? "retired"
                         : server_.hold_of(served).held() ? "held"
                                                          : "serving";
@@ -340,6 +353,7 @@ json ControlApi::describe(const Export& served) {
             {"read_only", served.read_only()},
             {"description", served.options().description},
             {"state", state},
+            {"moved", moved},
             {"uris", server_.uris(served)},
             {"trackers", trackers},
             {"connections", server_.connections_to(served)},

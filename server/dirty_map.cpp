@@ -63,6 +63,21 @@ void DirtyMap::clear() noexcept {
     }
 }
 
+void DirtyMap::clear_up_to(std::uint64_t offset_bytes) noexcept {
+    if (offset_bytes >= disk_bytes_) {
+        clear();
+        return;
+    }
+    const std::uint64_t end = block_of(offset_bytes);
+    for (std::uint64_t word = 0; word < end / kWordBits; ++word) {
+        words_[word].store(0, std::memory_order_release);
+    }
+    if (end % kWordBits != 0) {
+        words_[end / kWordBits].fetch_and(~bits(end - end % kWordBits, end - 1),
+                                          std::memory_order_acq_rel);
+    }
+}
+
 std::uint64_t DirtyMap::count_bytes() const noexcept {
     // Each word is looked at once: marks may come meanwhile.
     std::uint64_t blocks = 0;

@@ -35,6 +35,8 @@ class DirtyMap {
     void move_into(DirtyMap& other) noexcept;
 
     void clear() noexcept;
+    // Of every block that ends at or before this offset, and of the disk's last one at its end.
+    void clear_up_to(std::uint64_t offset_bytes) noexcept;
 
     // A moment's count, the last block as short as it is.
     [[nodiscard]] std::uint64_t count_bytes() const noexcept;

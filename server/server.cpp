@@ -166,10 +166,14 @@ void Server::open_export(const ExportOptions& options) {
                      options.name + "'");
 }
 
+std::optional<MoveRecord> Server::move_of(const Export& served) const {
+    return served.gate().retired() ? ownership_.find(served.file()) : std::nullopt;
+}
+
 std::string Server::moved_sentence(const Export& served) const {
     std::string sentence =
         "export '" + served.name() + "' ('" + served.file().path() + "') has moved away";
-    const std::optional<MoveRecord> moved = ownership_.find(served.file());
+    const std::optional<MoveRecord> moved = move_of(served);
     if (!moved) {
         return sentence;
     }

@@ -56,6 +56,8 @@ class Server {
     void take_ownership();
     // Logs where it listens: everything that could fail at the start has succeeded.
     void announce() const;
+    // Where it has moved to, as recorded; nothing of one that is served here.
+    [[nodiscard]] std::optional<MoveRecord> move_of(const Export& served) const;
     // "export 'vm1' has moved to nbd://..., at ... (job '...')". Of one that has.
     [[nodiscard]] std::string moved_sentence(const Export& served) const;
     [[nodiscard]] bool draining() const noexcept { return draining_; }

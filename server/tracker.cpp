@@ -34,11 +34,11 @@ void TrackerSet::mark(Range range) noexcept {
 
 TrackerSet::Added TrackerSet::add(const std::string& name, std::uint32_t granularity_bytes) {
     const std::lock_guard lock(mutex_);
-    return add_locked(name, granularity_bytes, false);
+    return add_locked(name, granularity_bytes, false, Start::clean);
 }
 
 TrackerSet::Added TrackerSet::add_exclusive(const std::string& name,
-                                            std::uint32_t granularity_bytes) {
+                                            std::uint32_t granularity_bytes, Start start) {
     const std::lock_guard lock(mutex_);
     const Tracker* same_name = find_locked(name);
     const bool shared = same_name != nullptr && !same_name->exclusive_;
@@ -53,11 +53,11 @@ TrackerSet::Added TrackerSet::add_exclusive(const std::string& name,
             remove_locked(*tracker);
         }
     }
-    return add_locked(name, granularity_bytes, true);
+    return add_locked(name, granularity_bytes, true, start);
 }
 
 TrackerSet::Added TrackerSet::add_locked(const std::string& name, std::uint32_t granularity_bytes,
-                                         bool exclusive) {
+                                         bool exclusive, Start start) {
     if (const Tracker* standing = find_locked(name)) {
         return standing->active_.block_bytes() == granularity_bytes ? Added::exists
                                                                     : Added::other_granularity;
@@ -87,6 +87,9 @@ TrackerSet::Added TrackerSet::add_locked(const std::string& name, std::uint32_t 
         }
         tracker =
             all_.emplace_back(std::make_unique<Tracker>(disk_bytes_, granularity_bytes)).get();
+    }
+    if (start == Start::all_dirty) {
+        tracker->active_.mark({0, disk_bytes_});
     }
     tracker->name_ = name;
     tracker->exclusive_ = exclusive;
@@ -146,6 +149,21 @@ TrackerSet::Acknowledged TrackerSet::acknowledge(std::string_view name, std::uin
         tracker->frozen_.clear();
         tracker->acknowledged_ = true;
     }
+    return Acknowledged::yes;
+}
+
+TrackerSet::Acknowledged TrackerSet::acknowledge_up_to(std::string_view name,
+                                                       std::uint64_t generation,
+                                                       std::uint64_t offset_bytes) {
+    const std::lock_guard lock(mutex_);
+    Tracker* tracker = find_locked(name);
+    if (tracker == nullptr) {
+        return Acknowledged::unknown_tracker;
+    }
+    if (tracker->generation_ != generation) {
+        return Acknowledged::other_generation;
+    }
+    tracker->frozen_.clear_up_to(offset_bytes);
     return Acknowledged::yes;
 }
 

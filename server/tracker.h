@@ -119,9 +119,12 @@ class TrackerSet {
     // `granularity_bytes` is a power of two within the limits above. A tracker starts clean: what
     // was completed before it stood is not in it.
     [[nodiscard]] Added add(const std::string& name, std::uint32_t granularity_bytes);
+    // What a new tracker says of what was written before it stood.
+    enum class Start { clean, all_dirty };
     // A tracker of which an export has one at a time. Those that nobody reads any more give way to
     // it; `taken` when one is read, or when a shared tracker has the name.
-    [[nodiscard]] Added add_exclusive(const std::string& name, std::uint32_t granularity_bytes);
+    [[nodiscard]] Added add_exclusive(const std::string& name, std::uint32_t granularity_bytes,
+                                      Start start = Start::clean);
     // False when there is none of this name.
     [[nodiscard]] bool remove(std::string_view name);
 
@@ -134,6 +137,9 @@ class TrackerSet {
     enum class Acknowledged { yes, other_generation, unknown_tracker };
     // The consumer's copy of this generation is durable: the frozen map is cleared.
     [[nodiscard]] Acknowledged acknowledge(std::string_view name, std::uint64_t generation);
+    // The same of the blocks that end at or before an offset; the rest stays as it is.
+    [[nodiscard]] Acknowledged acknowledge_up_to(std::string_view name, std::uint64_t generation,
+                                                 std::uint64_t offset_bytes);
 
     // The disk has grown: later trackers cover all of it. False, and nothing is changed, while a
     // tracker stands, whose consumer knows the old size.
@@ -146,7 +152,7 @@ class TrackerSet {
   private:
     [[nodiscard]] Tracker* find_locked(std::string_view name) const;
     [[nodiscard]] Added add_locked(const std::string& name, std::uint32_t granularity_bytes,
-                                   bool exclusive);
+                                   bool exclusive, Start start);
     void remove_locked(Tracker& tracker);
 
     // Shared (atomic): null, or a tracker in use.

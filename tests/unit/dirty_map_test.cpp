@@ -28,6 +28,18 @@ std::vector<bool> blocks_of(const DirtyMap& map, std::uint64_t disk_bytes) {
 
 }  // namespace
 
+TEST(DirtyMap, ClearingUpToAnOffsetLeavesABlockThatItCuts) {
+    constexpr std::uint64_t kBlocks = 200;  // more than three words
+    for (const std::uint64_t blocks : {0, 1, 63, 64, 65, 128, 199}) {
+        DirtyMap map(kBlocks * kBlock, kBlock);
+        map.mark({0, kBlocks * kBlock});
+        map.clear_up_to(blocks * kBlock + kBlock - 1);
+        const DirtyExtent rest = map.next_extent({blocks * kBlock, (kBlocks - blocks) * kBlock});
+        EXPECT_TRUE(rest.dirty && rest.range.length == (kBlocks - blocks) * kBlock) << blocks;
+        EXPECT_EQ(map.count_bytes(), (kBlocks - blocks) * kBlock) << blocks;
+    }
+}
+
 TEST(DirtyMap, AWriteOfOneByteMarksItsWholeBlock) {
     DirtyMap map(1 << 20, kBlock);
     map.mark({4095, 2});

@@ -47,6 +47,29 @@ TEST(TrackerSet, AnAcknowledgementSaidTwiceLosesNothing) {
     EXPECT_EQ(trackers.freeze("t")->dirty_bytes, kBlock);
 }
 
+TEST(TrackerSet, WhatIsAcknowledgedInPartComesAgainInPart) {
+    TrackerSet trackers(kDisk + 100);
+    ASSERT_EQ(trackers.add_exclusive("t", kBlock, TrackerSet::Start::all_dirty),
+              TrackerSet::Added::created);
+    const std::uint64_t first = trackers.freeze("t")->generation;
+    EXPECT_EQ(trackers.status().at(0).frozen_bytes, kDisk + 100);
+    // A block that is only copied in part is not copied.
+    EXPECT_EQ(trackers.acknowledge_up_to("t", first, 3 * kBlock - 1),
+              TrackerSet::Acknowledged::yes);
+    EXPECT_EQ(trackers.status().at(0).frozen_bytes, kDisk + 100 - 2 * kBlock);
+    trackers.mark({0, 1});
+    const auto second = trackers.freeze("t");
+    EXPECT_EQ(second->dirty_bytes, kDisk + 100 - kBlock);
+    EXPECT_EQ(trackers.acknowledge_up_to("t", first, kDisk),
+              TrackerSet::Acknowledged::other_generation);
+    EXPECT_EQ(trackers.acknowledge_up_to("t", second->generation, kDisk),
+              TrackerSet::Acknowledged::yes);
+    EXPECT_EQ(trackers.status().at(0).frozen_bytes, 100);
+    EXPECT_EQ(trackers.acknowledge_up_to("t", second->generation, kDisk + 100),
+              TrackerSet::Acknowledged::yes);
+    EXPECT_EQ(trackers.freeze("t")->dirty_bytes, 0u);
+}
+
 TEST(TrackerSet, TrackersDoNotTakeEachOthersMarks) {
     TrackerSet trackers(kDisk);
     ASSERT_EQ(trackers.add("a", kBlock), TrackerSet::Added::created);
