@@ -39,4 +39,10 @@ class JobError : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
+// A server is gone, or does not answer; the same may succeed later.
+class ConnectionLost : public JobError {
+  public:
+    using JobError::JobError;
+};
+
 }  // namespace nbdm

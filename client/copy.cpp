@@ -74,7 +74,7 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status, Pace& pace,
     TargetZeroes zeroes = known_zeroes(target, cancellation);
     Engine engine(source, target, options.engine, status, pace, cancellation);
     status.set_phase(Phase::copying);
-    engine.copy(Engine::Sweep::everything, *scout, zeroes, {});
+    engine.copy({.compare = options.delta}, *scout, zeroes, {});
     engine.flush({});
     if (options.verify) {
         status.add_to_do(size);

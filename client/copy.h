@@ -19,6 +19,7 @@ struct CopyOptions {
     bool create = false;          // make the target file when it is missing
     bool target_is_zero = false;  // the caller vouches for it
     bool verify = false;          // compare afterwards
+    bool delta = false;           // read the target too, and write only what differs
 };
 
 // A copy of something that is not being written; durable at the target when it returns.

@@ -12,6 +12,9 @@
 
 namespace nbdm {
 
+// What a command ends with when its connection does, or when its server is about to stop.
+[[nodiscard]] bool is_lost_connection(int error) noexcept;
+
 // What an end of a copy can do.
 struct EndpointTraits {
     std::uint64_t size_bytes = 0;

@@ -137,7 +137,11 @@ Pass Engine::make_pass(Pass::Options options, const std::function<void()>& tick)
 void Engine::copy(Sweep sweep, Scout& source, TargetZeroes& target_zeroes,
                   const std::function<void()>& tick) {
     status_.begin_pass();
-    make_pass({.only_dirty = sweep == Sweep::dirty}, tick).run(source, target_zeroes);
+    make_pass({.only_dirty = sweep.only_dirty,
+               .with_data = sweep.compare ? Piece::Kind::update : Piece::Kind::copy,
+               .checkpoints = sweep.checkpoints},
+              tick)
+        .run(source, target_zeroes);
 }
 
 void Engine::flush(const std::function<void()>& tick) {
@@ -145,7 +149,7 @@ void Engine::flush(const std::function<void()>& tick) {
 }
 
 std::vector<Range> Engine::compare(Scout& source, TargetZeroes& target_zeroes) {
-    make_pass({.compare = true}, {}).run(source, target_zeroes);
+    make_pass({.with_data = Piece::Kind::compare}, {}).run(source, target_zeroes);
     const std::lock_guard lock(differences_mutex_);
     std::sort(differences_.begin(), differences_.end(),
               [](const Range& a, const Range& b) { return a.offset < b.offset; });

@@ -48,10 +48,16 @@ class Engine {
     Engine& operator=(const Engine&) = delete;
     ~Engine() = default;
 
-    enum class Sweep { everything, dirty };
+    struct Sweep {
+        bool only_dirty = false;   // by what the source's scout says
+        bool compare = false;      // only what differs is written
+        bool checkpoints = false;  // durable_to() grows meanwhile
+    };
     // One pass. `tick` is called now and then meanwhile (may be empty). Fails as Pass::run does.
     void copy(Sweep sweep, Scout& source, TargetZeroes& target_zeroes,
               const std::function<void()>& tick);
+    // Of the pass under way: all that it had to do before this offset is done, and durable.
+    [[nodiscard]] std::uint64_t durable_to() const { return queue_.durable_to(); }
     // What was copied is durable at the target when it returns. Fails as Pass::flush does.
     void flush(const std::function<void()>& tick);
     // Adds or ends workers, without waiting for them, where both sides allow several; call it now

@@ -73,7 +73,8 @@ std::optional<json> recorded(const std::string& job) {
         state["error"] =
             "the mirror process ended while " + phase +
             (phase == "cutting_over" ? "; whether the disk has moved, the source's server knows"
-                                     : "; the source was in service");
+                                     : "; the source was in service") +
+            (read_file(job_record_path(job)) ? "; --resume goes on with what is left" : "");
     }
     return read;
 }
@@ -134,7 +135,7 @@ void print_for_people(const json& state) {
 int show_status(const std::string& job, bool as_json) {
     std::set<std::string> names = {job};
     if (job.empty()) {
-        names = names_in(job_state_directory(), ".json");
+        names = names_in(jobs_state_directory(), ".json");
         names.merge(names_in(jobs_runtime_directory(), ".sock"));
     }
     json all = json::array();

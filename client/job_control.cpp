@@ -16,14 +16,6 @@
 
 namespace nbdm {
 
-std::string job_state_directory() {
-    return state_directory() + "/jobs";
-}
-
-std::string job_state_path(const std::string& job) {
-    return job_state_directory() + "/" + job + ".json";
-}
-
 namespace {
 
 constexpr const char* kRuntimeHint = "NBD_MIRROR_RUNTIME_DIR names another place for job sockets";
@@ -38,7 +30,7 @@ HttpServer listen_for(const std::string& job, event_base* base, HttpServer::Hand
     if (runs) {
         throw JobError("job '" + job + "' runs already; --job gives this one another name");
     }
-    with_hint(kStateHint, [] { ensure_directory(job_state_directory(), 0700); });
+    with_hint(kStateHint, [] { ensure_directory(jobs_state_directory(), 0700); });
     return with_hint(kRuntimeHint,
                      [&] { return HttpServer(base, job_socket(job), std::move(handler)); });
 }

@@ -53,8 +53,4 @@ class JobControl {
     EventPointer outcome_event_;
 };
 
-// Where a job's last state is kept.
-[[nodiscard]] std::string job_state_directory();
-[[nodiscard]] std::string job_state_path(const std::string& job);
-
 }  // namespace nbdm

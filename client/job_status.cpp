@@ -142,6 +142,13 @@ void JobStatus::add_to_do(std::uint64_t bytes) {
     now_.total_bytes += bytes;
 }
 
+void JobStatus::forget_to_do() {
+    const std::lock_guard lock(mutex_);
+    refresh_locked();
+    now_.total_bytes = now_.moved_bytes;
+    counters.moved_bytes.store(now_.moved_bytes, std::memory_order_relaxed);
+}
+
 void JobStatus::begin_pass() {
     const std::lock_guard lock(mutex_);
     ++now_.passes;

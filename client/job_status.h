@@ -71,6 +71,8 @@ class JobStatus {
     void set_error(const std::string& sentence);
     // More has to be moved than was known.
     void add_to_do(std::uint64_t bytes);
+    // What is still to be moved is not known any more, and will be added anew.
+    void forget_to_do();
     void begin_pass();
     void set_dirty(std::uint64_t dirty_bytes);
     void set_dirty_rate(double bytes_per_s);

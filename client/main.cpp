@@ -78,15 +78,17 @@ int run(const VerifyCommand& command) {
 }
 
 int run(const MirrorCommand& command) {
-    const MirrorOptions& options = command.options;
-    JobRunner runner(options.job, options.copy.source.text, options.copy.target.text,
+    const MirrorOptions options =
+        command.options.resume ? as_recorded(command.options) : command.options;
+    const std::string& job = options.disk.job;
+    JobRunner runner(job, options.disk.copy.source.text, options.disk.copy.target.text,
                      command.progress);
     const UniqueFd outcome_fd(
         check_errno(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "cannot make an eventfd"));
     runner.limits().apply(command.limits);
     CutoverRequests cutovers(outcome_fd.get());
     Mirror mirror(options, runner.status(), runner.limits(), cutovers, runner.cancellation());
-    JobControl control(runner, cutovers, options.job, outcome_fd.get());
+    JobControl control(runner, cutovers, job, outcome_fd.get());
     const JobRunner::Result result = runner.run([&] { return mirror.run(); });
     control.finish();
     if (result.phase == Phase::done) {

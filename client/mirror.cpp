@@ -2,8 +2,6 @@
 #include "client/mirror.h"
 
 #include <algorithm>
-#include <bit>
-#include <memory>
 #include <utility>
 
 #include "control/log.h"
@@ -27,6 +25,9 @@ constexpr milliseconds kLookInterval{500};
 // after each failure.
 constexpr milliseconds kMinAttemptDelay{1000};
 constexpr milliseconds kMaxAttemptDelay{60'000};
+// Between attempts to connect again: doubled after each failure.
+constexpr milliseconds kMinRetryDelay{200};
+constexpr milliseconds kMaxRetryDelay{10'000};
 
 // Writers wait: a pause that comes now takes effect when they go on.
 class Urgent {
@@ -40,27 +41,24 @@ class Urgent {
     Pace& pace_;
 };
 
-// What an earlier mirror of this name, killed or cut off, has sent to an nbd-mirror-server does not
-// land any more once this one's connections stand: its epoch is higher, since it began later.
-std::string session_context(const std::string& job) {
-    const auto epoch = std::chrono::duration_cast<std::chrono::nanoseconds>(
-        std::chrono::system_clock::now().time_since_epoch());
-    return "nbd-mirror:session:" + job + ":" + std::to_string(epoch.count());
-}
-
 }  // namespace
 
-// What run() works with.
-struct Mirror::Setup {
-    SourceServer server;
-    std::unique_ptr<Side> source;
-    std::unique_ptr<Side> target;
-    std::unique_ptr<Scout> allocation;
-    std::unique_ptr<TargetZeroes> target_zeroes;
-    std::unique_ptr<Scout> dirtiness;
-    std::unique_ptr<Engine> engine;
-    std::optional<SourceServer::Tracker> tracker;
-};
+MirrorOptions as_recorded(MirrorOptions options) {
+    const std::optional<JobRecord> record = JobRecordFile(options.disk.job).read();
+    if (!record) {
+        throw JobError("there is nothing to resume: job '" + options.disk.job + "' has no record");
+    }
+    for (const auto& [location, recorded] :
+         {std::pair(&options.disk.copy.source, record->source),
+          std::pair(&options.disk.copy.target, record->target)}) {
+        if (!location->text.empty() && location->text != recorded) {
+            throw JobError("job '" + options.disk.job + "' mirrors " + record->source + " to " +
+                           record->target + ", not '" + location->text + "'");
+        }
+        *location = Location::parse(recorded);
+    }
+    return options;
+}
 
 Mirror::Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits,
                CutoverRequests& cutovers, const Cancellation& cancellation)
@@ -69,130 +67,109 @@ Mirror::Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits,
       limits_(limits),
       cutovers_(cutovers),
       cancellation_(cancellation),
+      disk_(options_.disk, status, limits, cancellation),
       attempt_delay_(kMinAttemptDelay) {}
 
 std::string Mirror::run() {
-    Setup setup{.server = SourceServer(options_.copy.source, cancellation_),
-                .source = {},
-                .target = {},
-                .allocation = {},
-                .target_zeroes = {},
-                .dirtiness = {},
-                .engine = {},
-                .tracker = {}};
-    std::string line;
     try {
-        prepare(setup);
-        copy_everything(setup);
-        line = stay_in_step(setup);
-    } catch (const std::exception& error) {
-        if (setup.tracker) {
-            setup.server.drop_tracker(*setup.tracker);
-        }
-        cutovers_.answer(false, error.what());
+        std::string line = mirror_and_hand_over();
+        // Whoever asked for the cutover may open the target now.
+        disk_.disconnect();
+        cutovers_.answer(true, line);
+        disk_.forget();
+        return line;
+    } catch (const Cancelled& cancelled) {
+        disk_.forget();
+        cutovers_.answer(false, cancelled.what());
         throw;
+    } catch (const std::exception& error) {
+        std::string sentence = error.what();
+        if (disk_.can_be_resumed()) {
+            sentence += "; 'nbd-mirror mirror --resume --job " + options_.disk.job +
+                        "' goes on with what is left";
+        }
+        cutovers_.answer(false, sentence);
+        throw JobError(sentence);
     }
-    // Whoever asked for the cutover may open the target now.
-    setup.engine.reset();
-    setup.target.reset();
-    cutovers_.answer(true, line);
-    setup.server.drop_tracker(*setup.tracker);
-    return line;
 }
 
-void Mirror::prepare(Setup& setup) {
-    const Location& source = options_.copy.source;
-    const SourceServer::About about = setup.server.about();
-    if (about.state == "retired") {
-        throw JobError("export '" + source.export_name + "' has moved away already");
+std::string Mirror::mirror_and_hand_over() {
+    if (!options_.resume) {
+        disk_.begin();
+    } else if (!disk_.resume()) {
+        status_.set_phase(Phase::done);
+        return "cut over: " + disk_.source().text + " had moved to " + disk_.target().text +
+               " when the mirror ended";
     }
-    if (about.read_only) {
-        throw JobError("export '" + source.export_name +
-                       "' is read-only: nothing can be written to it, 'copy' moves it");
+    for (;;) {
+        try {
+            if (disk_.first_round()) {
+                copy_everything();
+            }
+            return stay_in_step();
+        } catch (const ConnectionLost& lost) {
+            connect_again(lost.what());
+        }
     }
-    if (is_same_disk(options_.copy.target, about.path, about.uris)) {
-        throw JobError("'" + options_.copy.target.text + "' is the source itself");
-    }
-    setup.source = std::make_unique<Side>(Side::open_source(about.address, cancellation_));
-    const std::uint64_t size = setup.source->traits().size_bytes;
-    if (size == 0) {
-        throw JobError("source " + source.text + " is empty: there is nothing to move");
-    }
-    open_target(setup, size);
-    status_.set_size(size);
-    status_.add_to_do(size);
-    // Blocks that are dirty begin and end where the target can be written.
-    const auto granularity =
-        std::max(options_.granularity_bytes,
-                 static_cast<std::uint32_t>(std::bit_ceil(setup.target->traits().alignment)));
-    // The tracker first, the allocation map after it: what is allocated in between is dirty.
-    setup.tracker = setup.server.start_tracker(options_.job, granularity);
-    last_freeze_ = Clock::now();
-    setup.dirtiness = setup.source->open_scout(setup.tracker->name, cancellation_);
-    setup.server.check_stands(*setup.tracker);
-    setup.allocation = setup.source->open_scout("", cancellation_);
-    setup.engine = std::make_unique<Engine>(*setup.source, *setup.target, options_.copy.engine,
-                                            status_, limits_.pace(), cancellation_);
 }
 
-void Mirror::open_target(Setup& setup, std::uint64_t source_bytes) {
-    Side::TargetOptions options{.create_bytes = {},
-                                .is_zero = options_.copy.target_is_zero,
-                                .session = session_context(options_.job)};
-    if (options_.copy.create) {
-        options.create_bytes = source_bytes;
+void Mirror::connect_again(const std::string& reason) {
+    const std::string sentence = reason + "; trying again";
+    log_warning(sentence);
+    status_.set_error(sentence);
+    status_.set_phase(disk_.first_round() ? Phase::copying : Phase::catching_up);
+    if (!lost_since_) {
+        lost_since_ = Clock::now();
     }
-    const Location& target = options_.copy.target;
-    setup.target = std::make_unique<Side>(Side::open_target(target, options, cancellation_));
-    check_sides(*setup.source, *setup.target);
-    // A host has many names; a client of the source server is one.
-    const std::string address = setup.target->local_address();
-    if (!address.empty() && setup.server.has_client(address)) {
-        throw JobError("'" + target.text + "' is the source itself");
+    for (milliseconds delay = kMinRetryDelay;; delay = std::min(2 * delay, kMaxRetryDelay)) {
+        if (Clock::now() + delay > *lost_since_ + options_.reconnect_timeout) {
+            throw JobError(reason + "; given up after " +
+                           std::to_string(options_.reconnect_timeout.count()) + " s");
+        }
+        wait_before_retry(delay);
+        try {
+            disk_.connect_again();
+            break;
+        } catch (const ConnectionLost&) {  // as before
+        }
     }
-    if (!setup.target->traits().can_flush) {
-        throw JobError("target " + target.text +
-                       " cannot flush: a disk cannot be handed over to it durably");
-    }
-    setup.target_zeroes.reset(new TargetZeroes(known_zeroes(*setup.target, cancellation_)));
+    log_info("connected again");
+    status_.set_error("");
 }
 
-void Mirror::copy_everything(Setup& setup) {
+void Mirror::wait_before_retry(milliseconds delay) const {
+    constexpr milliseconds kStep{50};
+    const Clock::time_point end = Clock::now() + delay;
+    while (Clock::now() < end) {
+        if (cancellation_.requested()) {
+            throw Cancelled();
+        }
+        limits_.wait_for_change(kStep);
+    }
+}
+
+void Mirror::copy_everything() {
     status_.set_phase(Phase::copying);
-    stall_watch_.begin(StallWatch::Activity::copying, Clock::now());
-    const auto tick = [&] { look_around(setup); };
-    const Clock::time_point begin = Clock::now();
-    setup.engine->copy(Engine::Sweep::everything, *setup.allocation, *setup.target_zeroes, tick);
-    const std::chrono::duration<double> time = Clock::now() - begin;
-    const std::uint64_t sent = status_.counters.sent_bytes.load();
-    if (sent >= kMinBytesForRate) {
-        copy_rate_bytes_per_s_ = static_cast<double>(sent) / time.count();
-    }
-    stall_watch_.begin(StallWatch::Activity::flushing, Clock::now());
-    setup.engine->flush(tick);
-    stall_watch_.begin(StallWatch::Activity::none, Clock::now());
-    // Both describe what was before the copy, and hold a connection each.
-    setup.allocation.reset();
-    setup.target_zeroes.reset();
+    catch_up();
     status_.set_phase(Phase::catching_up);
 }
 
-std::string Mirror::stay_in_step(Setup& setup) {
+std::string Mirror::stay_in_step() {
     bool fitted_before = false;
     for (;;) {
-        wait_while_paused(setup);
-        const std::uint64_t dirty_bytes = catch_up(setup, [&] { look_around(setup); });
+        wait_while_paused();
+        const std::uint64_t dirty_bytes = catch_up();
         const bool fits = would_be_ready(dirty_bytes);
         // A single burst of writes does not make a ready job unready.
         const bool ready = fits || (fitted_before && status_.phase() == Phase::ready);
         fitted_before = fits;
         status_.set_phase(ready ? Phase::ready : Phase::catching_up);
         if (fits && cutover_wanted()) {
-            if (const std::optional<std::string> line = cut_over(setup)) {
+            if (const std::optional<std::string> line = cut_over()) {
                 return *line;
             }
         }
-        look_around(setup);
+        look_around();
         if (ready) {
             cutovers_.wait(dirty_bytes == 0 ? kQuietInterval : kReadyInterval, cancellation_);
         }
@@ -203,34 +180,32 @@ bool Mirror::cutover_wanted() const {
     return cutovers_.pending() || (options_.cut_over_when_ready && Clock::now() >= next_attempt_);
 }
 
-std::uint64_t Mirror::catch_up(Setup& setup, const std::function<void()>& tick) {
-    const SourceServer::Frozen frozen = setup.server.freeze(*setup.tracker);
+std::uint64_t Mirror::catch_up() {
+    return catch_up(DiskMirror::Haste::none, [this] { look_around(); });
+}
+
+std::uint64_t Mirror::catch_up(DiskMirror::Haste haste, const std::function<void()>& tick) {
     stall_watch_.begin(StallWatch::Activity::copying, Clock::now());
-    const Clock::time_point begin = Clock::now();
-    const std::chrono::duration<double> since = begin - last_freeze_;
-    last_freeze_ = begin;
-    status_.set_dirty_rate(static_cast<double>(frozen.dirty_bytes) / since.count());
-    status_.set_dirty(frozen.dirty_bytes);
-    status_.add_to_do(frozen.dirty_bytes);
-    if (frozen.dirty_bytes > 0) {
-        // Nothing is known of the target's zeroes here: old data may lie under a new hole.
-        TargetZeroes unknown(false);
-        setup.engine->copy(Engine::Sweep::dirty, *setup.dirtiness, unknown, tick);
-        if (frozen.dirty_bytes >= kMinBytesForRate) {
-            const std::chrono::duration<double> time = Clock::now() - begin;
-            copy_rate_bytes_per_s_ = static_cast<double>(frozen.dirty_bytes) / time.count();
+    const std::uint64_t sent_before = status_.counters.sent_bytes.load();
+    const bool first = disk_.first_round();
+    bool flushing = false;
+    const DiskMirror::Round round = disk_.catch_up(haste, [&](DiskMirror::Step step) {
+        if (step == DiskMirror::Step::flushing && !std::exchange(flushing, true)) {
+            stall_watch_.begin(StallWatch::Activity::flushing, Clock::now());
         }
-    }
-    // Also when nothing was copied: a disk is not handed over to a target that has gone meanwhile.
-    const Clock::time_point copied = Clock::now();
-    stall_watch_.begin(StallWatch::Activity::flushing, Clock::now());
-    setup.engine->flush(tick);
-    flush_time_ = Clock::now() - copied;
-    // Only now: what was acknowledged is never looked at again.
-    setup.server.acknowledge(*setup.tracker, frozen.generation);
+        tick();
+    });
     stall_watch_.begin(StallWatch::Activity::none, Clock::now());
-    status_.set_dirty(0);
-    return frozen.dirty_bytes;
+    lost_since_.reset();
+    flush_time_ = round.flushing;
+    // Of the first round most may be holes.
+    const std::uint64_t copied =
+        first ? status_.counters.sent_bytes.load() - sent_before : round.dirty_bytes;
+    if (copied >= kMinBytesForRate) {
+        const std::chrono::duration<double> time = round.copying;
+        copy_rate_bytes_per_s_ = static_cast<double>(copied) / time.count();
+    }
+    return round.dirty_bytes;
 }
 
 // Whether about as much as was dirty now could be copied within the allowed downtime.
@@ -247,9 +222,9 @@ bool Mirror::would_be_ready(std::uint64_t dirty_bytes) const {
 }
 
 // The source's writes are tracked, and nothing is copied, as long as it lasts.
-void Mirror::wait_while_paused(Setup& setup) {
+void Mirror::wait_while_paused() {
     while (limits_.paused() != Paused::no) {
-        look_around(setup);
+        look_around();
         limits_.wait_for_change(kReadyInterval);
         if (cancellation_.requested()) {
             throw Cancelled();
@@ -257,12 +232,11 @@ void Mirror::wait_while_paused(Setup& setup) {
     }
 }
 
-std::optional<std::string> Mirror::cut_over(Setup& setup) {
+std::optional<std::string> Mirror::cut_over() {
     // Shrink what is left while writers still write.
     std::uint64_t dirty_bytes = UINT64_MAX;
     for (int pass = 0; pass < kMaxFinalPasses; ++pass) {
-        const std::uint64_t before =
-            std::exchange(dirty_bytes, catch_up(setup, [&] { look_around(setup); }));
+        const std::uint64_t before = std::exchange(dirty_bytes, catch_up());
         if (dirty_bytes == 0 || dirty_bytes > before / 2) {
             break;
         }
@@ -284,7 +258,7 @@ std::optional<std::string> Mirror::cut_over(Setup& setup) {
         }
     };
     try {
-        const WriterHold::Done done = hand_over(setup, tell);
+        const WriterHold::Done done = hand_over(tell);
         if (done.downtime_ms >= 0) {
             status_.set_downtime(done.downtime_ms);
         }
@@ -301,9 +275,8 @@ std::optional<std::string> Mirror::cut_over(Setup& setup) {
     }
 }
 
-WriterHold::Done Mirror::hand_over(Setup& setup,
-                                   const std::function<void(const std::exception&)>& tell) {
-    WriterHold hold(setup.server, options_.copy.source, cancellation_, limits_.max_downtime());
+WriterHold::Done Mirror::hand_over(const std::function<void(const std::exception&)>& tell) {
+    WriterHold hold(disk_.server(), disk_.source(), cancellation_, limits_.max_downtime());
     const Urgent urgent(limits_.pace());
     const auto check = [&] {
         try {
@@ -314,17 +287,15 @@ WriterHold::Done Mirror::hand_over(Setup& setup,
         }
     };
     check();
-    catch_up(setup, check);
+    catch_up(DiskMirror::Haste::writers_wait, check);
     check();
-    const SourceServer::Frozen last = setup.server.freeze(*setup.tracker);
-    if (last.dirty_bytes != 0) {
+    if (!disk_.is_clean()) {
         // Cannot be while the writers are held; a disk in doubt is not handed over.
         throw GivenUp("the source was written to although its writers were held");
     }
-    setup.server.acknowledge(*setup.tracker, last.generation);
     return options_.handover == Handover::release
                ? hold.release()
-               : hold.retire(options_.copy.target.text, options_.job);
+               : hold.retire(disk_.target().text, options_.disk.job);
 }
 
 void Mirror::given_up(const std::string& reason) {
@@ -337,33 +308,14 @@ void Mirror::given_up(const std::string& reason) {
 }
 
 // Called again and again while a pass runs, and between passes.
-void Mirror::look_around(Setup& setup) {
+void Mirror::look_around() {
     const Clock::time_point now = Clock::now();
     if (now - last_look_ < kLookInterval) {
         return;
     }
     last_look_ = now;
-    if (setup.engine) {
-        setup.engine->use_connections(limits_.connections());
-    }
     watch_progress(now);
-    try {
-        const SourceServer::About about = setup.server.about();
-        if (about.state == "retired") {
-            throw JobError(options_.copy.source.text +
-                           " has moved away meanwhile, by another job's hand-over");
-        }
-        const auto own = std::find_if(
-            about.trackers.begin(), about.trackers.end(),
-            [&](const auto& each) { return each.incarnation == setup.tracker->incarnation; });
-        if (own == about.trackers.end()) {
-            throw JobError("the tracker of " + options_.copy.source.text +
-                           " was removed: nobody knows any more what was written");
-        }
-        status_.set_dirty(own->dirty_bytes);
-    } catch (const NoAnswer&) {
-        // What is shown is old for a while; if the server is gone, the copying meets that.
-    }
+    disk_.look();
 }
 
 void Mirror::watch_progress(Clock::time_point now) {

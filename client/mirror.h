@@ -9,12 +9,10 @@
 #include <string>
 
 #include "client/cancellation.h"
-#include "client/copy.h"
 #include "client/cutover_requests.h"
-#include "client/engine.h"
+#include "client/disk_mirror.h"
 #include "client/job_limits.h"
 #include "client/job_status.h"
-#include "client/source_server.h"
 #include "client/stall_watch.h"
 #include "client/writer_hold.h"
 
@@ -23,15 +21,21 @@ namespace nbdm {
 enum class Handover { retire, release };
 
 struct MirrorOptions {
-    CopyOptions copy;  // the source is a server's export
-    std::string job;
-    std::uint32_t granularity_bytes = 64 << 10;
+    DiskMirror::Options disk;
+    bool resume = false;
     bool cut_over_when_ready = false;
     Handover handover = Handover::retire;
+    // How long a lost connection is tried to be made again.
+    std::chrono::seconds reconnect_timeout{30};
 };
 
+// With the source and the target that the job was begun with. Throws JobError when nothing is
+// recorded of it, or when the options name others.
+[[nodiscard]] MirrorOptions as_recorded(MirrorOptions options);
+
 // One live mirror, top to bottom: prepare, copy everything, catch up with the writers, be ready,
-// cut over. Until the hand-over a failure of anything leaves the source as it was.
+// cut over. Until the hand-over a failure of anything leaves the source as it was, and lost
+// connections are made again.
 //
 // Threads: run() on a thread of its own.
 class Mirror {
@@ -41,30 +45,33 @@ class Mirror {
            const Cancellation& cancellation);
 
     // Returns the line to end with once the disk is handed over. Throws JobError, Cancelled or
-    // std::system_error; writers go on and the tracker is gone.
+    // std::system_error; writers go on. After a cancellation the tracker is gone; otherwise the job
+    // can be resumed.
     [[nodiscard]] std::string run();
 
   private:
     using Clock = std::chrono::steady_clock;
-    struct Setup;
 
-    void prepare(Setup& setup);
-    void open_target(Setup& setup, std::uint64_t source_bytes);
-    void copy_everything(Setup& setup);
+    [[nodiscard]] std::string mirror_and_hand_over();
+    void copy_everything();
     // Until the disk is handed over.
-    [[nodiscard]] std::string stay_in_step(Setup& setup);
-    // Freeze, copy, flush, acknowledge. Returns the bytes that the freeze found.
-    std::uint64_t catch_up(Setup& setup, const std::function<void()>& tick);
+    [[nodiscard]] std::string stay_in_step();
+    // Returns the bytes that were dirty.
+    std::uint64_t catch_up(DiskMirror::Haste haste, const std::function<void()>& tick);
+    std::uint64_t catch_up();
     [[nodiscard]] bool would_be_ready(std::uint64_t dirty_bytes) const;
     [[nodiscard]] bool cutover_wanted() const;
-    void wait_while_paused(Setup& setup);
+    void wait_while_paused();
     // The line to end with, or nothing when it was given up.
-    [[nodiscard]] std::optional<std::string> cut_over(Setup& setup);
+    [[nodiscard]] std::optional<std::string> cut_over();
     // `tell` is called when it is given up before this can throw that.
     [[nodiscard]] WriterHold::Done hand_over(
-        Setup& setup, const std::function<void(const std::exception&)>& tell);
+        const std::function<void(const std::exception&)>& tell);
     void given_up(const std::string& reason);
-    void look_around(Setup& setup);
+    // Returns when all connections stand again.
+    void connect_again(const std::string& reason);
+    void wait_before_retry(std::chrono::milliseconds delay) const;
+    void look_around();
     void watch_progress(Clock::time_point now);
 
     const MirrorOptions options_;
@@ -74,9 +81,10 @@ class Mirror {
     const Cancellation& cancellation_;
 
     // Of run().
-    double copy_rate_bytes_per_s_ = 0;  // 0: not known yet
+    DiskMirror disk_;
+    std::optional<Clock::time_point> lost_since_;  // connections, and no round was finished since
+    double copy_rate_bytes_per_s_ = 0;             // 0: not known yet
     Clock::duration flush_time_{};
-    Clock::time_point last_freeze_;
     Clock::time_point last_look_;
     StallWatch stall_watch_;
     // When a cutover that nobody asks for by hand may be tried again.

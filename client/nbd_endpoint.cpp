@@ -1,10 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/nbd_endpoint.h"
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <poll.h>
 
 namespace nbdm {
+
+bool is_lost_connection(int error) noexcept {
+    constexpr std::array kErrors = {ECONNRESET, ECONNABORTED, ENOTCONN,    EPIPE,
+                                    ESHUTDOWN,  ETIMEDOUT,    EHOSTUNREACH};
+    return std::find(kErrors.begin(), kErrors.end(), error) != kErrors.end();
+}
 
 namespace {
 

@@ -78,12 +78,12 @@ NbdHandle::NbdHandle(std::string uri, const std::vector<std::string>& meta_conte
         // The user wrote the URI: it may name a file with a TLS key.
         nbd_set_uri_allow_local_file(handle_, true);
         if (nbd_aio_connect_uri(handle_, uri_.c_str()) < 0) {
-            throw JobError("cannot connect to " + uri_ + ": " + last_error());
+            throw ConnectionLost("cannot connect to " + uri_ + ": " + last_error());
         }
         run_until([this] { return nbd_aio_is_connecting(handle_) == 0; }, kConnectLimit,
                   cancellation);
         if (nbd_aio_is_ready(handle_) != 1) {
-            throw JobError("cannot connect to " + uri_ + ": " + last_error());
+            throw ConnectionLost("cannot connect to " + uri_ + ": " + last_error());
         }
         tune_socket(nbd_aio_get_fd(handle_));
     } catch (...) {  // NOLINT: the handle has no owner yet; passed on
@@ -153,13 +153,13 @@ void NbdHandle::run_until(const std::function<bool()>& done, std::chrono::millis
             throw Cancelled();
         }
         if (Clock::now() >= deadline) {
-            throw JobError("no answer from " + uri_ + " for " +
-                           std::to_string(limit.count() / 1000) + " s");
+            throw ConnectionLost("no answer from " + uri_ + " for " +
+                                 std::to_string(limit.count() / 1000) + " s");
         }
         const unsigned direction = nbd_aio_get_direction(handle_);
         pollfd fd{nbd_aio_get_fd(handle_), 0, 0};
         if (fd.fd < 0) {
-            throw JobError("the connection to " + uri_ + " was lost: " + last_error());
+            throw ConnectionLost("the connection to " + uri_ + " was lost: " + last_error());
         }
         fd.events =
             static_cast<short>(((direction & LIBNBD_AIO_DIRECTION_READ) != 0 ? POLLIN : 0) |
@@ -178,7 +178,7 @@ void NbdHandle::run_until(const std::function<bool()>& done, std::chrono::millis
             if (done()) {
                 return;
             }
-            throw JobError("cannot talk to " + uri_ + ": " + last_error());
+            throw ConnectionLost("cannot talk to " + uri_ + ": " + last_error());
         }
     }
 }

@@ -20,8 +20,8 @@ namespace nbdm {
 // Threads: one at a time.
 class NbdHandle {
   public:
-    // Connects and negotiates. Throws JobError that names the URI (also when nothing that speaks
-    // NBD answers in time), or Cancelled.
+    // Connects and negotiates. Throws ConnectionLost that names the URI (also when nothing that
+    // speaks NBD answers in time), or Cancelled.
     NbdHandle(std::string uri, const std::vector<std::string>& meta_contexts,
               const Cancellation& cancellation);
     NbdHandle(const NbdHandle&) = delete;
@@ -36,7 +36,7 @@ class NbdHandle {
     // Its own end of a TCP connection as the server sees it, "HOST:PORT"; empty for others.
     [[nodiscard]] std::string local_address() const;
 
-    // Runs the connection until `done` says so. Throws JobError when it is lost or `limit` has
+    // Runs the connection until `done` says so. Throws ConnectionLost, also when `limit` has
     // passed, or Cancelled.
     void run_until(const std::function<bool()>& done, std::chrono::milliseconds limit,
                    const Cancellation& cancellation);

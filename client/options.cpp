@@ -30,10 +30,13 @@ struct RawOptions {
     bool target_is_zero = false;
     bool allocated = false;
     bool verify = false;
+    bool delta = false;
     std::optional<std::string> bwlimit;
     std::optional<std::string> window;
     std::string progress = "auto";
     std::optional<std::string> job;
+    bool resume = false;
+    std::int64_t reconnect_timeout_s = 30;
     std::string granularity = "64K";
     std::string cutover = "manual";
     std::string handover = "retire";
@@ -64,9 +67,12 @@ void declare_limits(CLI::App& command, RawOptions& raw) {
                        "HH:MM-HH:MM, the time of day in which the job works, or off (off)");
 }
 
-void declare_sides(CLI::App& command, RawOptions& raw, const char* source_help) {
-    command.add_option("SOURCE", raw.source, source_help)->required();
-    command.add_option("TARGET", raw.target, "PATH or NBD URI")->required();
+enum class Sides { required, optional };
+
+void declare_sides(CLI::App& command, RawOptions& raw, const char* source_help,
+                   Sides sides = Sides::required) {
+    command.add_option("SOURCE", raw.source, source_help)->required(sides == Sides::required);
+    command.add_option("TARGET", raw.target, "PATH or NBD URI")->required(sides == Sides::required);
     declare_connections(command, raw);
     command.add_option("--requests", raw.requests, "requests in flight per connection (16)")
         ->check(CLI::Range(1, 256));
@@ -84,9 +90,15 @@ void declare_writing(CLI::App& command, RawOptions& raw) {
 }
 
 void declare_mirror(CLI::App& command, RawOptions& raw) {
-    declare_sides(command, raw, "server:NAME or server:NAME@CONTROL_SOCKET");
+    declare_sides(command, raw, "server:NAME or server:NAME@CONTROL_SOCKET", Sides::optional);
     declare_writing(command, raw);
     command.add_option("--job", raw.job, "the job's name (the export's)");
+    command.add_flag("--resume", raw.resume,
+                     "go on with a job whose mirror has died; SOURCE and TARGET are recorded");
+    command
+        .add_option("--reconnect-timeout", raw.reconnect_timeout_s,
+                    "seconds for which a lost connection is tried to be made again (30)")
+        ->check(CLI::Range(0, 86400));
     command.add_option("--granularity", raw.granularity,
                        "bytes of one block of the dirty map, a power of two from 4K to 64M (64K)");
     command
@@ -153,8 +165,12 @@ ProgressStyle progress_style(const std::string& name) {
 
 CopyOptions copy_options(const RawOptions& raw) {
     CopyOptions options;
-    options.source = Location::parse(raw.source);
-    options.target = Location::parse(raw.target);
+    if (!raw.source.empty()) {
+        options.source = Location::parse(raw.source);
+    }
+    if (!raw.target.empty()) {
+        options.target = Location::parse(raw.target);
+    }
     if (options.target.kind == Location::Kind::server_export) {
         throw std::invalid_argument("target '" + raw.target +
                                     "': a path or an NBD URI is expected");
@@ -166,6 +182,7 @@ CopyOptions copy_options(const RawOptions& raw) {
     options.create = raw.create;
     options.target_is_zero = raw.target_is_zero;
     options.verify = raw.verify;
+    options.delta = raw.delta;
     return options;
 }
 
@@ -180,15 +197,24 @@ void check_job_name(const std::string& job) {
 MirrorCommand mirror_command(const RawOptions& raw) {
     MirrorCommand command;
     MirrorOptions& options = command.options;
-    options.copy = copy_options(raw);
-    if (options.copy.source.kind != Location::Kind::server_export) {
+    options.resume = raw.resume;
+    options.reconnect_timeout = std::chrono::seconds(raw.reconnect_timeout_s);
+    DiskMirror::Options& disk = options.disk;
+    disk.copy = copy_options(raw);
+    if (raw.resume && raw.source.empty()) {
+        if (!raw.job) {
+            throw std::invalid_argument("mirror --resume: which job? --job names it");
+        }
+    } else if (raw.source.empty() || raw.target.empty()) {
+        throw std::invalid_argument("mirror: SOURCE and TARGET are expected");
+    } else if (disk.copy.source.kind != Location::Kind::server_export) {
         throw std::invalid_argument("source '" + raw.source +
                                     "' cannot report what is written to it, so it cannot be "
                                     "mirrored; use server:NAME, or 'copy' if nothing writes to it");
     }
-    options.job = raw.job.value_or(default_job_name(options.copy.source.export_name));
-    check_job_name(options.job);
-    options.granularity_bytes =
+    disk.job = raw.job.value_or(default_job_name(disk.copy.source.export_name));
+    check_job_name(disk.job);
+    disk.granularity_bytes =
         static_cast<std::uint32_t>(power_of_two(raw.granularity, "--granularity", 4096, 64 << 20));
     options.cut_over_when_ready = raw.cutover == "auto";
     options.handover = raw.handover == "retire" ? Handover::retire : Handover::release;
@@ -231,6 +257,7 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
     declare_writing(*copy, raw);
     declare_bwlimit(*copy, raw);
     copy->add_flag("--verify", raw.verify, "compare source and target afterwards");
+    copy->add_flag("--delta", raw.delta, "read the target too, and write only what differs");
     CLI::App* mirror = app.add_subcommand(
         "mirror", "copy a disk while it is being written, stay in step, and cut over");
     declare_mirror(*mirror, raw);

@@ -44,6 +44,7 @@ Pass::Pass(Parts parts, Options options)
           {kMinUnitBytes, parts_.source.traits().alignment, parts_.target.traits().alignment}))) {}
 
 void Pass::run(Scout& source, TargetZeroes& target_zeroes) {
+    parts_.queue.begin_pass(options_.checkpoints && parts_.target.traits().can_flush);
     try {
         scan(source, target_zeroes);
     } catch (const Stopped&) {  // drain() says why
@@ -79,14 +80,18 @@ void Pass::drain() {
         throw;
     }
     if (parts_.queue.failed()) {
-        throw JobError(fail_and_drain(""));
+        const WorkFailure failure = fail_and_drain("");
+        if (failure.connection_lost) {
+            throw ConnectionLost(failure.sentence);
+        }
+        throw JobError(failure.sentence);
     }
 }
 
 // Stops the workers and waits for what they have begun. Returns the first failure: `sentence`, or
 // what failed before.
-std::string Pass::fail_and_drain(const std::string& sentence) {
-    parts_.queue.fail(sentence);
+WorkFailure Pass::fail_and_drain(const std::string& sentence) {
+    parts_.queue.fail({.sentence = sentence});
     std::optional<std::chrono::steady_clock::time_point> deadline;
     bool abandoned = false;
     while (!parts_.queue.wait_until_idle(kTickInterval)) {
@@ -199,11 +204,10 @@ void Pass::handle_zero(Range range, TargetZeroes& target_zeroes) {
         Range part = Range::from_to(range.offset, std::min(end, range.end()));
         if (skip) {
             parts_.counters.moved_bytes.fetch_add(part.length, std::memory_order_relaxed);
-        } else if (options_.compare || !parts_.target.traits().can_zero) {
-            // The zeroes are read from the source like data, and written or compared.
+        } else if (options_.with_data == Piece::Kind::compare || !parts_.target.traits().can_zero) {
+            // The zeroes are read from the source like data.
             part = part.first(options_.request_bytes);
-            push({.kind = options_.compare ? Piece::Kind::compare : Piece::Kind::copy,
-                  .range = part});
+            push({.kind = options_.with_data, .range = part});
         } else {
             const std::uint64_t most = largest_zeroing();
             const std::uint64_t next = align_down(part.offset + most, most);
@@ -229,7 +233,7 @@ void Pass::handle_data(Range range, TargetZeroes& target_zeroes) {
             align_down(range.offset + options_.request_bytes, options_.request_bytes);
         const Range part = Range::from_to(range.offset, std::min(next, range.end()));
         const TargetZeroes::Known known = target_zeroes.at(part);
-        push({.kind = options_.compare ? Piece::Kind::compare : Piece::Kind::copy,
+        push({.kind = options_.with_data,
               .range = part,
               .target_is_zero = known.zero && known.range == part});
         range = range.after(part.length);

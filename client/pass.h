@@ -54,8 +54,10 @@ class Pass {
         std::uint64_t request_bytes = 256 << 10;
         bool only_dirty = false;      // by what the source's scout says
         bool zeroes_as_data = false;  // holes too are sent as data
-        bool compare = false;         // read both sides instead of writing
-        const Pace* pace = nullptr;   // bounds the size of a zeroing request
+        // What is done with data: copy, compare or update.
+        Piece::Kind with_data = Piece::Kind::copy;
+        bool checkpoints = false;    // the target is flushed now and then
+        const Pace* pace = nullptr;  // bounds the size of a zeroing request
     };
     struct Parts {
         const Side& source;
@@ -72,9 +74,10 @@ class Pass {
 
     Pass(Parts parts, Options options);
 
-    // Does it all. Nothing is under way when it returns or throws: JobError with the first
-    // failure, Cancelled, or what `tick` threw. A server that stands still can delay that; once the
-    // job is cancelled by no more than kDrainLimit, when its connections are given up.
+    // Does it all. Nothing is under way when it returns or throws: JobError (ConnectionLost) with
+    // the first failure, Cancelled, or what `tick` threw. A server that stands still can delay
+    // that; once the job is cancelled by no more than kDrainLimit, when its connections are given
+    // up.
     void run(Scout& source, TargetZeroes& target_zeroes);
     // Makes the target durable; the same errors. Does nothing where the target cannot flush.
     void flush();
@@ -93,7 +96,7 @@ class Pass {
     void push(const Piece& piece);
     void look_around();
     void drain();
-    [[nodiscard]] std::string fail_and_drain(const std::string& sentence);
+    [[nodiscard]] WorkFailure fail_and_drain(const std::string& sentence);
 
     const Parts parts_;
     const Options options_;

@@ -100,13 +100,18 @@ std::vector<Extent> ask(NbdHandle& handle, const std::string& dirty_context, Ran
                                                 .free = nullptr};
     if (nbd_aio_block_status(handle.get(), answer.within.length, answer.within.offset, extent,
                              completion, 0) < 0) {
-        throw JobError("cannot ask " + handle.uri() +
-                       " for its extents: " + NbdHandle::last_error());
+        throw ConnectionLost("cannot ask " + handle.uri() +
+                             " for its extents: " + NbdHandle::last_error());
     }
     handle.run_until([&answer] { return answer.done; }, kAnswerLimit, cancellation);
     if (answer.error != 0) {
-        throw JobError("cannot learn the extents at offset " + std::to_string(within.offset) +
-                       " of " + handle.uri() + ": " + error_text(answer.error));
+        const std::string sentence = "cannot learn the extents at offset " +
+                                     std::to_string(within.offset) + " of " + handle.uri() + ": " +
+                                     error_text(answer.error);
+        if (is_lost_connection(answer.error)) {
+            throw ConnectionLost(sentence);
+        }
+        throw JobError(sentence);
     }
     std::vector<Extent> result = combine(answer, !dirty_context.empty());
     if (result.empty()) {

@@ -67,6 +67,9 @@ SourceServer::About SourceServer::about() {
     About about;
     about.path = field<std::string>(answer, "path");
     about.state = field<std::string>(answer, "state");
+    if (const json moved = field<json>(answer, "moved"); moved.is_object()) {
+        about.moved_by = field<std::string>(moved, "job");
+    }
     about.read_only = field<bool>(answer, "read_only");
     about.size_bytes = field<std::uint64_t>(answer, "size_bytes");
     about.uris = field<std::vector<std::string>>(answer, "uris");
@@ -75,8 +78,8 @@ SourceServer::About SourceServer::about() {
                                   .incarnation = field<std::uint64_t>(each, "incarnation"),
                                   .readers = field<unsigned>(each, "readers"),
                                   .exclusive = field<bool>(each, "exclusive"),
-                                  .dirty_bytes = field<std::uint64_t>(each, "dirty_bytes") +
-                                                 field<std::uint64_t>(each, "frozen_bytes")});
+                                  .dirty_bytes = field<std::uint64_t>(each, "dirty_bytes"),
+                                  .frozen_bytes = field<std::uint64_t>(each, "frozen_bytes")});
     }
     if (about.uris.empty()) {
         throw JobError("source server: it listens nowhere, so that " + location_.text +
@@ -118,7 +121,8 @@ SourceServer::Tracker SourceServer::start_tracker(const std::string& job,
         try {
             const json answer =
                 ask("PUT", "/trackers/" + percent_encode(name),
-                    {{"granularity", granularity_bytes}, {"exclusive", true}}, kAnswerLimit);
+                    {{"granularity", granularity_bytes}, {"exclusive", true}, {"all_dirty", true}},
+                    kAnswerLimit);
             return {.name = name, .incarnation = field<std::uint64_t>(answer, "incarnation")};
         } catch (const NoAnswer&) {
             throw;
@@ -127,6 +131,23 @@ SourceServer::Tracker SourceServer::start_tracker(const std::string& job,
                 check_no_other_mirror();
                 throw;
             }
+        }
+        ::poll(nullptr, 0, kStepMs);
+    }
+}
+
+bool SourceServer::take_up_tracker(const Tracker& tracker) {
+    const auto deadline = std::chrono::steady_clock::now() + kDeadMirrorLimit;
+    for (;;) {
+        const std::vector<TrackerAbout> trackers = about().trackers;
+        const auto own = std::find_if(trackers.begin(), trackers.end(), [&](const auto& each) {
+            return each.incarnation == tracker.incarnation && each.name == tracker.name;
+        });
+        if (own == trackers.end() || own->readers == 0) {
+            return own != trackers.end();
+        }
+        if (std::chrono::steady_clock::now() >= deadline) {
+            check_no_other_mirror();
         }
         ::poll(nullptr, 0, kStepMs);
     }
@@ -161,15 +182,30 @@ void SourceServer::drop_tracker(const Tracker& tracker) noexcept {
 }
 
 SourceServer::Frozen SourceServer::freeze(const Tracker& tracker) {
-    const json answer = ask("POST", "/trackers/" + percent_encode(tracker.name) + "/freeze",
-                            {{"incarnation", tracker.incarnation}}, kAnswerLimit);
+    const json answer = ask_tracker(tracker, "freeze", json::object());
     return {.generation = field<std::uint64_t>(answer, "generation"),
             .dirty_bytes = field<std::uint64_t>(answer, "dirty_bytes")};
 }
 
 void SourceServer::acknowledge(const Tracker& tracker, std::uint64_t generation) {
-    ask("POST", "/trackers/" + percent_encode(tracker.name) + "/acknowledge",
-        {{"generation", generation}, {"incarnation", tracker.incarnation}}, kAnswerLimit);
+    ask_tracker(tracker, "acknowledge", {{"generation", generation}});
+}
+
+void SourceServer::acknowledge_up_to(const Tracker& tracker, std::uint64_t generation,
+                                     std::uint64_t offset_bytes) {
+    ask_tracker(tracker, "acknowledge", {{"generation", generation}, {"up_to", offset_bytes}});
+}
+
+json SourceServer::ask_tracker(const Tracker& tracker, const std::string& action, json body) {
+    body["incarnation"] = tracker.incarnation;
+    try {
+        return ask("POST", "/trackers/" + percent_encode(tracker.name) + "/" + action, body,
+                   kAnswerLimit);
+    } catch (const NoAnswer&) {
+        throw;
+    } catch (const JobError& error) {
+        throw TrackerGone(error.what());
+    }
 }
 
 std::string SourceServer::hold(std::chrono::milliseconds lease) {

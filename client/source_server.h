@@ -14,9 +14,15 @@
 namespace nbdm {
 
 // The server did not answer: whether it did what it was asked is not known.
-class NoAnswer : public JobError {
+class NoAnswer : public ConnectionLost {
   public:
-    using JobError::JobError;
+    using ConnectionLost::ConnectionLost;
+};
+
+// The tracker does not stand any more: the server was started anew, or another mirror has begun.
+class TrackerGone : public ConnectionLost {
+  public:
+    using ConnectionLost::ConnectionLost;
 };
 
 // The nbd-mirror-server under the source disk, by its control socket: one export of it.
@@ -32,12 +38,14 @@ class SourceServer {
         std::uint64_t incarnation = 0;
         unsigned readers = 0;  // connections that have its map selected
         bool exclusive = false;
-        std::uint64_t dirty_bytes = 0;  // frozen ones included
+        std::uint64_t dirty_bytes = 0;   // not frozen
+        std::uint64_t frozen_bytes = 0;  // not acknowledged
     };
     struct About {
         std::string path;
         Location address;  // to read it, a Unix socket where there is one; shown as it was named
         std::string state;
+        std::string moved_by;  // the job that has moved it away, if one has
         bool read_only = false;
         std::uint64_t size_bytes = 0;
         std::vector<TrackerAbout> trackers;
@@ -53,9 +61,12 @@ class SourceServer {
         std::string name;
         std::uint64_t incarnation = 0;
     };
-    // Starts a tracker for a mirror job. Trackers of mirrors that died give way; throws JobError
-    // when another mirror of this export runs.
+    // Starts a tracker for a mirror job, all of it dirty. Trackers of mirrors that died give way;
+    // throws JobError when another mirror of this export runs.
     [[nodiscard]] Tracker start_tracker(const std::string& job, std::uint32_t granularity_bytes);
+    // Whether it stands still, from an earlier connection or process. Throws JobError when somebody
+    // else reads it.
+    [[nodiscard]] bool take_up_tracker(const Tracker& tracker);
     // Call once a connection has selected the tracker's map, from when on no other mirror can
     // begin. Throws JobError when one has begun before that.
     void check_stands(const Tracker& own);
@@ -66,9 +77,12 @@ class SourceServer {
         std::uint64_t generation = 0;
         std::uint64_t dirty_bytes = 0;
     };
-    // Both throw JobError when the tracker is gone or another one by now.
+    // These throw TrackerGone when it is, or another one by now.
     [[nodiscard]] Frozen freeze(const Tracker& tracker);
     void acknowledge(const Tracker& tracker, std::uint64_t generation);
+    // Of what lies before this offset.
+    void acknowledge_up_to(const Tracker& tracker, std::uint64_t generation,
+                           std::uint64_t offset_bytes);
 
     // Returns the hold's id when no write is in flight; throws when that takes longer than the
     // lease.
@@ -84,6 +98,8 @@ class SourceServer {
 
   private:
     void check_no_other_mirror();
+    nlohmann::json ask_tracker(const Tracker& tracker, const std::string& action,
+                               nlohmann::json body);
     nlohmann::json ask(const std::string& method, const std::string& path,
                        const nlohmann::json& body, std::chrono::milliseconds limit,
                        bool may_cancel = true);

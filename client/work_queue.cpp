@@ -7,6 +7,18 @@
 
 namespace nbdm {
 
+void WorkQueue::begin_pass(bool with_checkpoints) {
+    const std::lock_guard lock(mutex_);
+    assert(unfinished_ == 0);
+    with_checkpoints_ = with_checkpoints;
+    pushed_to_ = covered_to_ = durable_to_ = 0;
+}
+
+std::uint64_t WorkQueue::durable_to() const {
+    const std::lock_guard lock(mutex_);
+    return durable_to_;
+}
+
 WorkQueue::Pushed WorkQueue::push(const Piece& piece, std::chrono::milliseconds step) {
     std::unique_lock lock(mutex_);
     const bool room =
@@ -19,6 +31,9 @@ WorkQueue::Pushed WorkQueue::push(const Piece& piece, std::chrono::milliseconds 
     }
     queued_.push_back(piece);
     ++unfinished_;
+    if (piece.kind != Piece::Kind::flush) {
+        pushed_to_ = piece.range.end();
+    }
     wake_one_locked();
     return Pushed::taken;
 }
@@ -54,25 +69,66 @@ WorkQueue::Popped WorkQueue::try_pop(IoThread& idle) {
         }
     }
     queued_.pop_front();
+    if (piece.kind != Piece::Kind::flush) {
+        begun_.insert(piece.range.offset);
+    }
     if (queued_.size() == kMaxQueued / 2) {
         changed_.notify_all();
     }
     return {.piece = piece, .not_before = {}};
 }
 
-void WorkQueue::finished() {
+void WorkQueue::finished(const Piece& piece) {
     const std::lock_guard lock(mutex_);
     assert(unfinished_ > 0);
+    const Clock::time_point now = with_checkpoints_ ? Clock::now() : Clock::time_point{};
+    if (piece.kind != Piece::Kind::flush) {
+        begun_.erase(piece.range.offset);
+    } else if (!piece.range.empty() && !failure_) {
+        flushing_ = false;
+        durable_to_ = piece.range.end();
+        next_flush_ = now + kFlushSpacing * (now - flush_begun_);
+    }
+    if (with_checkpoints_ && !failure_) {
+        add_checkpoint_locked(now);
+    }
     if (--unfinished_ == 0) {
         changed_.notify_all();
     }
 }
 
-void WorkQueue::fail(const std::string& sentence) {
+// A piece that was not pushed yet lies behind all that were.
+std::uint64_t WorkQueue::finished_to_locked() const {
+    std::uint64_t first = pushed_to_;
+    if (!begun_.empty()) {
+        first = std::min(first, *begun_.begin());
+    }
+    const auto waiting = std::find_if(queued_.begin(), queued_.end(), [](const Piece& each) {
+        return each.kind != Piece::Kind::flush;
+    });
+    return waiting == queued_.end() ? first : std::min(first, waiting->range.offset);
+}
+
+// What it covers was answered before it begins; a flush on one connection covers the others' too.
+void WorkQueue::add_checkpoint_locked(Clock::time_point now) {
+    const std::uint64_t finished_to = finished_to_locked();
+    if (flushing_ || now < next_flush_ || finished_to < covered_to_ + kCheckpointBytes) {
+        return;
+    }
+    flushing_ = true;
+    flush_begun_ = now;
+    covered_to_ = finished_to;
+    queued_.push_front({.kind = Piece::Kind::flush, .range = {0, finished_to}});
+    ++unfinished_;
+    wake_one_locked();
+}
+
+void WorkQueue::fail(WorkFailure failure) {
     const std::lock_guard lock(mutex_);
     if (!failure_) {
-        failure_ = sentence;
+        failure_ = std::move(failure);
     }
+    flushing_ = false;
     unfinished_ -= queued_.size();
     queued_.clear();
     changed_.notify_all();
@@ -83,7 +139,7 @@ bool WorkQueue::wait_until_idle(std::chrono::milliseconds step) {
     return changed_.wait_for(lock, step, [this] { return unfinished_ == 0; });
 }
 
-std::optional<std::string> WorkQueue::take_failure() {
+std::optional<WorkFailure> WorkQueue::take_failure() {
     const std::lock_guard lock(mutex_);
     return std::exchange(failure_, std::nullopt);
 }

@@ -8,6 +8,7 @@
 #include <deque>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,24 +26,40 @@ struct Piece {
         zero,     // make the target read as zero
         flush,    // make the target durable
         compare,  // read both
+        update,   // read both, write what differs to the target
     };
     Kind kind = Kind::copy;
+    // Of a flush: what counts as durable once it is done.
     Range range;
     bool target_is_zero = false;  // zeroes need not be sent there
+};
+
+// Why the work was stopped.
+struct WorkFailure {
+    std::string sentence;
+    bool connection_lost = false;  // it may succeed over another one
 };
 
 // What lies between the thread that looks ahead and the workers: a bounded queue of pieces, and
 // the count of those that are not finished. The first failure empties it, and nothing more is
 // taken until the failure is cleared.
 //
-// Threads: push(), wait_*() and clear_failure() by the job's thread; the others by workers; fail()
-//          by any.
+// The pieces of a pass come in ascending order. As they are finished, the queue adds flushes of its
+// own, so that at any time only little of what was copied is not known to be durable.
+//
+// Threads: push(), begin_pass(), durable_to(), wait_*() and take_failure() by the job's thread; the
+//          others by workers; fail() by any.
 class WorkQueue {
   public:
     using Clock = std::chrono::steady_clock;
 
     // `pace` outlives the queue: pieces that move data begin when it admits them.
     explicit WorkQueue(Pace& pace) : pace_(pace) {}
+
+    // The next piece lies anywhere. Nothing is under way.
+    void begin_pass(bool with_checkpoints);
+    // All that the pass had to do before this offset is done, and durable.
+    [[nodiscard]] std::uint64_t durable_to() const;
 
     enum class Pushed { taken, full, failed };
     // Waits up to `step` for room. `full` and `failed`: the piece was not taken.
@@ -58,19 +75,26 @@ class WorkQueue {
     // The thread takes no more pieces; one that it was woken for is another's.
     void leave(IoThread& idle);
     // A popped piece is finished, well or after fail().
-    void finished();
+    void finished(const Piece& piece);
 
-    // Stops the work: pieces that were not taken are dropped. Only the first sentence stays.
-    void fail(const std::string& sentence);
+    // Stops the work: pieces that were not taken are dropped. Only the first failure stays.
+    void fail(WorkFailure failure);
     // Waits until every piece is finished or dropped, in steps of at most `step`. True: all are.
     [[nodiscard]] bool wait_until_idle(std::chrono::milliseconds step);
-    // The sentence of the failure, if there was one; forgets it. Call when idle.
-    [[nodiscard]] std::optional<std::string> take_failure();
+    // The failure, if there was one; forgets it. Call when idle.
+    [[nodiscard]] std::optional<WorkFailure> take_failure();
     [[nodiscard]] bool failed() const;
 
   private:
     static constexpr std::size_t kMaxQueued = 256;
+    // So much is finished at least, and so long is a flush past, before the next one begins: as
+    // often as a third of the time is spent on flushes.
+    static constexpr std::uint64_t kCheckpointBytes = std::uint64_t{8} << 20;
+    static constexpr int kFlushSpacing = 2;
+
     void wake_one_locked();
+    [[nodiscard]] std::uint64_t finished_to_locked() const;
+    void add_checkpoint_locked(Clock::time_point now);
 
     Pace& pace_;
 
@@ -79,7 +103,17 @@ class WorkQueue {
     std::deque<Piece> queued_;
     std::size_t unfinished_ = 0;  // queued or popped
     std::vector<IoThread*> idle_;
-    std::optional<std::string> failure_;
+    std::optional<WorkFailure> failure_;
+
+    // Of the pass.
+    bool with_checkpoints_ = false;
+    std::set<std::uint64_t> begun_;  // where the popped pieces begin that are not finished
+    std::uint64_t pushed_to_ = 0;
+    std::uint64_t covered_to_ = 0;  // by the last flush that was begun
+    std::uint64_t durable_to_ = 0;
+    bool flushing_ = false;
+    Clock::time_point flush_begun_;
+    Clock::time_point next_flush_;
 };
 
 }  // namespace nbdm

@@ -188,7 +188,8 @@ void Worker::take_pieces(BufferPool& pool) {
         if (!slot.data && piece->kind != Piece::Kind::flush) {
             slot.data = pool.lease(options_.request_bytes);
         }
-        if (!slot.target_data && piece->kind == Piece::Kind::compare) {
+        if (!slot.target_data &&
+            (piece->kind == Piece::Kind::compare || piece->kind == Piece::Kind::update)) {
             slot.target_data = pool.lease(options_.request_bytes);
         }
         begin(slot, *piece);
@@ -203,6 +204,7 @@ void Worker::begin(Slot& slot, const Piece& piece) {
     switch (piece.kind) {
         case Piece::Kind::copy:
         case Piece::Kind::compare:
+        case Piece::Kind::update:
             slot.doing = Slot::Doing::reading;
             source_->read(slot, piece.range, slot.data.data());
             break;
@@ -250,7 +252,7 @@ void Worker::step(Slot& slot) {
 }
 
 void Worker::data_read(Slot& slot) {
-    if (slot.piece.kind == Piece::Kind::compare) {
+    if (slot.piece.kind != Piece::Kind::copy) {
         slot.doing = Slot::Doing::reading_target;
         target_->read(slot, slot.piece.range, slot.target_data.data());
         return;
@@ -292,20 +294,38 @@ void Worker::compare(Slot& slot) {
     const std::byte* left = slot.data.data();
     const std::byte* right = slot.target_data.data();
     if (std::memcmp(left, right, length) != 0) {
-        for (std::size_t at = 0; at < length; at += kBlockBytes) {
-            const std::size_t part = std::min(kBlockBytes, length - at);
+        for (std::size_t at = 0; at < length; at += grain_.block_bytes) {
+            const std::size_t part = std::min(grain_.block_bytes, length - at);
             if (std::memcmp(left + at, right + at, part) != 0) {
-                parts_.differs({slot.piece.range.offset + at, part});
+                differs(slot, {slot.piece.range.offset + at, part});
             }
         }
     }
-    piece_done(slot);
+    next_run(slot);
+}
+
+void Worker::differs(Slot& slot, Range block) {
+    if (slot.piece.kind == Piece::Kind::compare) {
+        parts_.differs(block);
+        return;
+    }
+    const std::byte* data = slot.data.data() + (block.offset - slot.piece.range.offset);
+    const bool zero = options_.detect_zeroes && is_all_zero({data, block.length});
+    if (!slot.runs.empty() && slot.runs.back().range.end() == block.offset &&
+        slot.runs.back().zero == zero) {
+        slot.runs.back().range.length += block.length;
+    } else {
+        slot.runs.push_back({block, zero});
+    }
 }
 
 void Worker::piece_done(Slot& slot) {
-    parts_.counters.moved_bytes.fetch_add(slot.piece.range.length, std::memory_order_relaxed);
+    // A flush has a range too, all of which was counted before.
+    if (slot.piece.kind != Piece::Kind::flush) {
+        parts_.counters.moved_bytes.fetch_add(slot.piece.range.length, std::memory_order_relaxed);
+    }
     free_.push_back(&slot);
-    parts_.queue.finished();
+    parts_.queue.finished(slot.piece);
 }
 
 void Worker::piece_failed(Slot& slot, const char* verb, const std::string& where) {
@@ -315,9 +335,10 @@ void Worker::piece_failed(Slot& slot, const char* verb, const std::string& where
         sentence += std::to_string(range.length) + " bytes at offset " +
                     std::to_string(range.offset) + " of ";
     }
-    parts_.queue.fail(sentence + where + ": " + error_text(slot.error));
+    parts_.queue.fail({.sentence = sentence + where + ": " + error_text(slot.error),
+                       .connection_lost = is_lost_connection(slot.error)});
     free_.push_back(&slot);
-    parts_.queue.finished();
+    parts_.queue.finished(slot.piece);
 }
 
 }  // namespace nbdm

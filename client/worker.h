@@ -99,6 +99,7 @@ class Worker {
     void data_read(Slot& slot);
     void next_run(Slot& slot);
     void compare(Slot& slot);
+    void differs(Slot& slot, Range block);
     void piece_done(Slot& slot);
     void piece_failed(Slot& slot, const char* verb, const std::string& where);
 

@@ -48,6 +48,18 @@ std::string job_socket(const std::string& job) {
     return jobs_runtime_directory() + "/" + job + ".sock";
 }
 
+std::string jobs_state_directory() {
+    return state_directory() + "/jobs";
+}
+
+std::string job_state_path(const std::string& job) {
+    return jobs_state_directory() + "/" + job + ".json";
+}
+
+std::string job_record_path(const std::string& job) {
+    return jobs_state_directory() + "/" + job + ".record";
+}
+
 void ensure_directory(const std::string& path, mode_t mode) {
     for (std::size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
         const std::string part = path.substr(0, slash);

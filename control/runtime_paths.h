@@ -19,6 +19,10 @@ namespace nbdm {
 [[nodiscard]] std::string default_server_socket();
 [[nodiscard]] std::string jobs_runtime_directory();
 [[nodiscard]] std::string job_socket(const std::string& job);
+// Where the last states of jobs are kept, and what they need to be resumed.
+[[nodiscard]] std::string jobs_state_directory();
+[[nodiscard]] std::string job_state_path(const std::string& job);
+[[nodiscard]] std::string job_record_path(const std::string& job);
 
 // Makes the directory and its parents where missing. Throws std::system_error with the path.
 void ensure_directory(const std::string& path, mode_t mode);

@@ -77,6 +77,17 @@ def test_bwlimit_holds_from_the_start_and_when_it_is_changed(world, pair):
     assert same_content(world.path("source"), world.path("target"))
 
 
+def test_progress_counts_what_was_copied_and_not_its_flushes(world, pair):
+    a, b = pair
+    with world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "32M", expect=(4,)) as mirror:
+        def disk():
+            return (mirror.status() or {"disks": [{"sent_bytes": 0}]})["disks"][0]
+        # By then the target was flushed some times on the way.
+        wait_for(lambda: disk()["sent_bytes"] >= 48 * MIB)
+        assert disk()["moved_bytes"] <= disk()["sent_bytes"]
+        assert world.client("cancel", "job").returncode == 0
+
+
 def test_bwlimit_counts_zeroing(world):
     source = make_disk(world.path("source"), SIZE)
     target = make_disk(world.path("target"), SIZE, [(0, SIZE)])

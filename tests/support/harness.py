@@ -274,7 +274,8 @@ class Mirror(Process):
         self.job = job
         if "--max-downtime" not in options:
             options = [*options, "--max-downtime", "20000"]
-        super().__init__([CLIENT, "mirror", source, target, "--job", job, "--progress", "none",
+        sides = [] if source is None else [source, target]  # resumed: as recorded
+        super().__init__([CLIENT, "mirror", *sides, "--job", job, "--progress", "none",
                           *options], world.env, world.path(f"mirror-{job}.log"), expect)
 
     @property

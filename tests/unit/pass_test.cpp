@@ -58,9 +58,9 @@ class PassTest : public testing::Test {
             }
             pieces_.push_back(*piece);
             if (piece->range.offset == failing_offset_) {
-                queue_.fail("it broke");
+                queue_.fail({.sentence = "it broke"});
             }
-            queue_.finished();
+            queue_.finished(*piece);
         }
     }
 

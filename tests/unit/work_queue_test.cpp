@@ -62,7 +62,7 @@ TEST_F(WorkQueueTest, IsIdleOnlyWhenWhatWasTakenIsFinished) {
     EXPECT_FALSE(queue_.wait_until_idle(0ms));
     ASSERT_TRUE(queue_.try_pop(worker_).piece);
     EXPECT_FALSE(queue_.wait_until_idle(0ms));
-    queue_.finished();
+    queue_.finished(piece(1));
     EXPECT_TRUE(queue_.wait_until_idle(0ms));
 }
 
@@ -70,15 +70,87 @@ TEST_F(WorkQueueTest, AFailureDropsWhatNobodyTookAndWaitsForTheRest) {
     ASSERT_EQ(queue_.push(piece(1), 0ms), Pushed::taken);
     ASSERT_TRUE(queue_.try_pop(worker_).piece);
     fill();
-    queue_.fail("first");
-    queue_.fail("second");
+    queue_.fail({.sentence = "first"});
+    queue_.fail({.sentence = "second"});
     EXPECT_EQ(queue_.push(piece(2), 0ms), Pushed::failed);
     EXPECT_FALSE(queue_.try_pop(worker_).piece);
     EXPECT_FALSE(queue_.wait_until_idle(0ms));
-    queue_.finished();
+    queue_.finished(piece(1));
     EXPECT_TRUE(queue_.wait_until_idle(0ms));
-    EXPECT_EQ(queue_.take_failure(), "first");
+    EXPECT_EQ(queue_.take_failure()->sentence, "first");
     EXPECT_EQ(queue_.push(piece(2), 0ms), Pushed::taken);
+}
+
+class CheckpointTest : public WorkQueueTest {
+  protected:
+    static constexpr std::uint64_t kMib = 1 << 20;
+    CheckpointTest() { queue_.begin_pass(/*with_checkpoints=*/true); }
+
+    static Piece mib(std::uint64_t number) { return {.range = {number * kMib, kMib}}; }
+    // Pops pieces up to the first flush, or all; returns it, and has the others in `popped_`.
+    std::optional<Piece> pop_to_flush() {
+        while (const std::optional<Piece> next = queue_.try_pop(worker_).piece) {
+            if (next->kind == Piece::Kind::flush) {
+                return next;
+            }
+            popped_.push_back(*next);
+        }
+        return std::nullopt;
+    }
+    std::vector<Piece> popped_;
+};
+
+TEST_F(CheckpointTest, AFlushCoversWhatWasFinishedWhenItBegan) {
+    for (unsigned number = 0; number < 40; ++number) {
+        ASSERT_EQ(queue_.push(mib(number), 0ms), Pushed::taken);
+    }
+    EXPECT_FALSE(pop_to_flush());
+    ASSERT_EQ(popped_.size(), 40U);
+    // All but one early piece.
+    for (unsigned number = 0; number < 40; ++number) {
+        if (number != 20) {
+            queue_.finished(popped_[number]);
+        }
+    }
+    const std::optional<Piece> flush = pop_to_flush();
+    ASSERT_TRUE(flush);
+    EXPECT_GE(flush->range.end(), 8 * kMib);
+    EXPECT_LE(flush->range.end(), 20 * kMib);
+    queue_.finished(popped_[20]);
+    EXPECT_EQ(queue_.durable_to(), 0U) << "what is flushed is not durable before its answer";
+    EXPECT_FALSE(pop_to_flush()) << "one at a time";
+    queue_.finished(*flush);
+    EXPECT_EQ(queue_.durable_to(), flush->range.end());
+}
+
+TEST_F(CheckpointTest, AFailedPassHasNothingMoreDurable) {
+    for (unsigned number = 0; number < 9; ++number) {
+        ASSERT_EQ(queue_.push(mib(number), 0ms), Pushed::taken);
+    }
+    EXPECT_FALSE(pop_to_flush());
+    for (const Piece& piece : popped_) {
+        queue_.finished(piece);
+    }
+    const std::optional<Piece> flush = pop_to_flush();
+    ASSERT_TRUE(flush);
+    queue_.fail({.sentence = "cannot flush"});
+    queue_.finished(*flush);
+    EXPECT_EQ(queue_.durable_to(), 0U);
+    EXPECT_TRUE(queue_.wait_until_idle(0ms));
+}
+
+TEST_F(CheckpointTest, AnotherPassBeginsAtItsStart) {
+    for (unsigned number = 0; number < 9; ++number) {
+        ASSERT_EQ(queue_.push(mib(number), 0ms), Pushed::taken);
+    }
+    EXPECT_FALSE(pop_to_flush());
+    for (const Piece& piece : popped_) {
+        queue_.finished(piece);
+    }
+    queue_.finished(*pop_to_flush());
+    EXPECT_EQ(queue_.durable_to(), 8 * kMib);
+    queue_.begin_pass(/*with_checkpoints=*/false);
+    EXPECT_EQ(queue_.durable_to(), 0U);
 }
 
 }  // namespace

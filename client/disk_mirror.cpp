@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/disk_mirror.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "control/log.h"
+
+namespace nbdm {
+
+namespace {
+
+// What earlier connections of a mirror of this name have sent to an nbd-mirror-server does not land
+// any more once later ones stand: their epoch is higher, since they began later.
+std::string session_context(const std::string& job) {
+    const auto epoch = std::chrono::duration_cast<std::chrono::nanoseconds>(
+        std::chrono::system_clock::now().time_since_epoch());
+    return "nbd-mirror:session:" + job + ":" + std::to_string(epoch.count());
+}
+
+}  // namespace
+
+DiskMirror::DiskMirror(Options options, JobStatus& status, JobLimits& limits,
+                       const Cancellation& cancellation)
+    : options_(std::move(options)),
+      status_(status),
+      limits_(limits),
+      cancellation_(cancellation),
+      record_file_(options_.job),
+      server_(options_.copy.source, cancellation) {}
+
+void DiskMirror::begin() {
+    open_sides(check_source(), Opening::first);
+    start_tracker(/*compare=*/false);
+    connect();
+}
+
+bool DiskMirror::resume() {
+    const std::optional<JobRecord> record = record_file_.read();
+    if (!record) {
+        throw JobError("there is nothing to resume: job '" + options_.job + "' has no record");
+    }
+    const SourceServer::About about = server_.about();
+    if (about.state == "retired" && about.moved_by == options_.job) {
+        record_file_.remove();
+        return false;
+    }
+    take_up(*record);
+    return true;
+}
+
+void DiskMirror::connect_again() {
+    disconnect();
+    take_up(JobRecord(*record_));
+}
+
+void DiskMirror::take_up(const JobRecord& record) {
+    open_sides(check_source(), Opening::again);
+    const std::uint64_t size = source_->traits().size_bytes;
+    if (size != record.size_bytes) {
+        throw JobError(source().text + " has " + std::to_string(size) + " bytes by now, not " +
+                       std::to_string(record.size_bytes) + ": the mirror has to be begun anew");
+    }
+    if (server_.take_up_tracker(record.tracker)) {
+        record_ = record;
+    } else {
+        log_warning("the tracker of " + source().text +
+                    " is gone, and nobody knows what was written since: source and target are "
+                    "compared, and what differs is copied");
+        start_tracker(/*compare=*/true);
+    }
+    connect();
+}
+
+SourceServer::About DiskMirror::check_source() {
+    SourceServer::About about = server_.about();
+    const std::string& name = source().export_name;
+    if (about.state == "retired") {
+        throw JobError("export '" + name + "' has moved away already");
+    }
+    if (about.read_only) {
+        throw JobError("export '" + name +
+                       "' is read-only: nothing can be written to it, 'copy' moves it");
+    }
+    if (is_same_disk(target(), about.path, about.uris)) {
+        throw JobError("'" + target().text + "' is the source itself");
+    }
+    return about;
+}
+
+void DiskMirror::open_sides(const SourceServer::About& about, Opening opening) {
+    source_ = std::make_unique<Side>(Side::open_source(about.address, cancellation_));
+    const std::uint64_t size = source_->traits().size_bytes;
+    if (size == 0) {
+        throw JobError("source " + source().text + " is empty: there is nothing to move");
+    }
+    Side::TargetOptions options{
+        .create_bytes = {}, .is_zero = false, .session = session_context(options_.job)};
+    if (opening == Opening::first) {
+        options.is_zero = options_.copy.target_is_zero;
+        if (options_.copy.create) {
+            options.create_bytes = size;
+        }
+    }
+    target_ = std::make_unique<Side>(Side::open_target(target(), options, cancellation_));
+    check_sides(*source_, *target_);
+    // A host has many names; a client of the source server is one.
+    const std::string address = target_->local_address();
+    if (!address.empty() && server_.has_client(address)) {
+        throw JobError("'" + target().text + "' is the source itself");
+    }
+    if (!target_->traits().can_flush) {
+        throw JobError("target " + target().text +
+                       " cannot flush: a disk cannot be handed over to it durably");
+    }
+    target_zeroes_.reset(new TargetZeroes(known_zeroes(*target_, cancellation_)));
+    status_.set_size(size);
+    status_.forget_to_do();
+}
+
+void DiskMirror::start_tracker(bool compare) {
+    // Blocks that are dirty begin and end where the target can be written.
+    const auto granularity =
+        std::max(options_.granularity_bytes,
+                 static_cast<std::uint32_t>(std::bit_ceil(target_->traits().alignment)));
+    record_ = JobRecord{.source = source().text,
+                        .target = target().text,
+                        .size_bytes = source_->traits().size_bytes,
+                        .tracker = server_.start_tracker(options_.job, granularity),
+                        .compare = compare};
+    record_file_.write(*record_);
+    first_round_ = true;
+}
+
+void DiskMirror::connect() {
+    dirtiness_ = source_->open_scout(record_->tracker.name, cancellation_);
+    server_.check_stands(record_->tracker);
+    engine_ = std::make_unique<Engine>(*source_, *target_, options_.copy.engine, status_,
+                                       limits_.pace(), cancellation_);
+    last_freeze_ = Clock::now();
+}
+
+void DiskMirror::disconnect() {
+    engine_.reset();
+    target_zeroes_.reset();
+    dirtiness_.reset();
+    target_.reset();
+    source_.reset();
+}
+
+void DiskMirror::forget() noexcept {
+    if (record_) {
+        server_.drop_tracker(record_->tracker);
+        record_file_.remove();
+        record_.reset();
+    }
+}
+
+DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::function<void(Step)>& tick) {
+    const SourceServer::Frozen frozen = server_.freeze(record_->tracker);
+    const Clock::time_point begin = Clock::now();
+    const std::chrono::duration<double> since = begin - std::exchange(last_freeze_, begin);
+    Round round{.dirty_bytes = frozen.dirty_bytes};
+    if (!first_round_) {
+        status_.set_dirty_rate(static_cast<double>(frozen.dirty_bytes) / since.count());
+        status_.set_dirty(frozen.dirty_bytes);
+    }
+    status_.add_to_do(frozen.dirty_bytes);
+    acknowledged_to_ = 0;
+    if (frozen.dirty_bytes > 0) {
+        TargetZeroes unknown(false);
+        const bool checkpoints = haste == Haste::none;
+        engine_->copy({.only_dirty = true, .compare = record_->compare, .checkpoints = checkpoints},
+                      *dirtiness_, target_zeroes_ ? *target_zeroes_ : unknown, [&] {
+                          if (checkpoints) {
+                              acknowledge_progress(frozen.generation);
+                          }
+                          tick(Step::copying);
+                      });
+    }
+    // What it says was before the copy; and it has a connection.
+    target_zeroes_.reset();
+    round.copying = Clock::now() - begin;
+    // Also when nothing was copied: a disk is not handed over to a target that has gone meanwhile.
+    engine_->flush([&] { tick(Step::flushing); });
+    round.flushing = Clock::now() - begin - round.copying;
+    // Only now: what was acknowledged is never looked at again.
+    server_.acknowledge(record_->tracker, frozen.generation);
+    first_round_ = false;
+    if (std::exchange(record_->compare, false)) {
+        record_file_.write(*record_);
+    }
+    status_.set_dirty(0);
+    return round;
+}
+
+void DiskMirror::acknowledge_progress(std::uint64_t generation) {
+    const std::uint64_t durable_to = engine_->durable_to();
+    if (durable_to > acknowledged_to_) {
+        server_.acknowledge_up_to(record_->tracker, generation, durable_to);
+        acknowledged_to_ = durable_to;
+    }
+}
+
+bool DiskMirror::is_clean() {
+    const SourceServer::Frozen last = server_.freeze(record_->tracker);
+    if (last.dirty_bytes == 0) {
+        server_.acknowledge(record_->tracker, last.generation);
+    }
+    return last.dirty_bytes == 0;
+}
+
+void DiskMirror::look() {
+    engine_->use_connections(limits_.connections());
+    try {
+        const SourceServer::About about = server_.about();
+        if (about.state == "retired") {
+            throw JobError(source().text + " has moved away meanwhile, by another job's hand-over");
+        }
+        const auto own = std::find_if(
+            about.trackers.begin(), about.trackers.end(),
+            [&](const auto& each) { return each.incarnation == record_->tracker.incarnation; });
+        if (own == about.trackers.end()) {
+            throw TrackerGone("the tracker of " + source().text + " was removed");
+        }
+        status_.set_dirty(first_round_ ? own->dirty_bytes : own->dirty_bytes + own->frozen_bytes);
+    } catch (const NoAnswer&) {
+        // What is shown is old for a while; if the server is gone, the copying meets that.
+    }
+}
+
+}  // namespace nbdm
