@@ -162,13 +162,14 @@ void Ring::cancel(Operation& operation) {
     io_uring_sqe_set_data(sqe, nullptr);
 }
 
-void Ring::submit(unsigned wait_for, std::chrono::milliseconds limit) {
+void Ring::submit(unsigned wait_for, std::chrono::nanoseconds limit) {
     for (;;) {
         int result = 0;
         if (wait_for > 0 && limit.count() > 0) {
             __kernel_timespec time{};
-            time.tv_sec = limit.count() / 1000;
-            time.tv_nsec = limit.count() % 1000 * 1'000'000;
+            constexpr std::int64_t kNsPerSecond = 1'000'000'000;
+            time.tv_sec = limit.count() / kNsPerSecond;
+            time.tv_nsec = limit.count() % kNsPerSecond;
             io_uring_cqe* first = nullptr;
             result = io_uring_submit_and_wait_timeout(&ring_, &first, wait_for, &time, nullptr);
         } else {
@@ -187,7 +188,7 @@ void Ring::submit(unsigned wait_for, std::chrono::milliseconds limit) {
     }
 }
 
-bool Ring::run_once(bool wait, std::chrono::milliseconds limit) {
+bool Ring::run_once(bool wait, std::chrono::nanoseconds limit) {
     submit(wait && pending_ > 0 ? 1 : 0, limit);
     // What the kernel finished is taken in one batch; what completed() submits is seen by the
     // next call, so that no completion can starve the caller's loop.

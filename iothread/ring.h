@@ -84,7 +84,7 @@ class Ring {
     // Submits what was prepared, waits for at least one completion (when `wait`), and calls
     // completed() for each one that is there. Nothing is dispatched recursively.
     // `limit`: the longest wait; none when it is zero. Returns whether anything had completed.
-    bool run_once(bool wait, std::chrono::milliseconds limit = {});
+    bool run_once(bool wait, std::chrono::nanoseconds limit = {});
 
     [[nodiscard]] unsigned pending() const noexcept { return pending_; }
 
@@ -93,7 +93,7 @@ class Ring {
 
     io_uring_sqe& next(Operation& operation);
     void address(io_uring_sqe& sqe, Operation& operation) const noexcept;
-    void submit(unsigned wait_for, std::chrono::milliseconds limit = {});
+    void submit(unsigned wait_for, std::chrono::nanoseconds limit = {});
 
     io_uring ring_{};
     unsigned pending_ = 0;

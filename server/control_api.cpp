@@ -22,6 +22,8 @@ namespace {
 constexpr std::chrono::milliseconds kDefaultLease{5000};
 constexpr std::uint64_t kMaxLeaseMs = 60'000;
 constexpr std::size_t kMaxTrackerNameBytes = 256;
+// A writer that may go no faster is as good as stopped.
+constexpr std::uint64_t kMinThrottledRate = 64 << 10;
 
 double to_ms(std::chrono::nanoseconds duration) {
     return std::chrono::duration<double, std::milli>(duration).count();
@@ -61,6 +63,14 @@ bool is_meant(HttpRequest& request, const Export& served,
     return true;
 }
 
+json describe_throttle(const Export& served) {
+    const Throttle::Setting now = served.throttle().setting(Throttle::Clock::now());
+    if (now.bytes_per_s > 0) {
+        return {{"bytes_per_s", now.bytes_per_s}};
+    }
+    return now.delay.count() > 0 ? json{{"delay_us", now.delay.count()}} : json();
+}
+
 }  // namespace
 
 void ControlApi::handle(HttpRequest request) {
@@ -89,6 +99,7 @@ void ControlApi::handle_export(HttpRequest request) {
         {"POST", "/v1/exports/*/hold", &ControlApi::hold},
         {"POST", "/v1/exports/*/release", &ControlApi::release},
         {"POST", "/v1/exports/*/retire", &ControlApi::retire},
+        {"POST", "/v1/exports/*/throttle", &ControlApi::throttle},
         {"POST", "/v1/exports/*/resize", &ControlApi::resize},
     };
     // The empty name is written as "-".
@@ -302,6 +313,29 @@ void ControlApi::retire(HttpRequest request, Export& served) {
                   {{"downtime_ms", to_ms(times->longest_wait)}, {"held_ms", to_ms(times->held)}});
 }
 
+void ControlApi::throttle(HttpRequest request, Export& served) {
+    RequestBody body(request.body);
+    const auto delay_us = body.optional_number("delay_us", 0, Throttle::kMaxDelay.count());
+    const auto bytes_per_s = body.optional_number("bytes_per_s", kMinThrottledRate, INT64_MAX);
+    const auto lease_ms = body.optional_number("lease_ms", 1, kMaxLeaseMs);
+    body.end();
+    if (delay_us && bytes_per_s) {
+        throw std::invalid_argument("one of 'delay_us' and 'bytes_per_s' is expected, not both");
+    }
+    Throttle::End end;
+    if (lease_ms) {
+        end = Throttle::Clock::now() + std::chrono::milliseconds(*lease_ms);
+    }
+    if (bytes_per_s) {
+        served.throttle().limit(*bytes_per_s, end);
+    } else if (delay_us.value_or(0) > 0) {
+        served.throttle().delay(std::chrono::microseconds(*delay_us), end);
+    } else {
+        served.throttle().stop();
+    }
+    request.reply(200, {{"throttle", describe_throttle(served)}});
+}
+
 void ControlApi::resize(HttpRequest request, Export& served) {
     RequestBody(request.body).end();
     switch (served.notice_growth()) {
@@ -355,6 +389,7 @@ json ControlApi::describe(const Export& served) {
             {"state", state},
             {"moved", moved},
             {"uris", server_.uris(served)},
+            {"throttle", describe_throttle(served)},
             {"trackers", trackers},
             {"connections", server_.connections_to(served)},
             {"read_bytes", statistics.read_bytes()},

@@ -32,6 +32,7 @@ class ControlApi {
     void refuse_hold(HttpRequest request, Export& served, const std::string& id);
     void release(HttpRequest request, Export& served);
     void retire(HttpRequest request, Export& served);
+    void throttle(HttpRequest request, Export& served);
     void resize(HttpRequest request, Export& served);
     [[nodiscard]] nlohmann::json describe(const Export& served);
     [[nodiscard]] nlohmann::json describe_connections();

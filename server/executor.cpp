@@ -103,7 +103,10 @@ void Executor::start(Request& request) {
         case Command::write:
         case Command::trim:
         case Command::write_zeroes:
-            if (!waiting_.empty() || !enter_and_write(request)) {
+            request.begins = export_.throttle().begins_at(request.range.length, request.arrived);
+            if (!slowed_.empty() || request.begins > request.arrived) {
+                slowed_.push_back(&request);
+            } else if (!waiting_.empty() || !enter_and_write(request)) {
                 waiting_.push_back(&request);
             }
             break;
@@ -182,10 +185,18 @@ bool Executor::enter_and_write(Request& request) {
     return write_alone(request) || enter_and_write(request);
 }
 
-void Executor::start_waiting() {
+void Executor::start_waiting(Clock::time_point now) {
+    while (!slowed_.empty() && slowed_.front()->begins <= now) {
+        waiting_.push_back(slowed_.front());
+        slowed_.pop_front();
+    }
     while (!waiting_.empty() && enter_and_write(*waiting_.front())) {
         waiting_.pop_front();
     }
+}
+
+std::optional<Executor::Clock::time_point> Executor::next_start() const noexcept {
+    return slowed_.empty() ? std::nullopt : std::optional(slowed_.front()->begins);
 }
 
 bool Executor::is_parking_full(std::size_t bytes) const noexcept {
@@ -199,11 +210,12 @@ bool Executor::is_parking_full(std::size_t bytes) const noexcept {
 }
 
 Request* Executor::take_waiting() noexcept {
-    if (waiting_.empty()) {
+    std::deque<Request*>& queue = waiting_.empty() ? slowed_ : waiting_;
+    if (queue.empty()) {
         return nullptr;
     }
-    Request* request = waiting_.front();
-    waiting_.pop_front();
+    Request* request = queue.front();
+    queue.pop_front();
     return request;
 }
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -26,6 +28,8 @@ namespace nbdm {
 // Threads: the connection's iothread, the ring's.
 class Executor {
   public:
+    using Clock = std::chrono::steady_clock;
+
     struct Surroundings {
         const std::string& peer;  // for messages
         Statistics& statistics;
@@ -50,7 +54,9 @@ class Executor {
     [[nodiscard]] wire::Error read_payload(Request& request, std::span<const std::byte> payload);
 
     // Starts the writes that wait and need to no more.
-    void start_waiting();
+    void start_waiting(Clock::time_point now);
+    // When that is to be called again, if writes wait for their time.
+    [[nodiscard]] std::optional<Clock::time_point> next_start() const noexcept;
     // The thread is about to do something else than to start writes.
     void end_write_turn() noexcept { write_turn_ = {}; }
     // Would another write of so many bytes be one too many to wait for the end of a hold?
@@ -59,7 +65,9 @@ class Executor {
     [[nodiscard]] Request* take_waiting() noexcept;
 
     // Nothing is on the disk and nothing waits.
-    [[nodiscard]] bool idle() const noexcept { return on_disk_ == 0 && waiting_.empty(); }
+    [[nodiscard]] bool idle() const noexcept {
+        return on_disk_ == 0 && waiting_.empty() && slowed_.empty();
+    }
 
     // From Request.
     void disk_finished(Request& request, int error) noexcept;
@@ -86,7 +94,9 @@ class Executor {
 
     const WriteGate::Attachment attachment_;
     WriteGate::Lane& lane_;
-    // Writes, received in full, that the gate keeps waiting, first come first served.
+    // Writes, received in full, that the throttle keeps waiting, in the order of their time.
+    std::deque<Request*> slowed_;
+    // Those that the gate keeps waiting, first come first served.
     std::deque<Request*> waiting_;
     std::size_t on_disk_ = 0;  // requests started and not finished
     // Taken by the first buffered write of a batch, until something else is begun: small writes

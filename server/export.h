@@ -12,6 +12,7 @@
 #include "iothread/disk_file.h"
 #include "server/fence.h"
 #include "server/statistics.h"
+#include "server/throttle.h"
 #include "server/tracker.h"
 #include "server/write_gate.h"
 
@@ -53,6 +54,8 @@ class Export {
     [[nodiscard]] TrackerSet& trackers() noexcept { return trackers_; }
     [[nodiscard]] const TrackerSet& trackers() const noexcept { return trackers_; }
     [[nodiscard]] Fence& fence() noexcept { return fence_; }
+    [[nodiscard]] Throttle& throttle() noexcept { return throttle_; }
+    [[nodiscard]] const Throttle& throttle() const noexcept { return throttle_; }
 
     // A data sync (of a flush or a FUA write) failed. The kernel reports lost write-back once; here
     // the first error stays, so that every later flush on every connection fails too.
@@ -73,6 +76,7 @@ class Export {
     WriteGate gate_;
     TrackerSet trackers_;
     Fence fence_;
+    Throttle throttle_;
     std::atomic<int> write_back_error_{0};
 };
 

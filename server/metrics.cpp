@@ -111,6 +111,11 @@ std::string metrics_text(Server& server) {
           [](const Export& each) { return each.size_bytes(); });
     gauge("nbd_mirror_export_held", "1 while the export's writers are held.",
           [&](const Export& each) { return server.hold_of(each).held() ? 1 : 0; });
+    gauge("nbd_mirror_export_throttled", "1 while the export's writers are slowed down.",
+          [](const Export& each) {
+              const Throttle::Setting now = each.throttle().setting(Throttle::Clock::now());
+              return now.delay.count() > 0 || now.bytes_per_s > 0 ? 1 : 0;
+          });
     gauge("nbd_mirror_export_retired", "1 once the disk has moved away.",
           [](const Export& each) { return each.gate().retired() ? 1 : 0; });
     gauge("nbd_mirror_export_write_error", "1 once a data sync has failed.",

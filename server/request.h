@@ -68,6 +68,9 @@ class Request final : public DiskOperation {
     // Its data is not read into the buffer, but sent from the file's pages.
     bool from_file = false;
 
+    // Of a write that is slowed down: when it begins.
+    std::chrono::steady_clock::time_point begins;
+
     // Of an unaligned zeroing on a direct export: what is left are whole blocks.
     bool ends_are_zero = false;
 

@@ -69,7 +69,7 @@ DisconnectReason Transmission::run() {
         // the client's time.
         disconnect_if_late();
         const bool blocked = process_received();
-        executor_.start_waiting();
+        executor_.start_waiting(now_);
         executor_.end_write_turn();
         const std::size_t free_before = free_requests_.size();
         const Clock::time_point begun = std::exchange(now_, Clock::now());
@@ -158,10 +158,12 @@ void Transmission::wait_for_work(bool wait) {
     } else if (buffers_.kept_bytes() > 0) {
         until = std::min(until.value_or(Clock::time_point::max()), busy_at_ + kIdleLimit);
     }
-    std::chrono::milliseconds limit{0};  // none
+    if (const std::optional<Clock::time_point> next = executor_.next_start()) {
+        until = std::min(until.value_or(Clock::time_point::max()), *next);
+    }
+    std::chrono::nanoseconds limit{0};  // none
     if (until) {
-        limit = std::max(std::chrono::ceil<std::chrono::milliseconds>(*until - now_),
-                         std::chrono::milliseconds(1));
+        limit = std::max<std::chrono::nanoseconds>(*until - now_, std::chrono::microseconds(1));
     }
     ring_.run_once(wait, limit);
 }
