@@ -161,9 +161,10 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::function<void(Ste
     const SourceServer::Frozen frozen = server_.freeze(record_->tracker);
     const Clock::time_point begin = Clock::now();
     const std::chrono::duration<double> since = begin - std::exchange(last_freeze_, begin);
-    Round round{.dirty_bytes = frozen.dirty_bytes};
+    Round round{.dirty_bytes = frozen.dirty_bytes,
+                .dirty_bytes_per_s = static_cast<double>(frozen.dirty_bytes) / since.count()};
     if (!first_round_) {
-        status_.set_dirty_rate(static_cast<double>(frozen.dirty_bytes) / since.count());
+        status_.set_dirty_rate(round.dirty_bytes_per_s);
         status_.set_dirty(frozen.dirty_bytes);
     }
     status_.add_to_do(frozen.dirty_bytes);
@@ -211,7 +212,7 @@ bool DiskMirror::is_clean() {
     return last.dirty_bytes == 0;
 }
 
-void DiskMirror::look() {
+std::optional<double> DiskMirror::look() {
     engine_->use_connections(limits_.connections());
     try {
         const SourceServer::About about = server_.about();
@@ -225,9 +226,16 @@ void DiskMirror::look() {
             throw TrackerGone("the tracker of " + source().text + " was removed");
         }
         status_.set_dirty(first_round_ ? own->dirty_bytes : own->dirty_bytes + own->frozen_bytes);
+        // A rate of less time says little.
+        constexpr std::chrono::duration<double> kMinTime{0.2};
+        const std::chrono::duration<double> since = Clock::now() - last_freeze_;
+        if (since >= kMinTime) {
+            return static_cast<double>(own->dirty_bytes) / since.count();
+        }
     } catch (const NoAnswer&) {
         // What is shown is old for a while; if the server is gone, the copying meets that.
     }
+    return std::nullopt;
 }
 
 }  // namespace nbdm

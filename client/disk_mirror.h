@@ -56,6 +56,7 @@ class DiskMirror {
     enum class Haste { none, writers_wait };
     struct Round {
         std::uint64_t dirty_bytes = 0;  // that the freeze found
+        double dirty_bytes_per_s = 0;   // since the freeze before
         Clock::duration copying{};
         Clock::duration flushing{};
     };
@@ -69,8 +70,9 @@ class DiskMirror {
     [[nodiscard]] bool first_round() const noexcept { return first_round_; }
 
     // Looks at the source's server: what is dirty is shown; throws when the disk is not its any
-    // more.
-    void look();
+    // more. Returns how fast blocks have become dirty since the last freeze, in bytes per second;
+    // nothing while that is not known.
+    std::optional<double> look();
 
     [[nodiscard]] SourceServer& server() noexcept { return server_; }
     [[nodiscard]] const Location& source() const noexcept { return options_.copy.source; }

@@ -122,6 +122,10 @@ void print_for_people(const json& state) {
                           : ", 'resume' lets it go on")
                   << '\n';
     }
+    if (state.at("throttle").is_object()) {
+        std::cout << "  writes at the source are delayed by "
+                  << state.at("throttle").value("delay_us", 0) << " us each\n";
+    }
     if (state.at("downtime_ms").is_number()) {
         std::cout << "  downtime " << state.at("downtime_ms").get<double>() << " ms\n";
     }

@@ -70,7 +70,9 @@ nlohmann::json to_json(const JobSnapshot& snapshot) {
             {"max_downtime_ms", snapshot.max_downtime.count()},
             {"disks", json::array({disk})},
             {"eta_s", rounded(snapshot.eta_s)},
-            {"throttle", nullptr},
+            {"throttle", snapshot.throttle_delay.count() > 0
+                             ? json{{"delay_us", snapshot.throttle_delay.count()}}
+                             : json()},
             {"downtime_ms", snapshot.downtime_ms ? json(*snapshot.downtime_ms) : json()},
             {"error", snapshot.error.empty() ? json() : json(snapshot.error)}};
 }
@@ -167,6 +169,11 @@ void JobStatus::set_dirty_rate(double bytes_per_s) {
 void JobStatus::set_downtime(double ms) {
     const std::lock_guard lock(mutex_);
     now_.downtime_ms = ms;
+}
+
+void JobStatus::set_throttle(std::chrono::microseconds delay) {
+    const std::lock_guard lock(mutex_);
+    now_.throttle_delay = delay;
 }
 
 Phase JobStatus::phase() const {

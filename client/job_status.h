@@ -45,6 +45,7 @@ struct JobSnapshot {
     std::optional<double> copy_rate;   // of data, holes not counted
     std::optional<double> eta_s;
     std::optional<double> downtime_ms;
+    std::chrono::microseconds throttle_delay{0};  // of each write at the source; 0: none
     std::string error;
 };
 [[nodiscard]] nlohmann::json to_json(const JobSnapshot& snapshot);
@@ -77,6 +78,7 @@ class JobStatus {
     void set_dirty(std::uint64_t dirty_bytes);
     void set_dirty_rate(double bytes_per_s);
     void set_downtime(double ms);
+    void set_throttle(std::chrono::microseconds delay);
 
     [[nodiscard]] Phase phase() const;
     // The job as it was at each change of phase since the last call, in order.

@@ -2,6 +2,7 @@
 #include "client/mirror.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "control/log.h"
@@ -73,16 +74,19 @@ Mirror::Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits,
 std::string Mirror::run() {
     try {
         std::string line = mirror_and_hand_over();
+        stop_throttling();
         // Whoever asked for the cutover may open the target now.
         disk_.disconnect();
         cutovers_.answer(true, line);
         disk_.forget();
         return line;
     } catch (const Cancelled& cancelled) {
+        stop_throttling();
         disk_.forget();
         cutovers_.answer(false, cancelled.what());
         throw;
     } catch (const std::exception& error) {
+        stop_throttling();
         std::string sentence = error.what();
         if (disk_.can_be_resumed()) {
             sentence += "; 'nbd-mirror mirror --resume --job " + options_.disk.job +
@@ -197,6 +201,7 @@ std::uint64_t Mirror::catch_up(DiskMirror::Haste haste, const std::function<void
     });
     stall_watch_.begin(StallWatch::Activity::none, Clock::now());
     lost_since_.reset();
+    dirty_bytes_per_s_ = first ? 0 : round.dirty_bytes_per_s;
     flush_time_ = round.flushing;
     // Of the first round most may be holes.
     const std::uint64_t copied =
@@ -205,6 +210,7 @@ std::uint64_t Mirror::catch_up(DiskMirror::Haste haste, const std::function<void
         const std::chrono::duration<double> time = round.copying;
         copy_rate_bytes_per_s_ = static_cast<double>(copied) / time.count();
     }
+    fits_ = would_be_ready(round.dirty_bytes);
     return round.dirty_bytes;
 }
 
@@ -315,7 +321,60 @@ void Mirror::look_around() {
     }
     last_look_ = now;
     watch_progress(now);
-    disk_.look();
+    converge(disk_.look());
+}
+
+// The throttle has a lease: a mirror that dies slows nobody down for long.
+void Mirror::converge(std::optional<double> dirty_bytes_per_s) {
+    constexpr milliseconds kLease{5000};
+    const bool behind = status_.phase() == Phase::catching_up || status_.phase() == Phase::ready;
+    if (!behind || limits_.paused() != Paused::no) {
+        stop_throttling();
+        return;
+    }
+    const Convergence::Delay delay =
+        convergence_.look({.fits = fits_,
+                           .dirty_bytes_per_s = dirty_bytes_per_s.value_or(dirty_bytes_per_s_),
+                           .copy_bytes_per_s = copy_rate_bytes_per_s_});
+    const bool can_do_more = options_.may_throttle && delay < Convergence::kMaxDelay;
+    say_whether_it_converges(!convergence_.losing() || can_do_more);
+    if (!options_.may_throttle) {
+        return;
+    }
+    if (delay.count() == 0) {
+        stop_throttling();
+        return;
+    }
+    throttled_ = true;
+    status_.set_throttle(delay);
+    try {
+        disk_.server().throttle(delay, kLease);
+    } catch (const NoAnswer&) {  // as in DiskMirror::look()
+    }
+}
+
+void Mirror::say_whether_it_converges(bool converges) {
+    if (converges == converges_) {
+        return;
+    }
+    converges_ = converges;
+    const auto megabytes = [](double bytes) { return std::to_string(std::llround(bytes / 1e6)); };
+    status_.set_error(converges ? ""
+                                : "does not converge: " + megabytes(dirty_bytes_per_s_) +
+                                      " MB/s written, " + megabytes(copy_rate_bytes_per_s_) +
+                                      " MB/s copied");
+}
+
+void Mirror::stop_throttling() noexcept {
+    if (!std::exchange(throttled_, false)) {
+        return;
+    }
+    convergence_.stop();
+    status_.set_throttle(std::chrono::microseconds(0));
+    try {
+        disk_.server().throttle(std::chrono::microseconds(0), milliseconds(1));
+    } catch (const std::exception&) {  // its lease ends it
+    }
 }
 
 void Mirror::watch_progress(Clock::time_point now) {

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "client/cancellation.h"
+#include "client/convergence.h"
 #include "client/cutover_requests.h"
 #include "client/disk_mirror.h"
 #include "client/job_limits.h"
@@ -25,6 +26,7 @@ struct MirrorOptions {
     bool resume = false;
     bool cut_over_when_ready = false;
     Handover handover = Handover::retire;
+    bool may_throttle = true;  // the source's writers, so that the job gets ready
     // How long a lost connection is tried to be made again.
     std::chrono::seconds reconnect_timeout{30};
 };
@@ -72,6 +74,9 @@ class Mirror {
     void connect_again(const std::string& reason);
     void wait_before_retry(std::chrono::milliseconds delay) const;
     void look_around();
+    void converge(std::optional<double> dirty_bytes_per_s);
+    void say_whether_it_converges(bool converges);
+    void stop_throttling() noexcept;
     void watch_progress(Clock::time_point now);
 
     const MirrorOptions options_;
@@ -87,6 +92,11 @@ class Mirror {
     Clock::duration flush_time_{};
     Clock::time_point last_look_;
     StallWatch stall_watch_;
+    Convergence convergence_;
+    bool throttled_ = false;
+    bool converges_ = true;
+    bool fits_ = false;             // what the last round found, in the allowed downtime
+    double dirty_bytes_per_s_ = 0;  // before the last round
     // When a cutover that nobody asks for by hand may be tried again.
     Clock::time_point next_attempt_;
     std::chrono::milliseconds attempt_delay_;

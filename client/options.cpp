@@ -40,6 +40,7 @@ struct RawOptions {
     std::string granularity = "64K";
     std::string cutover = "manual";
     std::string handover = "retire";
+    std::string converge = "throttle";
     std::optional<std::int64_t> max_downtime_ms;
     bool json = false;
 };
@@ -105,6 +106,11 @@ void declare_mirror(CLI::App& command, RawOptions& raw) {
         .add_option("--cutover", raw.cutover,
                     "manual: when told to; auto: as soon as it is ready (manual)")
         ->check(CLI::IsMember({"manual", "auto"}));
+    command
+        .add_option("--converge", raw.converge,
+                    "throttle: slow writers down by as much as is needed to get ready; off: never "
+                    "(throttle)")
+        ->check(CLI::IsMember({"throttle", "off"}));
     command
         .add_option("--handover", raw.handover,
                     "retire: the source refuses writes for good; release: its writers go on "
@@ -217,6 +223,7 @@ MirrorCommand mirror_command(const RawOptions& raw) {
     disk.granularity_bytes =
         static_cast<std::uint32_t>(power_of_two(raw.granularity, "--granularity", 4096, 64 << 20));
     options.cut_over_when_ready = raw.cutover == "auto";
+    options.may_throttle = raw.converge == "throttle";
     options.handover = raw.handover == "retire" ? Handover::retire : Handover::release;
     command.limits = limit_changes(raw);
     command.progress = progress_style(raw.progress);

@@ -208,6 +208,11 @@ json SourceServer::ask_tracker(const Tracker& tracker, const std::string& action
     }
 }
 
+void SourceServer::throttle(std::chrono::microseconds delay, std::chrono::milliseconds lease) {
+    ask("POST", "/throttle", {{"delay_us", delay.count()}, {"lease_ms", lease.count()}},
+        kAnswerLimit);
+}
+
 std::string SourceServer::hold(std::chrono::milliseconds lease) {
     // The server answers when the last write is back or the lease has lapsed.
     return field<std::string>(

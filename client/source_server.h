@@ -84,6 +84,9 @@ class SourceServer {
     void acknowledge_up_to(const Tracker& tracker, std::uint64_t generation,
                            std::uint64_t offset_bytes);
 
+    // Slows the writers down, until `lease` has passed. 0: no more.
+    void throttle(std::chrono::microseconds delay, std::chrono::milliseconds lease);
+
     // Returns the hold's id when no write is in flight; throws when that takes longer than the
     // lease.
     [[nodiscard]] std::string hold(std::chrono::milliseconds lease);

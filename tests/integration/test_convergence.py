@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A target that is slower than the writer: the writer is slowed down, if that is allowed."""
+
+import contextlib
+import signal
+
+import pytest
+
+from harness import MIB, Process, fio_writer, make_disk, need, same_content, wait_for
+
+pytest.importorskip("nbd")
+
+SIZE = 128 * MIB
+
+
+@pytest.fixture
+def source(world):
+    disk = make_disk(world.path("source"), SIZE, [(0, SIZE)])
+    with world.server(f"d={disk}") as server:
+        yield server
+
+
+@contextlib.contextmanager
+def slow_target(world):
+    """Takes 16 MB/s: less than the writer makes dirty, in blocks of 64 KiB."""
+    disk = make_disk(world.path("target"), SIZE)
+    path = world.path("slow.sock")
+    with Process([need("nbdkit"), "-f", "-U", path, "--filter=rate", "file", disk,
+                  "rate=128M"], world.env, world.path("nbdkit.log"),
+                 # nbdkit 1.32 may die on an assertion when its client is gone.
+                 expect=(0, -signal.SIGABRT)) as nbdkit:
+        wait_for(path.exists)
+        nbdkit.uri = f"nbd+unix:///?socket={path}"
+        yield nbdkit
+
+
+def test_a_writer_that_is_too_fast_is_slowed_down_until_the_job_is_ready(world, source):
+    with slow_target(world) as target, \
+            fio_writer(world, source.uri("d"), size=SIZE, rate="20m", depth=4), \
+            world.mirror(source.source("d"), target.uri, "--max-downtime", "1000") as mirror:
+        mirror.wait_for_phase("catching_up")
+        wait_for(lambda: mirror.status()["throttle"], limit=120, what="a throttle")
+        assert mirror.status()["throttle"]["delay_us"] > 0
+        assert source.export("d")["throttle"] is not None
+        assert "delayed by" in world.client("status", "job").stdout
+        mirror.wait_for_phase("ready", limit=120)
+        assert mirror.cutover().returncode == 0
+        mirror.wait()
+        assert source.export("d")["throttle"] is None
+    assert same_content(world.path("source"), world.path("target"))
+
+
+def test_converge_off_slows_nobody_down_and_says_what_that_means(world, source):
+    with slow_target(world) as target, \
+            fio_writer(world, source.uri("d"), size=SIZE, rate="20m", depth=4), \
+            world.mirror(source.source("d"), target.uri, "--converge", "off", "--max-downtime",
+                         "1000", expect=(4,)) as mirror:
+        mirror.wait_for_phase("catching_up")
+        wait_for(lambda: "does not converge" in (mirror.status()["error"] or ""), limit=120)
+        assert mirror.status()["throttle"] is None
+        assert source.export("d")["throttle"] is None
+        assert mirror.phase() == "catching_up"
+        assert world.client("cancel", "job").returncode == 0
+
+
+def test_a_throttle_does_not_outlive_its_mirror(world, source):
+    with slow_target(world) as target, \
+            fio_writer(world, source.uri("d"), size=SIZE, rate="20m", depth=4), \
+            world.mirror(source.source("d"), target.uri, "--max-downtime", "1000") as mirror:
+        wait_for(lambda: source.export("d")["throttle"], limit=120)
+        mirror.kill()
+        wait_for(lambda: source.export("d")["throttle"] is None, limit=10)
