@@ -56,15 +56,14 @@ void DiskMirror::connect_again() {
 }
 
 void DiskMirror::take_up(const JobRecord& record) {
+    record_ = record;
     open_sides(check_source(), Opening::again);
     const std::uint64_t size = source_->traits().size_bytes;
     if (size != record.size_bytes) {
         throw JobError(source().text + " has " + std::to_string(size) + " bytes by now, not " +
                        std::to_string(record.size_bytes) + ": the mirror has to be begun anew");
     }
-    if (server_.take_up_tracker(record.tracker)) {
-        record_ = record;
-    } else {
+    if (!server_.take_up_tracker(record.tracker)) {
         log_warning("the tracker of " + source().text +
                     " is gone, and nobody knows what was written since: source and target are "
                     "compared, and what differs is copied");

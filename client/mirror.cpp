@@ -122,7 +122,10 @@ void Mirror::connect_again(const std::string& reason) {
     log_warning(sentence);
     status_.set_error(sentence);
     status_.set_phase(disk_.first_round() ? Phase::copying : Phase::catching_up);
-    if (!lost_since_) {
+    // Connections that come and go without anything being done over them are lost all the time.
+    const std::uint64_t done =
+        status_.counters.sent_bytes.load() + status_.counters.zeroed_bytes.load();
+    if (!lost_since_ || done != std::exchange(done_when_lost_, done)) {
         lost_since_ = Clock::now();
     }
     for (milliseconds delay = kMinRetryDelay;; delay = std::min(2 * delay, kMaxRetryDelay)) {

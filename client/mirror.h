@@ -87,7 +87,8 @@ class Mirror {
 
     // Of run().
     DiskMirror disk_;
-    std::optional<Clock::time_point> lost_since_;  // connections, and no round was finished since
+    std::optional<Clock::time_point> lost_since_;  // connections, and nothing was done since
+    std::uint64_t done_when_lost_ = 0;
     double copy_rate_bytes_per_s_ = 0;             // 0: not known yet
     Clock::duration flush_time_{};
     Clock::time_point last_look_;

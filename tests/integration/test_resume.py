@@ -123,6 +123,25 @@ def test_a_target_server_that_comes_back_is_connected_to_again(world, source, di
     assert same_content(world.path("source"), world.path("target"))
 
 
+def test_each_loss_of_a_connection_has_its_own_time(world, source, disks):
+    with world.server(f"d={world.path('target')}", name="b") as target:
+        uri = target.uri("d")
+        mirror = world.mirror(source.source("d"), uri, "--bwlimit", "16M", "--reconnect-timeout",
+                              "2")
+        wait_for(lambda: sent(target) > 8 * MIB)
+        target.kill()
+    with mirror:
+        for _ in range(2):
+            with world.server(f"d={world.path('target')}", name="b") as target:
+                # For longer than one loss may last.
+                wait_for(lambda: sent(target) > 40 * MIB)
+                target.kill()
+        with world.server(f"d={world.path('target')}", name="b"):
+            finish(mirror)
+    assert mirror.messages().count("trying again") == 3
+    assert same_content(world.path("source"), world.path("target"))
+
+
 def test_after_a_crash_of_the_source_server_only_what_differs_is_sent(world, target, disks):
     with world.server(f"d={world.path('source')}", name="a") as source:
         mirror = world.mirror(source.source("d"), target.uri("d"))
