@@ -21,6 +21,22 @@ std::string session_context(const std::string& job) {
 
 }  // namespace
 
+DiskMirror::Options as_recorded(DiskMirror::Options options) {
+    const std::optional<JobRecord> record = JobRecordFile(options.job).read();
+    if (!record) {
+        throw JobError("there is nothing to resume: job '" + options.job + "' has no record");
+    }
+    for (const auto& [location, recorded] : {std::pair(&options.copy.source, record->source),
+                                             std::pair(&options.copy.target, record->target)}) {
+        if (!location->text.empty() && location->text != recorded) {
+            throw JobError("job '" + options.job + "' mirrors " + record->source + " to " +
+                           record->target + ", not '" + location->text + "'");
+        }
+        *location = Location::parse(recorded);
+    }
+    return options;
+}
+
 DiskMirror::DiskMirror(Options options, JobStatus& status, JobLimits& limits,
                        const Cancellation& cancellation)
     : options_(std::move(options)),

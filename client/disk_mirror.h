@@ -109,4 +109,8 @@ class DiskMirror {
     Clock::time_point last_freeze_;
 };
 
+// With the source and the target that the job was begun with. Throws JobError when nothing is
+// recorded of it, or when the options name others.
+[[nodiscard]] DiskMirror::Options as_recorded(DiskMirror::Options options);
+
 }  // namespace nbdm

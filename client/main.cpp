@@ -78,8 +78,10 @@ int run(const VerifyCommand& command) {
 }
 
 int run(const MirrorCommand& command) {
-    const MirrorOptions options =
-        command.options.resume ? as_recorded(command.options) : command.options;
+    MirrorOptions options = command.options;
+    if (options.resume) {
+        options.disk = as_recorded(options.disk);
+    }
     const std::string& job = options.disk.job;
     JobRunner runner(job, options.disk.copy.source.text, options.disk.copy.target.text,
                      command.progress);

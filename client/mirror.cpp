@@ -44,23 +44,6 @@ class Urgent {
 
 }  // namespace
 
-MirrorOptions as_recorded(MirrorOptions options) {
-    const std::optional<JobRecord> record = JobRecordFile(options.disk.job).read();
-    if (!record) {
-        throw JobError("there is nothing to resume: job '" + options.disk.job + "' has no record");
-    }
-    for (const auto& [location, recorded] :
-         {std::pair(&options.disk.copy.source, record->source),
-          std::pair(&options.disk.copy.target, record->target)}) {
-        if (!location->text.empty() && location->text != recorded) {
-            throw JobError("job '" + options.disk.job + "' mirrors " + record->source + " to " +
-                           record->target + ", not '" + location->text + "'");
-        }
-        *location = Location::parse(recorded);
-    }
-    return options;
-}
-
 Mirror::Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits,
                CutoverRequests& cutovers, const Cancellation& cancellation)
     : options_(std::move(options)),

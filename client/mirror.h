@@ -31,10 +31,6 @@ struct MirrorOptions {
     std::chrono::seconds reconnect_timeout{30};
 };
 
-// With the source and the target that the job was begun with. Throws JobError when nothing is
-// recorded of it, or when the options name others.
-[[nodiscard]] MirrorOptions as_recorded(MirrorOptions options);
-
 // One live mirror, top to bottom: prepare, copy everything, catch up with the writers, be ready,
 // cut over. Until the hand-over a failure of anything leaves the source as it was, and lost
 // connections are made again.
@@ -89,7 +85,7 @@ class Mirror {
     DiskMirror disk_;
     std::optional<Clock::time_point> lost_since_;  // connections, and nothing was done since
     std::uint64_t done_when_lost_ = 0;
-    double copy_rate_bytes_per_s_ = 0;             // 0: not known yet
+    double copy_rate_bytes_per_s_ = 0;  // 0: not known yet
     Clock::duration flush_time_{};
     Clock::time_point last_look_;
     StallWatch stall_watch_;

@@ -9,8 +9,7 @@
 #include "control/log.h"
 #include "control/prometheus.h"
 #include "control/request_body.h"
-#include "control/utc.h"
-#include "iothread/check.h"
+#include "server/description.h"
 #include "server/metrics.h"
 
 namespace nbdm {
@@ -63,14 +62,6 @@ bool is_meant(HttpRequest& request, const Export& served,
     return true;
 }
 
-json describe_throttle(const Export& served) {
-    const Throttle::Setting now = served.throttle().setting(Throttle::Clock::now());
-    if (now.bytes_per_s > 0) {
-        return {{"bytes_per_s", now.bytes_per_s}};
-    }
-    return now.delay.count() > 0 ? json{{"delay_us", now.delay.count()}} : json();
-}
-
 }  // namespace
 
 void ControlApi::handle(HttpRequest request) {
@@ -117,19 +108,19 @@ void ControlApi::show_metrics(HttpRequest request) {
 }
 
 void ControlApi::show_connections(HttpRequest request) {
-    request.reply(200, describe_connections());
+    request.reply(200, describe_connections(server_));
 }
 
 void ControlApi::show_exports(HttpRequest request) {
     json all = json::array();
     for (const auto& served : server_.exports().all()) {
-        all.push_back(describe(*served));
+        all.push_back(describe(server_, *served));
     }
     request.reply(200, {{"exports", all}});
 }
 
 void ControlApi::show_export(HttpRequest request, Export& served) {
-    request.reply(200, describe(served));
+    request.reply(200, describe(server_, served));
 }
 
 void ControlApi::remove_tracker(HttpRequest request, Export& served) {
@@ -357,73 +348,6 @@ void ControlApi::resize(HttpRequest request, Export& served) {
                                          "backup goes by it");
             break;
     }
-}
-
-json ControlApi::describe(const Export& served) {
-    json trackers = json::array();
-    for (const TrackerStatus& each : served.trackers().status()) {
-        trackers.push_back({{"name", each.name},
-                            {"granularity", each.granularity_bytes},
-                            {"generation", each.generation},
-                            {"frozen_bytes", each.frozen_bytes},
-                            {"dirty_bytes", each.dirty_bytes},
-                            {"incarnation", each.incarnation},
-                            {"readers", each.readers},
-                            {"exclusive", each.exclusive}});
-    }
-    Statistics statistics;
-    server_.add_statistics(served, statistics);
-    const int error = served.write_back_error();
-    json moved;
-    if (const std::optional<MoveRecord> record = server_.move_of(served)) {
-        moved = {{"to", record->moved_to}, {"at", record->moved_at}, {"job", record->job}};
-    }
-    const char* state = served.gate().retired()          ? "retired"
-                        : server_.hold_of(served).held() ? "held"
-                                                         : "serving";
-    return {{"name", served.name()},
-            {"path", served.file().path()},
-            {"size_bytes", served.size_bytes()},
-            {"read_only", served.read_only()},
-            {"description", served.options().description},
-            {"state", state},
-            {"moved", moved},
-            {"uris", server_.uris(served)},
-            {"throttle", describe_throttle(served)},
-            {"trackers", trackers},
-            {"connections", server_.connections_to(served)},
-            {"read_bytes", statistics.read_bytes()},
-            {"written_bytes", statistics.written_bytes()},
-            {"write_error", error == 0 ? json() : json(error_text(error))}};
-}
-
-json ControlApi::describe_connections() {
-    json all = json::array();
-    for (const Connection& each : server_.connections()) {
-        const Export* served = each.served();
-        json requests = json::object();
-        json bytes = json::object();
-        for (std::size_t i = 0; i < Statistics::kCommands.size(); ++i) {
-            const Statistics::Requests& of = each.statistics().requests[i];
-            if (of.count.get() > 0) {
-                requests[std::string(Statistics::kCommands[i])] = of.count.get();
-            }
-            if (of.bytes.get() > 0) {
-                bytes[std::string(Statistics::kCommands[i])] = of.bytes.get();
-            }
-        }
-        all.push_back({{"id", each.id()},
-                       {"peer", each.peer()},
-                       {"export", served != nullptr ? json(served->name()) : json()},
-                       {"tls", false},
-                       {"thread", each.tid()},
-                       {"cpu", each.cpu() >= 0 ? json(each.cpu()) : json()},
-                       {"since", utc_text(each.since())},
-                       {"in_flight", each.statistics().in_flight.get()},
-                       {"requests", requests},
-                       {"bytes", bytes}});
-    }
-    return {{"connections", all}};
 }
 
 }  // namespace nbdm

@@ -34,8 +34,6 @@ class ControlApi {
     void retire(HttpRequest request, Export& served);
     void throttle(HttpRequest request, Export& served);
     void resize(HttpRequest request, Export& served);
-    [[nodiscard]] nlohmann::json describe(const Export& served);
-    [[nodiscard]] nlohmann::json describe_connections();
 
     Server& server_;
 };
