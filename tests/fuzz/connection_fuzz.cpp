@@ -116,7 +116,7 @@ class Fuzz {
         }
         bool short_of_memory = false;
         talk(clients_, kEndLimit,
-             [&] { short_of_memory = short_of_memory || bystander_.wanted_by_others(); });
+             [&] { short_of_memory = short_of_memory || memory_.waiting_count() > 0; });
         short_rounds_ += short_of_memory ? 1 : 0;
         wait_for_end();
         clients_.clear();
@@ -216,9 +216,6 @@ class Fuzz {
     const Scene& scene_;
     UniqueFd done_;
     MemoryBudget memory_{MemoryBudget::kMinLimitBytes};
-    // Of the budget, with a thread that never runs: it only looks whether others wait.
-    IoThread no_thread_{{.name = "bystander"}, [](IoThread&) {}};
-    const MemoryBudget::Member bystander_{memory_, no_thread_};
     Disk disk_;
     Disk fixed_;
     Bytes seen_;

@@ -192,7 +192,7 @@ COMMANDS = "copy, mirror, verify, status, cutover, pause, resume, cancel, set"
 ])
 def test_wrong_usage_is_said_in_one_sentence(world, program, arguments, sentence):
     result = subprocess.run([program, *arguments.split()], env=world.env, capture_output=True,
-                            text=True, timeout=20, cwd=world.directory)
+                            text=True, timeout=60, cwd=world.directory)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"{program.name}: {sentence}\n"
 
