@@ -171,7 +171,7 @@ def test_an_interrupt_cancels_with_status_4(world):
         # Its writes are kept waiting, so that it cannot be done before.
         assert server.ask("POST", "/v1/exports/d/hold", {"lease_ms": 60000})[0] == 200
         with Process([CLIENT, "copy", source, server.uri("d"), "--progress", "json"], world.env,
-                     world.path("copy.log"), expect=(4,)) as copy:
+                     world.quick("copy.log"), expect=(4,)) as copy:
             wait_for(lambda: server.in_flight() >= 4)
             # A stopped server answers nothing more; nobody waits for that.
             os.kill(server.pid, signal.SIGSTOP)
@@ -188,7 +188,7 @@ def test_a_lost_target_is_one_clear_line_and_status_1(world):
     with world.server(f"d={target}", expect=None) as server:
         # Eight seconds' copy: it must not be done before the target is gone.
         with Process([CLIENT, "copy", source, server.uri("d"), "--progress", "none", "--bwlimit",
-                      "32M"], world.env, world.path("copy.log"), expect=(1,)) as copy:
+                      "32M"], world.env, world.quick("copy.log"), expect=(1,)) as copy:
             wait_for(lambda: server.export("d")["written_bytes"] > MIB)
             server.kill()
             copy.wait()

@@ -89,7 +89,7 @@ class StallingTarget(Recorder):
     source's writers are held, it does so until it is told to go on."""
 
     def __init__(self, world, source):
-        self.stalled, self.gone_on = world.path("stalled"), world.path("gone-on")
+        self.stalled, self.gone_on = world.quick("stalled"), world.quick("gone-on")
         ask = f"'{need('curl')}' -s --unix-socket '{source.control}' http://server/v1/exports/d"
         stall = (f"touch '{self.stalled}'; "
                  f"while [ ! -e '{self.gone_on}' ]; do sleep 0.05; done")
@@ -387,9 +387,9 @@ def test_a_second_mirror_of_a_disk_is_refused_and_the_first_loses_nothing(world,
         with world.mirror(source.source("d"), target.uri("d")) as mirror:
             mirror.wait_for_phase("ready")
             for job in ("job", "another"):
-                world.env["NBD_MIRROR_RUNTIME_DIR"] = str(world.path("other-run"))
+                world.env["NBD_MIRROR_RUNTIME_DIR"] = str(world.quick("other-run"))
                 result = world.client("mirror", source.source("d"), second.uri("d"), "--job", job)
-                world.env["NBD_MIRROR_RUNTIME_DIR"] = str(world.path("run"))
+                world.env["NBD_MIRROR_RUNTIME_DIR"] = str(world.quick("run"))
                 assert result.returncode == 1
                 assert "is being mirrored already, by job 'job'" in result.stderr
             assert mirror.cutover().returncode == 0

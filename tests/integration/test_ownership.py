@@ -112,8 +112,8 @@ def test_a_new_disk_at_an_old_place_is_nobody_elses(world):
 def test_a_move_that_cannot_be_recorded_does_not_happen(world):
     disk = make_disk(world.path("disk"), MIB)
     with world.server(f"d={disk}") as server:
-        world.path("state/moved").rmdir()
-        world.path("state/moved").write_text("in the way")
+        world.quick("state/moved").rmdir()
+        world.quick("state/moved").write_text("in the way")
         handle = connect(server)
         status, answer = retire(server, lease_ms=5000)
         assert status == 500 and "moved" in answer["error"]

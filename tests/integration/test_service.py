@@ -49,7 +49,7 @@ def service(world, sockets=(), notify=None, watchdog_us=None, expect=(0,), argum
     script += 'exec "$SERVER" "$@"'
     command = ["bash", "-c", script, "-", f"d={disk}", "--control", world.path("control"),
                *arguments]
-    log = world.path("service.log")
+    log = world.quick("service.log")
     with open(log, "wb") as stderr:
         process = subprocess.Popen([str(each) for each in command], env=env, stderr=stderr,
                                    stdin=subprocess.DEVNULL,
@@ -84,7 +84,7 @@ def read(uri):
 
 
 def test_inherited_sockets_are_served_and_the_default_is_not(world):
-    path = world.path("inherited.sock")
+    path = world.quick("inherited.sock")
     with listening(socket.AF_UNIX, str(path)) as one, \
             listening(socket.AF_INET, ("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -99,7 +99,7 @@ def test_inherited_sockets_are_served_and_the_default_is_not(world):
 
 
 def test_listen_adds_to_what_is_inherited(world):
-    path, own = world.path("inherited.sock"), world.path("own.sock")
+    path, own = world.quick("inherited.sock"), world.quick("own.sock")
     with listening(socket.AF_UNIX, str(path)) as one:
         with service(world, [one], arguments=["--listen", f"unix:{own}"]):
             wait_for(lambda: accepts(own))
@@ -119,7 +119,7 @@ def test_a_descriptor_that_is_no_listening_socket_is_refused(world):
 
 def test_the_manager_learns_of_readiness_clients_and_the_end(world):
     systemd = Systemd(world)
-    path = world.path("own.sock")
+    path = world.quick("own.sock")
     arguments = ["--listen", f"unix:{path}"]
     with service(world, notify=systemd, watchdog_us=400_000, arguments=arguments) as process:
         systemd.wait_for("READY=1")

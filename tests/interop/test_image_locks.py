@@ -13,16 +13,16 @@ IN_USE = "another program uses it"
 
 def refused(world, *export):
     """What a second server says of the export, which it must not serve."""
-    result = subprocess.run([SERVER, *export, "--control", world.path("second.control"),
-                             "--listen", f"unix:{world.path('second.sock')}"],
+    result = subprocess.run([SERVER, *export, "--control", world.quick("second.control"),
+                             "--listen", f"unix:{world.quick('second.sock')}"],
                             env=world.env, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
     return result.stderr
 
 
 def qemu_nbd(world, *options):
-    return Process([need("qemu-nbd"), "-t", "-k", world.path("qemu.sock"), "-f", "raw", *options],
-                   world.env, world.path("qemu-nbd.log"))
+    return Process([need("qemu-nbd"), "-t", "-k", world.quick("qemu.sock"), "-f", "raw", *options],
+                   world.env, world.quick("qemu-nbd.log"))
 
 
 @pytest.mark.parametrize("mode", ["", ",ro"])
@@ -67,7 +67,7 @@ def test_qemu_img_info_says_that_an_image_is_served_for_writing(world):
 def test_a_disk_that_qemu_writes_to_is_refused(world):
     disk = make_disk(world.path("disk"), MIB)
     with qemu_nbd(world, disk):
-        wait_for(lambda: accepts(world.path("qemu.sock")))
+        wait_for(lambda: accepts(world.quick("qemu.sock")))
         assert IN_USE in refused(world, f"d={disk}")
         assert IN_USE in refused(world, f"d={disk},ro")
 

@@ -274,7 +274,7 @@ def disk_that_can_fail(world):
         need(program)
     failing, mounted = world.path("failing"), world.path("fuse")
     mounted.mkdir()
-    log = open(world.path("nbdfuse.log"), "wb")  # noqa: SIM115: closed below
+    log = open(world.quick("nbdfuse.log"), "wb")  # noqa: SIM115: closed below
     fuse = subprocess.Popen(
         ["nbdfuse", str(mounted / "disk"), "--command", "nbdkit", "-s", "eval", *FAILING_DISK],
         env=dict(world.env, FAIL=str(failing)), stdin=subprocess.DEVNULL, stdout=log, stderr=log)

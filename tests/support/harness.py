@@ -184,17 +184,21 @@ class Process:
 
 
 class World:
-    """One test's directory, with the runtime and state directories of our programs in it."""
+    """One test's directories: one for disks, and one for what must not wait for a disk that others
+    keep busy, sockets, logs, and the runtime and state directories of our programs."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, quick_directory=None):
         self.directory = pathlib.Path(directory)
-        self.env = dict(os.environ,
-                        NBD_MIRROR_RUNTIME_DIR=str(self.directory / "run"),
-                        NBD_MIRROR_STATE_DIR=str(self.directory / "state"))
+        self.quick_directory = pathlib.Path(quick_directory or directory)
+        self.env = dict(os.environ, NBD_MIRROR_RUNTIME_DIR=str(self.quick("run")),
+                        NBD_MIRROR_STATE_DIR=str(self.quick("state")))
         self.count = 0
 
     def path(self, name):
         return self.directory / name
+
+    def quick(self, name):
+        return self.quick_directory / name
 
     def server(self, *exports, options=(), listen=None, expect=(0,), name=None, before=()):
         self.count += 1
@@ -215,13 +219,13 @@ class Server(Process):
     """An nbd-mirror-server that listens on a Unix socket and on a TCP port of its own."""
 
     def __init__(self, world, name, exports, options, listen, expect, before):
-        self.socket = world.path(f"{name}.sock")
-        self.control = world.path(f"{name}.control")
+        self.socket = world.quick(f"{name}.sock")
+        self.control = world.quick(f"{name}.control")
         listen = listen or [f"unix:{self.socket}", "tcp:127.0.0.1:0"]
         arguments = [*before, SERVER, *exports, "--control", self.control, *options]
         for address in listen:
             arguments += ["--listen", address]
-        super().__init__(arguments, world.env, world.path(f"{name}.log"), expect)
+        super().__init__(arguments, world.env, world.quick(f"{name}.log"), expect)
         self.wait_until(lambda: accepts(self.control), "the server's start")
 
     @property
@@ -276,11 +280,11 @@ class Mirror(Process):
             options = [*options, "--max-downtime", "20000"]
         sides = [] if source is None else [source, target]  # resumed: as recorded
         super().__init__([CLIENT, "mirror", *sides, "--job", job, "--progress", "none",
-                          *options], world.env, world.path(f"mirror-{job}.log"), expect)
+                          *options], world.env, world.quick(f"mirror-{job}.log"), expect)
 
     @property
     def control(self):
-        return self.world.path("run") / "jobs" / f"{self.job}.sock"
+        return self.world.quick("run") / "jobs" / f"{self.job}.sock"
 
     def status(self):
         """The job's status, or nothing while it cannot be asked."""
@@ -313,5 +317,5 @@ def fio_writer(world, uri, seconds=600, size=64 * MIB, rate="100m", seed=1, bloc
                   f"--bs={block}", f"--iodepth={depth}", f"--rate={rate}", "--time_based",
                   f"--runtime={seconds}", f"--randseed={seed}", f"--size={size}",
                   "--buffer_compress_percentage=0", "--refill_buffers"],
-                 world.env, world.path("fio.log"), expect=(0, 1, 128)) as writer:
+                 world.env, world.quick("fio.log"), expect=(0, 1, 128)) as writer:
         yield writer

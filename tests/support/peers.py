@@ -35,8 +35,8 @@ class Peer(Process):
     def __init__(self, world, program, arguments, expect=(0,)):
         world.count += 1
         self.name = f"{program}{world.count}"
-        self.socket = world.path(f"{self.name}.sock")
-        super().__init__([need(program), *arguments], world.env, world.path(f"{self.name}.log"),
+        self.socket = world.quick(f"{self.name}.sock")
+        super().__init__([need(program), *arguments], world.env, world.quick(f"{self.name}.log"),
                          expect)
         self.wait_until(self.ready, f"{program}'s start")
 
@@ -52,7 +52,7 @@ class Nbdkit(Peer):
     """nbdkit with a plugin and its parameters; `filters` come first to last."""
 
     def __init__(self, world, plugin, *parameters, filters=(), read_only=False, threads=None):
-        where = world.path(f"nbdkit{world.count + 1}.sock")
+        where = world.quick(f"nbdkit{world.count + 1}.sock")
         self.pid_file = where.with_suffix(".pid")
         arguments = ["-f", "-U", where, "-P", self.pid_file, *(["-r"] if read_only else []),
                      *([f"--threads={threads}"] if threads else []),
@@ -66,7 +66,7 @@ class Nbdkit(Peer):
 
     def ready(self):
         # nbdkit writes it after it listens; a probe would be a client in the plugin's log.
-        return self.pid_file.exists()
+        return self.pid_file.exists() and self.pid_file.read_text().endswith("\n")
 
 
 def nbdkit_has(kind, name):
@@ -80,7 +80,7 @@ class QemuNbd(Peer):
 
     def __init__(self, world, image, image_format="raw", options=()):
         self.export = "disk"
-        where = world.path(f"qemu-nbd{world.count + 1}.sock")
+        where = world.quick(f"qemu-nbd{world.count + 1}.sock")
         super().__init__(world, "qemu-nbd",
                          ["--persistent", "--shared=16", f"--socket={where}", "-x", self.export,
                           f"--format={image_format}", "--discard=unmap", *options, image],
@@ -93,7 +93,7 @@ class NbdServer:
 
     def __init__(self, world, disk, options=()):
         world.count += 1
-        self.socket = world.path(f"nbd-server{world.count}.sock")
+        self.socket = world.quick(f"nbd-server{world.count}.sock")
         self.pid_file = self.socket.with_suffix(".pid")
         config = self.socket.with_suffix(".conf")
         lines = ["[generic]", f"unixsock = {self.socket}", "allowlist = true", "[disk]",
@@ -136,7 +136,7 @@ class Recorder(Nbdkit):
 
     def __init__(self, world, disk, filters=(), read_only=False, **scripts):
         world.count += 1
-        self.requests_path = world.path(f"requests{world.count}")
+        self.requests_path = world.quick(f"requests{world.count}")
         self.requests_path.touch()
         size = os.path.getsize(disk)
         log = self.requests_path
