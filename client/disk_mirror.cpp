@@ -63,6 +63,7 @@ bool DiskMirror::resume() {
         return false;
     }
     take_up(*record);
+    status_.map.start(record->size_bytes);
     return true;
 }
 
@@ -146,6 +147,7 @@ void DiskMirror::start_tracker(bool compare) {
                         .compare = compare};
     record_file_.write(*record_);
     first_round_ = true;
+    status_.map.start(record_->size_bytes);
 }
 
 void DiskMirror::connect() {
@@ -204,6 +206,7 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::function<void(Ste
     // Only now: what was acknowledged is never looked at again.
     server_.acknowledge(record_->tracker, frozen.generation);
     first_round_ = false;
+    status_.map.all_moved();
     if (std::exchange(record_->compare, false)) {
         record_file_.write(*record_);
     }

@@ -71,6 +71,7 @@ void Engine::add_worker(OpenedHandles first) {
                                         .target = target_,
                                         .queue = queue_,
                                         .counters = status_.counters,
+                                        .map = status_.map,
                                         .cancellation = cancellation_,
                                         .differs = [this](Range range) { note_difference(range); }},
                           std::move(first),
@@ -123,6 +124,7 @@ Pass Engine::make_pass(Pass::Options options, const std::function<void()>& tick)
                  .target = target_,
                  .queue = queue_,
                  .counters = status_.counters,
+                 .map = status_.map,
                  .cancellation = cancellation_,
                  .tick = tick,
                  .abandon =

@@ -60,6 +60,7 @@ void JobControl::handle(HttpRequest request) {
     using Handler = void (JobControl::*)(HttpRequest);
     static constexpr HttpRoute<Handler> kRoutes[] = {
         {"GET", "/v1/job", &JobControl::show_status},
+        {"GET", "/v1/job/map", &JobControl::show_map},
         {"PATCH", "/v1/job", &JobControl::set_limits},
         {"POST", "/v1/job/cutover", &JobControl::cut_over},
         {"POST", "/v1/job/pause", &JobControl::pause},
@@ -74,6 +75,15 @@ void JobControl::handle(HttpRequest request) {
 
 void JobControl::show_status(HttpRequest request) {
     request.reply(200, to_json(runner_.status().snapshot()));
+}
+
+// A list of disks, as in the job's status.
+void JobControl::show_map(HttpRequest request) {
+    const JobSnapshot now = runner_.status().snapshot();
+    nlohmann::json disk = to_json(runner_.status().map.look(BlockMap::Clock::now()));
+    disk["source"] = now.source;
+    disk["target"] = now.target;
+    request.reply(200, {{"job", now.job}, {"disks", nlohmann::json::array({disk})}});
 }
 
 void JobControl::show_metrics(HttpRequest request) {

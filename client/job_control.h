@@ -28,6 +28,7 @@ class JobControl {
   private:
     void handle(HttpRequest request);
     void show_status(HttpRequest request);
+    void show_map(HttpRequest request);
     void show_metrics(HttpRequest request);
     void set_limits(HttpRequest request);
     void cut_over(HttpRequest request);

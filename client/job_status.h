@@ -11,6 +11,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "client/block_map.h"
 #include "client/work_counters.h"
 
 namespace nbdm {
@@ -53,13 +54,14 @@ struct JobSnapshot {
 // What a job is doing: written by the job, read by whoever shows it. Progress only grows:
 // `moved_bytes` never falls and never passes `total_bytes`.
 //
-// Threads: any. The counters are for the workers.
+// Threads: any. The counters and the map are for the workers.
 class JobStatus {
   public:
     // `changed_fd` (an eventfd) is written at each change of phase.
     JobStatus(std::string job, std::string source, std::string target, int changed_fd);
 
     WorkCounters counters;
+    BlockMap map;  // kept by a job that starts it
 
     void set_connections(unsigned connections);
     void set_bwlimit(std::optional<std::uint64_t> bytes_per_s);

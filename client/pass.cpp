@@ -126,10 +126,16 @@ void Pass::scan(Scout& source, TargetZeroes& target_zeroes) {
     std::uint64_t at = 0;
     while (at < size) {
         look_around();
-        for (const Extent& extent : source.extents(Range::from_to(at, size))) {
+        const std::vector<Extent> extents = source.extents(Range::from_to(at, size));
+        const auto now = std::chrono::steady_clock::now();
+        for (const Extent& extent : extents) {
             at = extent.range.end();
             const bool zero = extent.zero && !options_.zeroes_as_data;
             const bool wanted = extent.dirty || !options_.only_dirty;
+            parts_.map.found(extent.range,
+                             wanted ? BlockMap::Found::wanted
+                                    : (zero ? BlockMap::Found::hole : BlockMap::Found::data),
+                             now);
             if (wanted && !run.empty() && run.end() == extent.range.offset && run_zero == zero) {
                 run.length += extent.range.length;
                 continue;
@@ -204,6 +210,7 @@ void Pass::handle_zero(Range range, TargetZeroes& target_zeroes) {
         Range part = Range::from_to(range.offset, std::min(end, range.end()));
         if (skip) {
             parts_.counters.moved_bytes.fetch_add(part.length, std::memory_order_relaxed);
+            parts_.map.skipped(part);
         } else if (options_.with_data == Piece::Kind::compare || !parts_.target.traits().can_zero) {
             // The zeroes are read from the source like data.
             part = part.first(options_.request_bytes);

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "client/block_map.h"
 #include "client/cancellation.h"
 #include "client/pace.h"
 #include "client/scout.h"
@@ -64,6 +65,7 @@ class Pass {
         const Side& target;
         WorkQueue& queue;
         WorkCounters& counters;
+        BlockMap& map;
         const Cancellation& cancellation;
         // Called by run() and flush() again and again while they wait, some times a second; throws
         // to end them early. May be empty.

@@ -201,6 +201,9 @@ void Worker::begin(Slot& slot, const Piece& piece) {
     slot.current = piece.range;
     slot.runs.clear();
     slot.next_run = 0;
+    if (piece.kind != Piece::Kind::flush) {
+        parts_.map.begun(piece.range);
+    }
     switch (piece.kind) {
         case Piece::Kind::copy:
         case Piece::Kind::compare:
@@ -323,6 +326,9 @@ void Worker::piece_done(Slot& slot) {
     // A flush has a range too, all of which was counted before.
     if (slot.piece.kind != Piece::Kind::flush) {
         parts_.counters.moved_bytes.fetch_add(slot.piece.range.length, std::memory_order_relaxed);
+        parts_.map.ended(slot.piece.range, slot.piece.kind == Piece::Kind::zero
+                                               ? BlockMap::End::zeroed
+                                               : BlockMap::End::moved);
     }
     free_.push_back(&slot);
     parts_.queue.finished(slot.piece);
@@ -337,6 +343,9 @@ void Worker::piece_failed(Slot& slot, const char* verb, const std::string& where
     }
     parts_.queue.fail({.sentence = sentence + where + ": " + error_text(slot.error),
                        .connection_lost = is_lost_connection(slot.error)});
+    if (slot.piece.kind != Piece::Kind::flush) {
+        parts_.map.ended(slot.piece.range, BlockMap::End::failed);
+    }
     free_.push_back(&slot);
     parts_.queue.finished(slot.piece);
 }

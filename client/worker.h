@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "client/block_map.h"
 #include "client/cancellation.h"
 #include "client/endpoint.h"
 #include "client/side.h"
@@ -59,6 +60,7 @@ class Worker {
         const Side& target;
         WorkQueue& queue;
         WorkCounters& counters;
+        BlockMap& map;
         const Cancellation& cancellation;
         // A stretch in which the two differ; called on the worker's thread.
         std::function<void(Range)> differs;

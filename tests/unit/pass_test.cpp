@@ -40,6 +40,7 @@ class PassTest : public testing::Test {
                    .target = to,
                    .queue = queue_,
                    .counters = counters_,
+                   .map = map_,
                    .cancellation = cancellation_,
                    .tick = tick_,
                    .abandon = [this] { abandoned_ = true; }},
@@ -71,6 +72,7 @@ class PassTest : public testing::Test {
     Pace pace_;
     WorkQueue queue_{pace_};
     WorkCounters counters_;
+    BlockMap map_;
     IoThread worker_{{.name = "worker"}, [](IoThread&) {}};
     std::vector<Piece> pieces_;
     std::function<void()> tick_;
@@ -141,6 +143,22 @@ TEST_F(PassTest, DirtyHolesAreZeroedAndCleanDataIsLeftAlone) {
                       nothing_known(), {.only_dirty = true}),
                   {{Piece::Kind::zero, {kMib, 64 * kKib}},
                    {Piece::Kind::copy, {kMib + 64 * kKib, 64 * kKib}}});
+}
+
+TEST_F(PassTest, TheMapIsToldWhatTheSweepFinds) {
+    constexpr std::uint64_t kCell = 64 * kKib;
+    use_disks(BlockMap::kMaxCells * kCell);
+    map_.start(BlockMap::kMaxCells * kCell);
+    run({{.range = {0, kCell}},
+         {.range = {kCell, kCell}, .zero = true},
+         {.range = {2 * kCell, kCell}, .dirty = false},
+         {.range = {3 * kCell, 1021 * kCell}, .zero = true, .dirty = false}},
+        TargetZeroes(true), {.only_dirty = true});
+    const std::vector<BlockMap::Cell> cells = map_.look({}).cells;
+    EXPECT_EQ(cells[0].to_do, kCell) << "what becomes of it is told by workers";
+    EXPECT_EQ(cells[1].hole, kCell);
+    EXPECT_EQ(cells[2].moved, kCell);
+    EXPECT_EQ(cells[3].hole, kCell);
 }
 
 TEST_F(PassTest, AllocatedSendsHolesAsData) {
