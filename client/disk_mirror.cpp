@@ -230,7 +230,7 @@ bool DiskMirror::is_clean() {
     return last.dirty_bytes == 0;
 }
 
-std::optional<double> DiskMirror::look() {
+std::optional<DiskMirror::Look> DiskMirror::look() {
     engine_->use_connections(limits_.connections());
     try {
         const SourceServer::About about = server_.about();
@@ -243,17 +243,21 @@ std::optional<double> DiskMirror::look() {
         if (own == about.trackers.end()) {
             throw TrackerGone("the tracker of " + source().text + " was removed");
         }
-        status_.set_dirty(first_round_ ? own->dirty_bytes : own->dirty_bytes + own->frozen_bytes);
+        Look look{.dirty_bytes = first_round_ ? own->dirty_bytes
+                                              : own->dirty_bytes + own->frozen_bytes,
+                  .dirty_bytes_per_s = {}};
+        status_.set_dirty(look.dirty_bytes);
         // A rate of less time says little.
         constexpr std::chrono::duration<double> kMinTime{0.2};
         const std::chrono::duration<double> since = Clock::now() - last_freeze_;
         if (since >= kMinTime) {
-            return static_cast<double>(own->dirty_bytes) / since.count();
+            look.dirty_bytes_per_s = static_cast<double>(own->dirty_bytes) / since.count();
         }
+        return look;
     } catch (const NoAnswer&) {
         // What is shown is old for a while; if the server is gone, the copying meets that.
+        return std::nullopt;
     }
-    return std::nullopt;
 }
 
 }  // namespace nbdm

@@ -69,10 +69,13 @@ class DiskMirror {
     // Until the first round is through, the target is not a copy of anything.
     [[nodiscard]] bool first_round() const noexcept { return first_round_; }
 
-    // Looks at the source's server: what is dirty is shown; throws when the disk is not its any
-    // more. Returns how fast blocks have become dirty since the last freeze, in bytes per second;
-    // nothing while that is not known.
-    std::optional<double> look();
+    struct Look {
+        std::uint64_t dirty_bytes = 0;
+        std::optional<double> dirty_bytes_per_s;  // since the last freeze; nothing: not known
+    };
+    // Looks at the source's server: what is dirty is shown and returned, unless it did not answer;
+    // throws when the disk is not its any more.
+    std::optional<Look> look();
 
     [[nodiscard]] SourceServer& server() noexcept { return server_; }
     [[nodiscard]] const Location& source() const noexcept { return options_.copy.source; }

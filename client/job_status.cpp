@@ -17,6 +17,10 @@ nlohmann::json rounded(const std::optional<double>& value) {
     return value ? nlohmann::json(std::llround(*value)) : nlohmann::json();
 }
 
+nlohmann::json rounded_up(const std::optional<double>& value) {
+    return value ? nlohmann::json(std::llround(std::ceil(*value))) : nlohmann::json();
+}
+
 }  // namespace
 
 const char* to_string(Phase phase) noexcept {
@@ -73,6 +77,7 @@ nlohmann::json to_json(const JobSnapshot& snapshot) {
             {"throttle", snapshot.throttle_delay.count() > 0
                              ? json{{"delay_us", snapshot.throttle_delay.count()}}
                              : json()},
+            {"expected_downtime_ms", rounded_up(snapshot.expected_downtime_ms)},
             {"downtime_ms", snapshot.downtime_ms ? json(*snapshot.downtime_ms) : json()},
             {"error", snapshot.error.empty() ? json() : json(snapshot.error)}};
 }
@@ -120,6 +125,9 @@ void JobStatus::set_phase(Phase phase) {
         return;
     }
     now_.phase = phase;
+    if (is_over(phase)) {
+        now_.expected_downtime_ms.reset();
+    }
     if (phase == Phase::done) {
         now_.error.clear();  // an earlier attempt to cut over may have been given up
     }
@@ -164,6 +172,11 @@ void JobStatus::set_dirty(std::uint64_t dirty_bytes) {
 void JobStatus::set_dirty_rate(double bytes_per_s) {
     const std::lock_guard lock(mutex_);
     now_.dirty_rate = bytes_per_s;
+}
+
+void JobStatus::set_expected_downtime(std::optional<double> ms) {
+    const std::lock_guard lock(mutex_);
+    now_.expected_downtime_ms = ms;
 }
 
 void JobStatus::set_downtime(double ms) {

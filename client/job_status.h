@@ -45,6 +45,7 @@ struct JobSnapshot {
     std::optional<double> dirty_rate;  // bytes per second; nothing while unknown
     std::optional<double> copy_rate;   // of data, holes not counted
     std::optional<double> eta_s;
+    std::optional<double> expected_downtime_ms;  // if it were cut over now
     std::optional<double> downtime_ms;
     std::chrono::microseconds throttle_delay{0};  // of each write at the source; 0: none
     std::string error;
@@ -79,6 +80,7 @@ class JobStatus {
     void begin_pass();
     void set_dirty(std::uint64_t dirty_bytes);
     void set_dirty_rate(double bytes_per_s);
+    void set_expected_downtime(std::optional<double> ms);
     void set_downtime(double ms);
     void set_throttle(std::chrono::microseconds delay);
 

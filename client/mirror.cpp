@@ -104,6 +104,7 @@ void Mirror::connect_again(const std::string& reason) {
     const std::string sentence = reason + "; trying again";
     log_warning(sentence);
     status_.set_error(sentence);
+    status_.set_expected_downtime(std::nullopt);
     status_.set_phase(disk_.first_round() ? Phase::copying : Phase::catching_up);
     // Connections that come and go without anything being done over them are lost all the time.
     const std::uint64_t done =
@@ -149,6 +150,7 @@ std::string Mirror::stay_in_step() {
     for (;;) {
         wait_while_paused();
         const std::uint64_t dirty_bytes = catch_up();
+        tell_expected_downtime(dirty_bytes);
         const bool fits = would_be_ready(dirty_bytes);
         // A single burst of writes does not make a ready job unready.
         const bool ready = fits || (fitted_before && status_.phase() == Phase::ready);
@@ -200,17 +202,30 @@ std::uint64_t Mirror::catch_up(DiskMirror::Haste haste, const std::function<void
     return round.dirty_bytes;
 }
 
+std::optional<Mirror::Downtime> Mirror::expected_downtime(std::uint64_t dirty_bytes) const {
+    if (dirty_bytes == 0) {
+        return flush_time_;
+    }
+    if (copy_rate_bytes_per_s_ <= 0) {
+        return std::nullopt;
+    }
+    const std::chrono::duration<double> copying(static_cast<double>(dirty_bytes) /
+                                                copy_rate_bytes_per_s_);
+    return Downtime(copying) + Downtime(flush_time_);
+}
+
+void Mirror::tell_expected_downtime(std::uint64_t dirty_bytes) {
+    const std::optional<Downtime> expected = expected_downtime(dirty_bytes);
+    status_.set_expected_downtime(expected ? std::optional(expected->count()) : std::nullopt);
+}
+
 // Whether about as much as was dirty now could be copied within the allowed downtime.
 bool Mirror::would_be_ready(std::uint64_t dirty_bytes) const {
     if (dirty_bytes == 0) {
         return true;
     }
-    if (copy_rate_bytes_per_s_ <= 0) {
-        return dirty_bytes < kMinBytesForRate;
-    }
-    const std::chrono::duration<double, std::milli> flush = flush_time_;
-    const double copy_ms = 1000 * static_cast<double>(dirty_bytes) / copy_rate_bytes_per_s_;
-    return copy_ms + flush.count() <= static_cast<double>(limits_.max_downtime().count());
+    const std::optional<Downtime> expected = expected_downtime(dirty_bytes);
+    return expected ? *expected <= limits_.max_downtime() : dirty_bytes < kMinBytesForRate;
 }
 
 // The source's writes are tracked, and nothing is copied, as long as it lasts.
@@ -307,7 +322,12 @@ void Mirror::look_around() {
     }
     last_look_ = now;
     watch_progress(now);
-    converge(disk_.look());
+    const std::optional<DiskMirror::Look> look = disk_.look();
+    // In the first round everything else is left to copy, too.
+    if (look && !disk_.first_round()) {
+        tell_expected_downtime(look->dirty_bytes);
+    }
+    converge(look ? look->dirty_bytes_per_s : std::nullopt);
 }
 
 // The throttle has a lease: a mirror that dies slows nobody down for long.

@@ -57,6 +57,10 @@ class Mirror {
     // Returns the bytes that were dirty.
     std::uint64_t catch_up(DiskMirror::Haste haste, const std::function<void()>& tick);
     std::uint64_t catch_up();
+    // Of a cutover that would have about so much to copy; nothing: not known yet.
+    using Downtime = std::chrono::duration<double, std::milli>;
+    [[nodiscard]] std::optional<Downtime> expected_downtime(std::uint64_t dirty_bytes) const;
+    void tell_expected_downtime(std::uint64_t dirty_bytes);
     [[nodiscard]] bool would_be_ready(std::uint64_t dirty_bytes) const;
     [[nodiscard]] bool cutover_wanted() const;
     void wait_while_paused();

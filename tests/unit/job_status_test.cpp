@@ -29,8 +29,8 @@ TEST_F(JobStatusTest, MovedNeverPassesTheTotalAndNeverFalls) {
 
 TEST_F(JobStatusTest, WhatIsNotKnownIsNull) {
     const nlohmann::json json = to_json(status_.snapshot());
-    for (const char* field :
-         {"eta_s", "downtime_ms", "error", "throttle", "paused", "bwlimit_bytes_per_s"}) {
+    for (const char* field : {"eta_s", "downtime_ms", "expected_downtime_ms", "error", "throttle",
+                              "paused", "bwlimit_bytes_per_s"}) {
         EXPECT_TRUE(json.at(field).is_null()) << field;
     }
     EXPECT_TRUE(json.at("disks").at(0).at("copy_rate_bytes_per_s").is_null());
@@ -45,6 +45,13 @@ TEST_F(JobStatusTest, NoEndIsPromisedWhileWritersAreFasterThanTheCopy) {
     EXPECT_TRUE(status_.snapshot().eta_s.has_value());
     status_.set_dirty_rate(1e18);
     EXPECT_FALSE(status_.snapshot().eta_s.has_value());
+}
+
+TEST_F(JobStatusTest, ADowntimeIsExpectedInWholeMillisecondsUntilTheJobIsOver) {
+    status_.set_expected_downtime(0.2);
+    EXPECT_EQ(to_json(status_.snapshot()).at("expected_downtime_ms").dump(), "1");
+    status_.set_phase(Phase::cancelled);
+    EXPECT_TRUE(to_json(status_.snapshot()).at("expected_downtime_ms").is_null());
 }
 
 TEST_F(JobStatusTest, EveryPhaseIsSeenOnceAndInOrder) {
