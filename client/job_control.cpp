@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include "client/job_metrics.h"
 #include "control/durable_file.h"
 #include "control/http_routes.h"
 #include "control/log.h"
@@ -87,7 +88,8 @@ void JobControl::show_map(HttpRequest request) {
 }
 
 void JobControl::show_metrics(HttpRequest request) {
-    request.reply_text(200, PrometheusText::kContentType, metrics());
+    request.reply_text(200, PrometheusText::kContentType,
+                       job_metrics(runner_.status().snapshot()));
 }
 
 void JobControl::pause(HttpRequest request) {
@@ -190,27 +192,6 @@ void JobControl::save(const JobSnapshot& snapshot) const {
         // It is a report; the job itself does not depend on it.
         log_warning(error.what());
     }
-}
-
-std::string JobControl::metrics() {
-    const JobSnapshot now = runner_.status().snapshot();
-    PrometheusText text;
-    text.counter("nbd_mirror_job_moved_bytes_total", "Bytes that are at the target.");
-    text.sample({{"job", now.job}}, now.moved_bytes);
-    text.counter("nbd_mirror_job_sent_bytes_total", "Bytes sent as data.");
-    text.sample({{"job", now.job}}, now.sent_bytes);
-    text.counter("nbd_mirror_job_zeroed_bytes_total", "Bytes zeroed at the target.");
-    text.sample({{"job", now.job}}, now.zeroed_bytes);
-    text.gauge("nbd_mirror_job_total_bytes", "Bytes to be moved, as far as known.");
-    text.sample({{"job", now.job}}, now.total_bytes);
-    text.gauge("nbd_mirror_job_dirty_bytes", "Bytes written at the source and not copied.");
-    text.sample({{"job", now.job}}, now.dirty_bytes);
-    text.gauge("nbd_mirror_job_phase", "1 for the phase the job is in.");
-    for (const Phase phase : {Phase::preparing, Phase::copying, Phase::catching_up, Phase::ready,
-                              Phase::cutting_over, Phase::done, Phase::failed, Phase::cancelled}) {
-        text.sample({{"job", now.job}, {"phase", to_string(phase)}}, phase == now.phase ? 1 : 0);
-    }
-    return text.text();
 }
 
 }  // namespace nbdm

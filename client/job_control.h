@@ -39,7 +39,6 @@ class JobControl {
     void answer_cutovers();
     void answer_cutovers_up_to(const CutoverOutcome& outcome, std::uint64_t ticket);
     void save(const JobSnapshot& snapshot) const;
-    [[nodiscard]] std::string metrics();
 
     JobRunner& runner_;
     CutoverRequests& cutover_requests_;

@@ -42,6 +42,10 @@ void PrometheusText::sample(Labels labels, std::uint64_t value) {
     append_sample("", labels, "", std::to_string(value));
 }
 
+void PrometheusText::real_sample(Labels labels, double value) {
+    append_sample("", labels, "", number(value));
+}
+
 void PrometheusText::histogram_sample(Labels labels, std::span<const Bucket> buckets, Rest rest) {
     std::uint64_t count = 0;
     for (const Bucket& bucket : buckets) {

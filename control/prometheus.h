@@ -25,6 +25,7 @@ class PrometheusText {
         family(name, help, "histogram");
     }
     void sample(Labels labels, std::uint64_t value);
+    void real_sample(Labels labels, double value);
 
     // How many observations lie at or below `upper`, and above the bucket before.
     struct Bucket {

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a running mirror tells machines: its metrics, and its block map."""
+
+import re
+
+import pytest
+
+from harness import MIB, ROOT, ask, fio_writer, make_disk, wait_for
+
+SIZE = 256 * MIB
+
+
+@pytest.fixture
+def pair(world):
+    """A quarter of the source is a hole."""
+    source = make_disk(world.path("source"), SIZE, [(0, 3 * SIZE // 4)])
+    target = make_disk(world.path("target"), SIZE)
+    with world.server(f"d={source}", name="source-server") as a, \
+            world.server(f"d={target}", name="target-server") as b:
+        yield a, b
+
+
+def metrics(control):
+    """Name and labels, as they are printed -> value."""
+    status, text = ask(control, "GET", "/metrics")
+    assert status == 200
+    samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in samples}
+
+
+def names_of(control):
+    return set(re.findall(r"^# TYPE (\S+)", ask(control, "GET", "/metrics")[1], re.M))
+
+
+def test_the_metrics_of_a_job_follow_its_status(world, pair):
+    a, b = pair
+    of_job, of_disk = '{job="job"}', f'{{job="job",source="{a.source("d")}"}}'
+    with world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "32M", "-c", "2",
+                      "--max-downtime", "700") as mirror:
+        wait_for(lambda: (mirror.status() or {}).get("connections") == 2)
+        wait_for(lambda: mirror.status()["disks"][0]["moved_bytes"] > 0)
+        now = metrics(mirror.control)
+        assert now['nbd_mirror_job_phase{job="job",phase="copying"}'] == 1
+        assert now["nbd_mirror_job_bandwidth_limit_bytes_per_second" + of_job] == 32 * MIB
+        assert now["nbd_mirror_job_max_downtime_seconds" + of_job] == 0.7
+        assert now["nbd_mirror_job_connections" + of_job] == 2
+        assert now["nbd_mirror_job_size_bytes" + of_disk] == SIZE
+        assert now["nbd_mirror_job_passes_total" + of_disk] == 1
+        assert now["nbd_mirror_job_copy_rate_bytes_per_second" + of_disk] > 0
+        assert "nbd_mirror_job_expected_downtime_seconds" + of_job not in now
+        assert world.client("pause", "job").returncode == 0
+        assert metrics(mirror.control)['nbd_mirror_job_paused{job="job",by="operator"}'] == 1
+        assert world.client("set", "job", "--bwlimit", "off").returncode == 0
+        assert world.client("resume", "job").returncode == 0
+        mirror.wait_for_phase("ready")
+        now = metrics(mirror.control)
+        assert 0 <= now["nbd_mirror_job_expected_downtime_seconds" + of_job] <= 0.7
+        assert "nbd_mirror_job_bandwidth_limit_bytes_per_second" + of_job not in now
+        assert now["nbd_mirror_job_moved_bytes_total" + of_disk] == SIZE
+        assert mirror.cutover().returncode == 0
+        mirror.wait()
+
+
+def test_each_metric_of_a_job_is_in_its_manual_page(world, pair):
+    a, b = pair
+    page = (ROOT / "man" / "nbd-mirror.1").read_text()
+    with world.mirror(a.source("d"), b.uri("d"), expect=(0, 4)) as mirror:
+        mirror.wait_for_phase("ready")
+        assert names_of(mirror.control) == set(re.findall(r"nbd_mirror_\w+", page))
+
+
+def test_a_downtime_is_expected_once_the_first_round_is_through(world, pair):
+    a, b = pair
+    with fio_writer(world, a.uri("d"), size=SIZE, rate="20m"), \
+            world.mirror(a.source("d"), b.uri("d"), "--handover", "release") as mirror:
+        mirror.wait_for_phase("ready")
+        expected = wait_for(lambda: mirror.status()["expected_downtime_ms"])
+        assert 0 < expected <= 60_000
+        assert mirror.cutover().returncode == 0
+        mirror.wait()
+    assert world.client("status", "job", "--json").stdout.count('"expected_downtime_ms": null') == 1
+
+
+def block_map(mirror):
+    status, answer = ask(mirror.control, "GET", "/v1/job/map")
+    assert status == 200 and answer["job"] == "job"
+    [disk] = answer["disks"]
+    return disk
+
+
+def test_the_block_map_shows_holes_and_what_is_moved(world, pair):
+    a, b = pair
+    with world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "16M") as mirror:
+        wait_for(lambda: (mirror.status() or {}).get("phase") == "copying")
+        # All of the source was seen, and of the last quarter none is sent.
+        disk = wait_for(lambda: (disk := block_map(mirror))["moved"].startswith("9") and disk)
+        assert disk["source"] == a.source("d") and disk["size_bytes"] == SIZE
+        assert disk["cells"] == 1024 and disk["cell_bytes"] == SIZE // 1024
+        assert all(len(disk[state]) == 1024 for state in
+                   ("hole", "to_do", "moved", "dirty", "in_flight", "written"))
+        assert "9" in disk["to_do"] and "0" in disk["to_do"]
+        assert set(disk["dirty"]) == {"0"} and set(disk["written"]) == {"9"}
+        wait_for(lambda: set(block_map(mirror)["in_flight"]) > {"0"})
+        assert world.client("set", "job", "--bwlimit", "off").returncode == 0
+        mirror.wait_for_phase("ready")
+        disk = block_map(mirror)
+        assert disk["moved"] == "9" * 768 + "0" * 256
+        assert disk["hole"] == "0" * 768 + "9" * 256
+        assert mirror.cutover().returncode == 0
+        mirror.wait()
+
+
+def test_the_block_map_shows_what_is_written_again(world, pair):
+    nbd = pytest.importorskip("nbd")
+    a, b = pair
+    with world.mirror(a.source("d"), b.uri("d")) as mirror:
+        mirror.wait_for_phase("ready")
+        handle = nbd.NBD()
+        handle.connect_uri(a.uri("d"))
+        handle.pwrite(b"n" * 4096, SIZE // 2)
+        written = wait_for(lambda: (text := block_map(mirror)["written"]) != "9" * 1024 and text)
+        assert written[512] in "0123" and written.count("9") == 1023
+        assert world.client("set", "job", "--bwlimit", "1M").returncode == 0
+        handle.pwrite(b"n" * 8 * MIB, 0)
+        disk = wait_for(lambda: "9" in (disk := block_map(mirror))["dirty"] and disk)
+        assert set(disk["to_do"]) == {"0"}
+        assert world.client("set", "job", "--bwlimit", "off").returncode == 0
+        wait_for(lambda: set(block_map(mirror)["dirty"]) == {"0"})
+        mirror.wait_for_phase("ready")
+        assert mirror.cutover().returncode == 0
+        mirror.wait()
