@@ -23,17 +23,6 @@ std::size_t terminal_width() {
                                                                              : kDefaultWidth;
 }
 
-std::string format_time(double seconds) {
-    const long long whole = std::llround(seconds);
-    if (whole < 60) {
-        return std::to_string(whole) + " s";
-    }
-    if (whole < 3600) {
-        return std::to_string(whole / 60) + " min " + std::to_string(whole % 60) + " s";
-    }
-    return std::to_string(whole / 3600) + " h " + std::to_string(whole % 3600 / 60) + " min";
-}
-
 }  // namespace
 
 std::string format_bar(const JobSnapshot& snapshot, std::size_t width) {

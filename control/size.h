@@ -15,5 +15,7 @@ namespace nbdm {
 
 // "1.5 GiB", "300 B"; for people.
 [[nodiscard]] std::string format_size(double bytes);
+// "1 min 15 s", "3 h 5 min"; for people.
+[[nodiscard]] std::string format_time(double seconds);
 
 }  // namespace nbdm

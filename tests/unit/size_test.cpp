@@ -53,5 +53,12 @@ TEST(Size, RoundingUpNeverWrites1024OfAUnit) {
     EXPECT_EQ(format_size(1023), "1023 B");
 }
 
+TEST(Time, IsWrittenInTheTwoUnitsThatMatter) {
+    EXPECT_EQ(format_time(0.2), "0 s");
+    EXPECT_EQ(format_time(59.7), "1 min 0 s");
+    EXPECT_EQ(format_time(3599), "59 min 59 s");
+    EXPECT_EQ(format_time(3 * 3600 + 5 * 60 + 59), "3 h 5 min");
+}
+
 }  // namespace
 }  // namespace nbdm
