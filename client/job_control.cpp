@@ -88,8 +88,7 @@ void JobControl::show_map(HttpRequest request) {
 }
 
 void JobControl::show_metrics(HttpRequest request) {
-    request.reply_text(200, PrometheusText::kContentType,
-                       job_metrics(runner_.status().snapshot()));
+    request.reply_text(200, PrometheusText::kContentType, job_metrics(runner_.status().snapshot()));
 }
 
 void JobControl::pause(HttpRequest request) {

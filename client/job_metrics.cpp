@@ -68,6 +68,9 @@ void write_limits(PrometheusText& text, const JobSnapshot& now) {
     if (now.bwlimit_bytes_per_s) {
         text.sample({{"job", now.job}}, *now.bwlimit_bytes_per_s);
     }
+    text.gauge("nbd_mirror_job_throttle_delay_seconds",
+               "By how much each write at the source is delayed.");
+    text.real_sample({{"job", now.job}}, std::chrono::duration<double>(now.throttle_delay).count());
     text.gauge("nbd_mirror_job_paused", "1 while the job is paused, and by whom.");
     text.sample({{"job", now.job}, {"by", "operator"}}, now.paused == Paused::by_operator ? 1 : 0);
     text.sample({{"job", now.job}, {"by", "window"}}, now.paused == Paused::by_window ? 1 : 0);

@@ -39,10 +39,12 @@ TEST(JobMetrics, TimesAreInSecondsAndRatesInBytes) {
     snapshot.max_downtime = std::chrono::milliseconds(1500);
     snapshot.copy_rate = 1048576.5;
     snapshot.bwlimit_bytes_per_s = 1 << 20;
+    snapshot.throttle_delay = std::chrono::milliseconds(2);
     const std::string text = job_metrics(snapshot);
     expect_line(text, "nbd_mirror_job_expected_downtime_seconds{job=\"vm1\"} 0.0125");
     expect_line(text, "nbd_mirror_job_downtime_seconds{job=\"vm1\"} 0.25");
     expect_line(text, "nbd_mirror_job_max_downtime_seconds{job=\"vm1\"} 1.5");
+    expect_line(text, "nbd_mirror_job_throttle_delay_seconds{job=\"vm1\"} 0.002");
     expect_line(
         text,
         "nbd_mirror_job_copy_rate_bytes_per_second{job=\"vm1\",source=\"server:vm1\"} 1048576.5");
