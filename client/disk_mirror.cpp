@@ -243,9 +243,9 @@ std::optional<DiskMirror::Look> DiskMirror::look() {
         if (own == about.trackers.end()) {
             throw TrackerGone("the tracker of " + source().text + " was removed");
         }
-        Look look{.dirty_bytes = first_round_ ? own->dirty_bytes
-                                              : own->dirty_bytes + own->frozen_bytes,
-                  .dirty_bytes_per_s = {}};
+        Look look{
+            .dirty_bytes = first_round_ ? own->dirty_bytes : own->dirty_bytes + own->frozen_bytes,
+            .dirty_bytes_per_s = {}};
         status_.set_dirty(look.dirty_bytes);
         // A rate of less time says little.
         constexpr std::chrono::duration<double> kMinTime{0.2};

@@ -2,7 +2,6 @@
 #include "client/mirror.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "control/log.h"
@@ -18,10 +17,8 @@ constexpr milliseconds kQuietInterval{250};
 constexpr milliseconds kReadyInterval{100};
 // Passes right before a cutover, each shorter than the one before.
 constexpr int kMaxFinalPasses = 6;
-// A pass shorter than this says nothing of the copy rate.
-constexpr std::uint64_t kMinBytesForRate = 1 << 20;
 // The source server is looked at this often, for what is dirty and whether the disk is still there.
-constexpr milliseconds kLookInterval{500};
+constexpr milliseconds kLookInterval = Convergence::kInterval;
 // Between automatic attempts to cut over, each of which holds the writers for a while: doubled
 // after each failure.
 constexpr milliseconds kMinAttemptDelay{1000};
@@ -52,24 +49,28 @@ Mirror::Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits,
       cutovers_(cutovers),
       cancellation_(cancellation),
       disk_(options_.disk, status, limits, cancellation),
+      throttle_(options_.may_throttle, status,
+                [this](Convergence::Delay delay, milliseconds lease) {
+                    disk_.server().throttle(delay, lease);
+                }),
       attempt_delay_(kMinAttemptDelay) {}
 
 std::string Mirror::run() {
     try {
         std::string line = mirror_and_hand_over();
-        stop_throttling();
+        throttle_.stop();
         // Whoever asked for the cutover may open the target now.
         disk_.disconnect();
         cutovers_.answer(true, line);
         disk_.forget();
         return line;
     } catch (const Cancelled& cancelled) {
-        stop_throttling();
+        throttle_.stop();
         disk_.forget();
         cutovers_.answer(false, cancelled.what());
         throw;
     } catch (const std::exception& error) {
-        stop_throttling();
+        throttle_.stop();
         std::string sentence = error.what();
         if (disk_.can_be_resumed()) {
             sentence += "; 'nbd-mirror mirror --resume --job " + options_.disk.job +
@@ -190,42 +191,22 @@ std::uint64_t Mirror::catch_up(DiskMirror::Haste haste, const std::function<void
     stall_watch_.begin(StallWatch::Activity::none, Clock::now());
     lost_since_.reset();
     dirty_bytes_per_s_ = first ? 0 : round.dirty_bytes_per_s;
-    flush_time_ = round.flushing;
     // Of the first round most may be holes.
     const std::uint64_t copied =
         first ? status_.counters.sent_bytes.load() - sent_before : round.dirty_bytes;
-    if (copied >= kMinBytesForRate) {
-        const std::chrono::duration<double> time = round.copying;
-        copy_rate_bytes_per_s_ = static_cast<double>(copied) / time.count();
-    }
+    forecast_.learn(copied, round.copying, round.flushing);
     fits_ = would_be_ready(round.dirty_bytes);
     return round.dirty_bytes;
 }
 
-std::optional<Mirror::Downtime> Mirror::expected_downtime(std::uint64_t dirty_bytes) const {
-    if (dirty_bytes == 0) {
-        return flush_time_;
-    }
-    if (copy_rate_bytes_per_s_ <= 0) {
-        return std::nullopt;
-    }
-    const std::chrono::duration<double> copying(static_cast<double>(dirty_bytes) /
-                                                copy_rate_bytes_per_s_);
-    return Downtime(copying) + Downtime(flush_time_);
-}
-
 void Mirror::tell_expected_downtime(std::uint64_t dirty_bytes) {
-    const std::optional<Downtime> expected = expected_downtime(dirty_bytes);
+    const std::optional<DowntimeForecast::Downtime> expected = forecast_.expected(dirty_bytes);
     status_.set_expected_downtime(expected ? std::optional(expected->count()) : std::nullopt);
 }
 
 // Whether about as much as was dirty now could be copied within the allowed downtime.
 bool Mirror::would_be_ready(std::uint64_t dirty_bytes) const {
-    if (dirty_bytes == 0) {
-        return true;
-    }
-    const std::optional<Downtime> expected = expected_downtime(dirty_bytes);
-    return expected ? *expected <= limits_.max_downtime() : dirty_bytes < kMinBytesForRate;
+    return forecast_.fits(dirty_bytes, limits_.max_downtime());
 }
 
 // The source's writes are tracked, and nothing is copied, as long as it lasts.
@@ -327,60 +308,15 @@ void Mirror::look_around() {
     if (look && !disk_.first_round()) {
         tell_expected_downtime(look->dirty_bytes);
     }
-    converge(look ? look->dirty_bytes_per_s : std::nullopt);
-}
-
-// The throttle has a lease: a mirror that dies slows nobody down for long.
-void Mirror::converge(std::optional<double> dirty_bytes_per_s) {
-    constexpr milliseconds kLease{5000};
     const bool behind = status_.phase() == Phase::catching_up || status_.phase() == Phase::ready;
     if (!behind || limits_.paused() != Paused::no) {
-        stop_throttling();
+        throttle_.stop();
         return;
     }
-    const Convergence::Delay delay =
-        convergence_.look({.fits = fits_,
-                           .dirty_bytes_per_s = dirty_bytes_per_s.value_or(dirty_bytes_per_s_),
-                           .copy_bytes_per_s = copy_rate_bytes_per_s_});
-    const bool can_do_more = options_.may_throttle && delay < Convergence::kMaxDelay;
-    say_whether_it_converges(!convergence_.losing() || can_do_more);
-    if (!options_.may_throttle) {
-        return;
-    }
-    if (delay.count() == 0) {
-        stop_throttling();
-        return;
-    }
-    throttled_ = true;
-    status_.set_throttle(delay);
-    try {
-        disk_.server().throttle(delay, kLease);
-    } catch (const NoAnswer&) {  // as in DiskMirror::look()
-    }
-}
-
-void Mirror::say_whether_it_converges(bool converges) {
-    if (converges == converges_) {
-        return;
-    }
-    converges_ = converges;
-    const auto megabytes = [](double bytes) { return std::to_string(std::llround(bytes / 1e6)); };
-    status_.set_error(converges ? ""
-                                : "does not converge: " + megabytes(dirty_bytes_per_s_) +
-                                      " MB/s written, " + megabytes(copy_rate_bytes_per_s_) +
-                                      " MB/s copied");
-}
-
-void Mirror::stop_throttling() noexcept {
-    if (!std::exchange(throttled_, false)) {
-        return;
-    }
-    convergence_.stop();
-    status_.set_throttle(std::chrono::microseconds(0));
-    try {
-        disk_.server().throttle(std::chrono::microseconds(0), milliseconds(1));
-    } catch (const std::exception&) {  // its lease ends it
-    }
+    const std::optional<double> rate = look ? look->dirty_bytes_per_s : std::nullopt;
+    throttle_.look({.fits = fits_,
+                    .dirty_bytes_per_s = rate.value_or(dirty_bytes_per_s_),
+                    .copy_bytes_per_s = forecast_.copy_bytes_per_s()});
 }
 
 void Mirror::watch_progress(Clock::time_point now) {

@@ -9,13 +9,14 @@
 #include <string>
 
 #include "client/cancellation.h"
-#include "client/convergence.h"
 #include "client/cutover_requests.h"
 #include "client/disk_mirror.h"
+#include "client/downtime_forecast.h"
 #include "client/job_limits.h"
 #include "client/job_status.h"
 #include "client/stall_watch.h"
 #include "client/writer_hold.h"
+#include "client/writer_throttle.h"
 
 namespace nbdm {
 
@@ -57,9 +58,6 @@ class Mirror {
     // Returns the bytes that were dirty.
     std::uint64_t catch_up(DiskMirror::Haste haste, const std::function<void()>& tick);
     std::uint64_t catch_up();
-    // Of a cutover that would have about so much to copy; nothing: not known yet.
-    using Downtime = std::chrono::duration<double, std::milli>;
-    [[nodiscard]] std::optional<Downtime> expected_downtime(std::uint64_t dirty_bytes) const;
     void tell_expected_downtime(std::uint64_t dirty_bytes);
     [[nodiscard]] bool would_be_ready(std::uint64_t dirty_bytes) const;
     [[nodiscard]] bool cutover_wanted() const;
@@ -74,9 +72,6 @@ class Mirror {
     void connect_again(const std::string& reason);
     void wait_before_retry(std::chrono::milliseconds delay) const;
     void look_around();
-    void converge(std::optional<double> dirty_bytes_per_s);
-    void say_whether_it_converges(bool converges);
-    void stop_throttling() noexcept;
     void watch_progress(Clock::time_point now);
 
     const MirrorOptions options_;
@@ -89,13 +84,10 @@ class Mirror {
     DiskMirror disk_;
     std::optional<Clock::time_point> lost_since_;  // connections, and nothing was done since
     std::uint64_t done_when_lost_ = 0;
-    double copy_rate_bytes_per_s_ = 0;  // 0: not known yet
-    Clock::duration flush_time_{};
+    DowntimeForecast forecast_;
     Clock::time_point last_look_;
     StallWatch stall_watch_;
-    Convergence convergence_;
-    bool throttled_ = false;
-    bool converges_ = true;
+    WriterThrottle throttle_;
     bool fits_ = false;             // what the last round found, in the allowed downtime
     double dirty_bytes_per_s_ = 0;  // before the last round
     // When a cutover that nobody asks for by hand may be tried again.

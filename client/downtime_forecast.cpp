@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/downtime_forecast.h"
+
+namespace nbdm {
+
+namespace {
+
+// A round shorter than this says nothing of the copy rate.
+constexpr std::uint64_t kMinBytesForRate = 1 << 20;
+
+}  // namespace
+
+void DowntimeForecast::learn(std::uint64_t copied_bytes, Clock::duration copying,
+                             Clock::duration flushing) noexcept {
+    flushing_ = flushing;
+    if (copied_bytes >= kMinBytesForRate) {
+        const std::chrono::duration<double> time = copying;
+        copy_bytes_per_s_ = static_cast<double>(copied_bytes) / time.count();
+    }
+}
+
+std::optional<DowntimeForecast::Downtime> DowntimeForecast::expected(
+    std::uint64_t dirty_bytes) const noexcept {
+    if (dirty_bytes == 0) {
+        return flushing_;
+    }
+    if (copy_bytes_per_s_ <= 0) {
+        return std::nullopt;
+    }
+    const std::chrono::duration<double> copying(static_cast<double>(dirty_bytes) /
+                                                copy_bytes_per_s_);
+    return Downtime(copying) + Downtime(flushing_);
+}
+
+bool DowntimeForecast::fits(std::uint64_t dirty_bytes, Downtime allowed) const noexcept {
+    if (dirty_bytes == 0) {
+        return true;
+    }
+    const std::optional<Downtime> downtime = expected(dirty_bytes);
+    return downtime ? *downtime <= allowed : dirty_bytes < kMinBytesForRate;
+}
+
+}  // namespace nbdm
