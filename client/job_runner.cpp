@@ -61,8 +61,10 @@ void JobRunner::watch(int fd, short events, event_callback_fn call) {
 
 void JobRunner::signalled() {
     // A hand-over under way is finished or given up, within seconds, and one that is done is
-    // reported: nobody could say which it was.
-    if (cancellation_.requested() && status_.phase() < Phase::cutting_over) {
+    // reported: nobody could say which it was. Nor are its hooks left out.
+    const Phase phase = status_.phase();
+    if (cancellation_.requested() && (phase < Phase::cutting_over || phase == Phase::cancelled)) {
+        show();  // so that it is on record
         constexpr int kCancelled = 4;
         std::_Exit(kCancelled);
     }

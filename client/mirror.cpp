@@ -48,6 +48,7 @@ Mirror::Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits,
       limits_(limits),
       cutovers_(cutovers),
       cancellation_(cancellation),
+      hooks_(options_.hooks, status, cancellation),
       disk_(options_.disk, status, limits, cancellation),
       throttle_(options_.may_throttle, status,
                 [this](Convergence::Delay delay, milliseconds lease) {
@@ -61,13 +62,18 @@ std::string Mirror::run() {
         throttle_.stop();
         // Whoever asked for the cutover may open the target now.
         disk_.disconnect();
+        enter(Phase::done);
         cutovers_.answer(true, line);
         disk_.forget();
+        hooks_.finish();
         return line;
     } catch (const Cancelled& cancelled) {
         throttle_.stop();
         disk_.forget();
+        enter(Phase::cancelled);
         cutovers_.answer(false, cancelled.what());
+        disk_.disconnect();
+        hooks_.finish();
         throw;
     } catch (const std::exception& error) {
         throttle_.stop();
@@ -76,12 +82,22 @@ std::string Mirror::run() {
             sentence += "; 'nbd-mirror mirror --resume --job " + options_.disk.job +
                         "' goes on with what is left";
         }
+        status_.set_error(sentence);
+        enter(Phase::failed);
         cutovers_.answer(false, sentence);
+        disk_.disconnect();
+        hooks_.finish();
         throw JobError(sentence);
     }
 }
 
+void Mirror::enter(Phase phase) {
+    status_.set_phase(phase);
+    hooks_.follow(phase);
+}
+
 std::string Mirror::mirror_and_hand_over() {
+    hooks_.begin(HookStep::prepare, [] {});
     if (!options_.resume) {
         disk_.begin();
     } else if (!disk_.resume()) {
@@ -106,7 +122,7 @@ void Mirror::connect_again(const std::string& reason) {
     log_warning(sentence);
     status_.set_error(sentence);
     status_.set_expected_downtime(std::nullopt);
-    status_.set_phase(disk_.first_round() ? Phase::copying : Phase::catching_up);
+    enter(disk_.first_round() ? Phase::copying : Phase::catching_up);
     // Connections that come and go without anything being done over them are lost all the time.
     const std::uint64_t done =
         status_.counters.sent_bytes.load() + status_.counters.zeroed_bytes.load();
@@ -141,9 +157,9 @@ void Mirror::wait_before_retry(milliseconds delay) const {
 }
 
 void Mirror::copy_everything() {
-    status_.set_phase(Phase::copying);
+    enter(Phase::copying);
     catch_up();
-    status_.set_phase(Phase::catching_up);
+    enter(Phase::catching_up);
 }
 
 std::string Mirror::stay_in_step() {
@@ -156,7 +172,7 @@ std::string Mirror::stay_in_step() {
         // A single burst of writes does not make a ready job unready.
         const bool ready = fits || (fitted_before && status_.phase() == Phase::ready);
         fitted_before = fits;
-        status_.set_phase(ready ? Phase::ready : Phase::catching_up);
+        enter(ready ? Phase::ready : Phase::catching_up);
         if (fits && cutover_wanted()) {
             if (const std::optional<std::string> line = cut_over()) {
                 return *line;
@@ -221,6 +237,16 @@ void Mirror::wait_while_paused() {
 }
 
 std::optional<std::string> Mirror::cut_over() {
+    try {
+        // The hooks may take their time; meanwhile the writers go on, and so does the copying.
+        hooks_.begin(HookStep::cutover, [this] {
+            catch_up();
+            look_around();
+        });
+    } catch (const HookRefused& refusal) {
+        given_up(std::string("not cut over: ") + refusal.what(), Phase::ready);
+        return std::nullopt;
+    }
     // Shrink what is left while writers still write.
     std::uint64_t dirty_bytes = UINT64_MAX;
     for (int pass = 0; pass < kMaxFinalPasses; ++pass) {
@@ -230,19 +256,20 @@ std::optional<std::string> Mirror::cut_over() {
         }
     }
     if (!would_be_ready(dirty_bytes)) {
-        status_.set_phase(Phase::catching_up);
+        enter(Phase::catching_up);
         return std::nullopt;  // stays asked for
     }
-    if (!cutover_wanted()) {
-        return std::nullopt;  // taken back meanwhile
+    if (!cutover_wanted() || limits_.paused() != Paused::no) {
+        enter(Phase::ready);
+        return std::nullopt;  // taken back or paused meanwhile
     }
-    status_.set_phase(Phase::cutting_over);
+    enter(Phase::cutting_over);
     // Said as soon as the writers go on, not when a server that stands still has let go of the last
     // request.
     bool told = false;
     const auto tell = [&](const std::exception& error) {
         if (!std::exchange(told, true)) {
-            given_up(std::string("not cut over: ") + error.what());
+            given_up(std::string("not cut over: ") + error.what(), Phase::catching_up);
         }
     };
     try {
@@ -286,11 +313,11 @@ WriterHold::Done Mirror::hand_over(const std::function<void(const std::exception
                : hold.retire(disk_.target().text, options_.disk.job);
 }
 
-void Mirror::given_up(const std::string& reason) {
+void Mirror::given_up(const std::string& reason, Phase next) {
     next_attempt_ = Clock::now() + attempt_delay_;
     attempt_delay_ = std::min(2 * attempt_delay_, kMaxAttemptDelay);
     status_.set_error(reason);
-    status_.set_phase(Phase::catching_up);
+    enter(next);
     log_warning(reason);
     cutovers_.answer(false, reason);
 }

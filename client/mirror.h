@@ -12,6 +12,7 @@
 #include "client/cutover_requests.h"
 #include "client/disk_mirror.h"
 #include "client/downtime_forecast.h"
+#include "client/hooks.h"
 #include "client/job_limits.h"
 #include "client/job_status.h"
 #include "client/stall_watch.h"
@@ -30,6 +31,7 @@ struct MirrorOptions {
     bool may_throttle = true;  // the source's writers, so that the job gets ready
     // How long a lost connection is tried to be made again.
     std::chrono::seconds reconnect_timeout{30};
+    Hooks::Options hooks;
 };
 
 // One live mirror, top to bottom: prepare, copy everything, catch up with the writers, be ready,
@@ -39,19 +41,21 @@ struct MirrorOptions {
 // Threads: run() on a thread of its own.
 class Mirror {
   public:
-    // All outlive it.
+    // All outlive it. Throws std::system_error when there is no such directory of hooks.
     Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits, CutoverRequests& cutovers,
            const Cancellation& cancellation);
 
     // Returns the line to end with once the disk is handed over. Throws JobError, Cancelled or
     // std::system_error; writers go on. After a cancellation the tracker is gone; otherwise the job
-    // can be resumed.
+    // can be resumed. The hooks were told of the end by then.
     [[nodiscard]] std::string run();
 
   private:
     using Clock = std::chrono::steady_clock;
 
     [[nodiscard]] std::string mirror_and_hand_over();
+    // Every change of phase, known to the status and to the hooks.
+    void enter(Phase phase);
     void copy_everything();
     // Until the disk is handed over.
     [[nodiscard]] std::string stay_in_step();
@@ -67,7 +71,7 @@ class Mirror {
     // `tell` is called when it is given up before this can throw that.
     [[nodiscard]] WriterHold::Done hand_over(
         const std::function<void(const std::exception&)>& tell);
-    void given_up(const std::string& reason);
+    void given_up(const std::string& reason, Phase next);
     // Returns when all connections stand again.
     void connect_again(const std::string& reason);
     void wait_before_retry(std::chrono::milliseconds delay) const;
@@ -81,6 +85,7 @@ class Mirror {
     const Cancellation& cancellation_;
 
     // Of run().
+    Hooks hooks_;
     DiskMirror disk_;
     std::optional<Clock::time_point> lost_since_;  // connections, and nothing was done since
     std::uint64_t done_when_lost_ = 0;

@@ -42,6 +42,8 @@ struct RawOptions {
     std::string handover = "retire";
     std::string converge = "throttle";
     std::optional<std::int64_t> max_downtime_ms;
+    std::optional<std::string> hooks;
+    std::int64_t hook_timeout_s = 30;
     bool json = false;
 };
 
@@ -116,6 +118,13 @@ void declare_mirror(CLI::App& command, RawOptions& raw) {
                     "retire: the source refuses writes for good; release: its writers go on "
                     "(retire)")
         ->check(CLI::IsMember({"retire", "release"}));
+    CLI::Option* hooks = command.add_option(
+        "--hooks", raw.hooks, "DIR whose executable files are called at each step of the job");
+    command
+        .add_option("--hook-timeout", raw.hook_timeout_s,
+                    "seconds after which a hook that still runs is ended (30)")
+        ->check(CLI::Range(1, 3600))
+        ->needs(hooks);
     declare_limits(command, raw);
 }
 
@@ -225,6 +234,7 @@ MirrorCommand mirror_command(const RawOptions& raw) {
     options.cut_over_when_ready = raw.cutover == "auto";
     options.may_throttle = raw.converge == "throttle";
     options.handover = raw.handover == "retire" ? Handover::retire : Handover::release;
+    options.hooks = {.directory = raw.hooks, .timeout = std::chrono::seconds(raw.hook_timeout_s)};
     command.limits = limit_changes(raw);
     command.progress = progress_style(raw.progress);
     return command;

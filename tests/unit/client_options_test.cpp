@@ -38,6 +38,27 @@ TEST(Options, MirrorHasTheDefaultsOfTheManual) {
     EXPECT_FALSE(options.cut_over_when_ready);
 }
 
+TEST(Options, HooksAreOfAMirrorAndTheirTimeoutIsTheirs) {
+    const auto hooks = [](const std::vector<std::string>& more) {
+        std::vector<std::string> words = {"mirror", "server:vm", "/t"};
+        words.insert(words.end(), more.begin(), more.end());
+        return std::get<MirrorCommand>(*parse(words)).options.hooks;
+    };
+    EXPECT_EQ(hooks({}).directory, std::nullopt);
+    EXPECT_EQ(hooks({"--hooks", "/h"}).directory, "/h");
+    EXPECT_EQ(hooks({"--hooks", "/h"}).timeout, std::chrono::seconds(30));
+    EXPECT_EQ(hooks({"--hooks", "/h", "--hook-timeout", "3600"}).timeout, std::chrono::hours(1));
+    // A variable that is not set must not mean that nobody is asked.
+    EXPECT_EQ(hooks({"--hooks", ""}).directory, "");
+    EXPECT_NE(refusal({"mirror", "server:vm", "/t", "--hook-timeout", "5"}), "");
+    for (const char* seconds : {"0", "3601", "1.5", "-1"}) {
+        EXPECT_NE(
+            refusal({"mirror", "server:vm", "/t", "--hooks", "/h", "--hook-timeout", seconds}), "")
+            << seconds;
+    }
+    EXPECT_NE(refusal({"copy", "a", "b", "--hooks", "/h"}), "");
+}
+
 TEST(Options, AMirrorOfWhatCannotReportWritesNamesCopy) {
     EXPECT_NE(refusal({"mirror", "disk.img", "/t"}).find("'copy'"), std::string::npos);
     EXPECT_NE(refusal({"mirror", "nbd://host", "/t"}).find("'copy'"), std::string::npos);
