@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/request_body.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace nbdm {
@@ -57,6 +58,19 @@ std::uint64_t RequestBody::number(const std::string& key, std::uint64_t least, s
     const std::optional<std::uint64_t> value = optional_number(key, least, most);
     if (!value) {
         refuse_missing(key);
+    }
+    return *value;
+}
+
+std::vector<json> RequestBody::objects(const std::string& key) {
+    const json* value = find(key);
+    if (value == nullptr) {
+        refuse_missing(key);
+    }
+    if (!value->is_array() || value->empty() ||
+        !std::all_of(value->begin(), value->end(),
+                     [](const json& each) { return each.is_object(); })) {
+        throw std::invalid_argument("'" + key + "' is a list of objects");
     }
     return *value;
 }

@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -25,6 +26,8 @@ class RequestBody {
     [[nodiscard]] std::optional<std::uint64_t> optional_number(const std::string& key,
                                                                std::uint64_t least,
                                                                std::uint64_t most);
+    // At least one; each can be taken apart as a body.
+    [[nodiscard]] std::vector<nlohmann::json> objects(const std::string& key);
     // False when it is missing.
     [[nodiscard]] bool flag(const std::string& key);
     // Refuses keys that were not asked for: a misspelt one must not be taken for a missing one.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/control_api.h"
 
+#include <algorithm>
 #include <bit>
 #include <chrono>
 #include <utility>
@@ -26,6 +27,10 @@ constexpr std::uint64_t kMinThrottledRate = 64 << 10;
 
 double to_ms(std::chrono::nanoseconds duration) {
     return std::chrono::duration<double, std::milli>(duration).count();
+}
+
+json describe_retired(const HoldTimes& times) {
+    return {{"downtime_ms", to_ms(times.longest_wait)}, {"held_ms", to_ms(times.held)}};
 }
 
 std::string quoted(const Export& served) {
@@ -70,6 +75,7 @@ void ControlApi::handle(HttpRequest request) {
         {"GET", "/metrics", &ControlApi::show_metrics},
         {"GET", "/v1/connections", &ControlApi::show_connections},
         {"GET", "/v1/exports", &ControlApi::show_exports},
+        {"POST", "/v1/retire", &ControlApi::retire_together},
     };
     const auto& path = request.path;
     if (path.size() >= 3 && path[0] == "v1" && path[1] == "exports") {
@@ -295,13 +301,47 @@ void ControlApi::retire(HttpRequest request, Export& served) {
     const std::string id = body.text("hold");
     const std::string moved_to = body.optional_text("moved_to").value_or("");
     const std::string job = body.optional_text("job").value_or("");
-    const auto times = server_.retire(served, id, moved_to, job);
+    const auto times = server_.retire({{served, id, moved_to}}, job);
     if (!times) {
         refuse_hold(std::move(request), served, id);
         return;
     }
-    request.reply(200,
-                  {{"downtime_ms", to_ms(times->longest_wait)}, {"held_ms", to_ms(times->held)}});
+    request.reply(200, describe_retired(times->front()));
+}
+
+void ControlApi::retire_together(HttpRequest request) {
+    RequestBody body(request.body);
+    const std::string job = body.optional_text("job").value_or("");
+    std::vector<Server::Retirement> disks;
+    for (const json& each : body.objects("exports")) {
+        RequestBody disk(each);
+        const std::string name = disk.text("name");
+        Export* served = server_.exports().find(name);
+        if (served == nullptr) {
+            request.reply_error(404, "there is no export '" + name + "'");
+            return;
+        }
+        if (std::any_of(disks.begin(), disks.end(),
+                        [&](const auto& other) { return &other.retired == served; })) {
+            throw std::invalid_argument(quoted(*served) + " is named twice");
+        }
+        disks.push_back({*served, disk.text("hold"), disk.optional_text("moved_to").value_or("")});
+    }
+    const auto times = server_.retire(disks, job);
+    if (!times) {
+        const auto lost = std::find_if(disks.begin(), disks.end(), [&](const auto& disk) {
+            return !server_.hold_of(disk.retired).may_retire(disk.hold_id);
+        });
+        refuse_hold(std::move(request), lost->retired, lost->hold_id);
+        return;
+    }
+    json all = json::array();
+    for (std::size_t i = 0; i < disks.size(); ++i) {
+        json one = describe_retired(times->at(i));
+        one["name"] = disks[i].retired.name();
+        all.push_back(one);
+    }
+    request.reply(200, {{"exports", all}});
 }
 
 void ControlApi::throttle(HttpRequest request, Export& served) {

@@ -23,6 +23,7 @@ class ControlApi {
     void show_metrics(HttpRequest request);
     void show_connections(HttpRequest request);
     void show_exports(HttpRequest request);
+    void retire_together(HttpRequest request);
     void show_export(HttpRequest request, Export& served);
     void put_tracker(HttpRequest request, Export& served);
     void remove_tracker(HttpRequest request, Export& served);

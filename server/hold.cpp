@@ -84,11 +84,11 @@ std::optional<HoldTimes> Hold::release(const std::string& id) {
     return end(false);
 }
 
-std::optional<HoldTimes> Hold::retire(const std::string& id, const std::function<void()>& record) {
-    if (!is_valid(id) || !drained_) {
-        return std::nullopt;
-    }
-    record();
+bool Hold::may_retire(const std::string& id) const {
+    return is_valid(id) && drained_;
+}
+
+HoldTimes Hold::retire() {
     return end(true);
 }
 

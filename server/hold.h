@@ -41,13 +41,13 @@ class Hold {
     [[nodiscard]] Begun begin(std::chrono::milliseconds lease, std::function<void(bool)> drained);
     // False: it is not (any longer) held by `id`.
     [[nodiscard]] bool renew(const std::string& id, std::chrono::milliseconds lease);
-    // Nothing: the lease had lapsed, or the writers are not all out yet (retire only).
+    // Nothing: the lease had lapsed.
     [[nodiscard]] std::optional<HoldTimes> release(const std::string& id);
-    // `record` makes the move durable; it is called while writers are still held, and the writers
-    // are let go, refused for good, only after it returned. What it throws is passed on, and the
-    // hold stands.
-    [[nodiscard]] std::optional<HoldTimes> retire(const std::string& id,
-                                                  const std::function<void()>& record);
+    // Held by `id`, and the writers are all out.
+    [[nodiscard]] bool may_retire(const std::string& id) const;
+    // The writers are refused for good, also when the lease has lapsed since may_retire() said yes
+    // in this turn of the loop.
+    HoldTimes retire();
 
     // Ends the hold, if there is one, whoever has it: the server stops, or the holder has left
     // before it learned its id. Writers go on.

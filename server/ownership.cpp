@@ -22,24 +22,32 @@ using nlohmann::json;
 constexpr const char* kHint =
     "--state-dir or NBD_MIRROR_STATE_DIR names another directory of records";
 
-MoveRecord read_record(const std::string& path) {
+constexpr const char* kTakenBack = "taken_back_at";
+
+// Calls `call(index, record)` for each disk that has moved by this record and was not taken back.
+template <typename Call>
+void for_each_move(const std::string& path, Call call) {
     const json stored = json::parse(read_file(path).value_or(""), nullptr, false);
-    MoveRecord record;
     try {
-        record.disk.path = stored.at("path");
-        record.disk.storage = stored.at("storage");
-        record.disk.born_at_ns = stored.at("born_at_ns");
-        record.export_name = stored.at("export");
-        record.moved_to = stored.at("moved_to");
-        record.job = stored.at("job");
-        record.moved_at = stored.at("moved_at");
+        std::size_t index = 0;
+        for (const json& disk : stored.at("disks")) {
+            if (!disk.contains(kTakenBack)) {
+                call(index, MoveRecord{.disk = {.path = disk.at("path"),
+                                                .storage = disk.at("storage"),
+                                                .born_at_ns = disk.at("born_at_ns")},
+                                       .export_name = disk.at("export"),
+                                       .moved_to = disk.at("moved_to"),
+                                       .job = stored.at("job"),
+                                       .moved_at = stored.at("moved_at")});
+            }
+            ++index;
+        }
     } catch (const json::exception& error) {
-        throw std::runtime_error("the record of a moved disk '" + path +
-                                 "' is damaged, so that nobody can say which disk it is about; "
-                                 "remove it when its disk is not to be served here (" +
+        throw std::runtime_error("the record of moved disks '" + path +
+                                 "' is damaged, so that nobody can say which disks it is about; "
+                                 "remove it when they are not to be served here (" +
                                  error.what() + ")");
     }
-    return record;
 }
 
 }  // namespace
@@ -51,15 +59,19 @@ void OwnershipRecords::check_writable() const {
     });
 }
 
-void OwnershipRecords::record_move(const Export& moved, const std::string& moved_to,
-                                   const std::string& job) const {
+void OwnershipRecords::record_moves(const std::vector<Move>& moves, const std::string& job) const {
     ensure_directory(directory_, 0700);
-    const DiskIdentity disk = DiskIdentity::of(moved.file());
+    json disks = json::array();
+    for (const Move& move : moves) {
+        const DiskIdentity disk = DiskIdentity::of(move.moved.file());
+        disks.push_back({{"export", move.moved.name()},
+                         {"path", disk.path},
+                         {"storage", disk.storage},
+                         {"born_at_ns", disk.born_at_ns},
+                         {"moved_to", move.moved_to}});
+    }
     const auto now = std::chrono::system_clock::now();
-    const json record = {{"export", moved.name()},   {"path", disk.path},
-                         {"storage", disk.storage},  {"born_at_ns", disk.born_at_ns},
-                         {"moved_to", moved_to},     {"job", job},
-                         {"moved_at", utc_text(now)}};
+    const json record = {{"job", job}, {"moved_at", utc_text(now)}, {"disks", disks}};
     // Found by what is in it; the name is for people, and of no other record.
     const auto fraction = now.time_since_epoch() % std::chrono::seconds(1);
     const std::string path = directory_ + "/" + utc_text(now, "%Y%m%dT%H%M%S.") +
@@ -78,10 +90,11 @@ std::vector<OwnershipRecords::Stored> OwnershipRecords::records_of(const DiskFil
     const DiskIdentity disk = DiskIdentity::of(file);
     for (const auto& entry : std::filesystem::directory_iterator(directory_, error)) {
         if (entry.path().extension() == ".json") {
-            MoveRecord record = read_record(entry.path());
-            if (record.disk.is_same_as(disk)) {
-                found.push_back({entry.path(), std::move(record)});
-            }
+            for_each_move(entry.path(), [&](std::size_t index, MoveRecord record) {
+                if (record.disk.is_same_as(disk)) {
+                    found.push_back({entry.path(), index, std::move(record)});
+                }
+            });
         }
     }
     if (error && error != std::errc::no_such_file_or_directory) {
@@ -98,7 +111,10 @@ std::optional<MoveRecord> OwnershipRecords::find(const DiskFile& file) const {
 
 void OwnershipRecords::take_back(const DiskFile& file) const {
     for (const Stored& stored : records_of(file)) {
-        rename_durably(stored.path, stored.path + ".taken-back");
+        json record = json::parse(read_file(stored.path).value_or(""));
+        record.at("disks").at(stored.index)[kTakenBack] =
+            utc_text(std::chrono::system_clock::now());
+        write_file_durably(stored.path, record.dump(2) + "\n");
     }
 }
 

@@ -19,8 +19,9 @@ struct MoveRecord {
     std::string moved_at;  // UTC, ISO 8601
 };
 
-// Who owns a disk, recorded durably: one small JSON file for each disk that has moved away, found
-// by the disk's identity, so that another export name or path does not lead around it.
+// Who owns a disk, recorded durably: one small JSON file for each hand-over, of one disk or of
+// several together. A disk is found in them by its identity, so that another export name or path
+// does not lead around it.
 //
 // Threads: one at a time. Fails: std::system_error or std::runtime_error that names the file.
 class OwnershipRecords {
@@ -30,9 +31,12 @@ class OwnershipRecords {
 
     // Throws when no move could be recorded.
     void check_writable() const;
-    // Durable when it returns; when it throws, the disk has not moved.
-    void record_move(const Export& moved, const std::string& moved_to,
-                     const std::string& job) const;
+    struct Move {
+        const Export& moved;
+        std::string moved_to;
+    };
+    // Durable when it returns; when it throws, none of the disks has moved.
+    void record_moves(const std::vector<Move>& moves, const std::string& job) const;
     // What is recorded of this disk, if anything. A record that cannot be read is no answer:
     // throws.
     [[nodiscard]] std::optional<MoveRecord> find(const DiskFile& file) const;
@@ -42,6 +46,7 @@ class OwnershipRecords {
   private:
     struct Stored {
         std::string path;
+        std::size_t index = 0;  // of the disk in it
         MoveRecord record;
     };
     [[nodiscard]] std::vector<Stored> records_of(const DiskFile& file) const;

@@ -311,13 +311,23 @@ Hold& Server::hold_of(const Export& served) {
     return *holds_.at(&served);
 }
 
-std::optional<HoldTimes> Server::retire(Export& served, const std::string& hold_id,
-                                        const std::string& moved_to, const std::string& job) {
-    const auto times =
-        hold_of(served).retire(hold_id, [&] { ownership_.record_move(served, moved_to, job); });
-    if (times) {
-        log_info(moved_sentence(served));
-        disconnect_clients_of(served);
+std::optional<std::vector<HoldTimes>> Server::retire(const std::vector<Retirement>& disks,
+                                                     const std::string& job) {
+    std::vector<OwnershipRecords::Move> moves;
+    for (const Retirement& each : disks) {
+        if (!hold_of(each.retired).may_retire(each.hold_id)) {
+            return std::nullopt;
+        }
+        moves.push_back({each.retired, each.moved_to});
+    }
+    ownership_.record_moves(moves, job);
+    std::vector<HoldTimes> times;
+    for (const Retirement& each : disks) {
+        times.push_back(hold_of(each.retired).retire());
+    }
+    for (const Retirement& each : disks) {
+        log_info(moved_sentence(each.retired));
+        disconnect_clients_of(each.retired);
     }
     return times;
 }

@@ -80,12 +80,16 @@ class Server {
 
     // One for each export.
     [[nodiscard]] Hold& hold_of(const Export& served);
-    // Hands the held disk over for good; its clients are refused their writes and, some seconds
-    // later, disconnected. Nothing when it is not held by `hold_id` or not drained; throws when
-    // the move cannot be recorded.
-    [[nodiscard]] std::optional<HoldTimes> retire(Export& served, const std::string& hold_id,
-                                                  const std::string& moved_to,
-                                                  const std::string& job);
+    struct Retirement {
+        Export& retired;
+        std::string hold_id;
+        std::string moved_to;
+    };
+    // Hands the held disks over for good, all or none; their clients are refused their writes and,
+    // some seconds later, disconnected. Nothing when one is not held by its `hold_id` or not
+    // drained; throws when the move cannot be recorded.
+    [[nodiscard]] std::optional<std::vector<HoldTimes>> retire(const std::vector<Retirement>& disks,
+                                                               const std::string& job);
 
   private:
     // The clients that a disk that has moved away had at that moment, and when they are let go.

@@ -120,3 +120,75 @@ def test_a_move_that_cannot_be_recorded_does_not_happen(world):
         assert server.export("d")["state"] == "held"
         handle.pwrite(b"x", 0)  # once the lease has lapsed
         assert server.export("d")["state"] == "serving"
+
+
+def hold(server, name):
+    return server.ask("POST", f"/v1/exports/{name}/hold", {"lease_ms": 60_000})[1]["hold"]
+
+
+def retire_together(server, holds):
+    return server.ask("POST", "/v1/retire", {"job": "j", "exports": [
+        {"name": name, "hold": held, "moved_to": f"nbd://elsewhere/{name}"}
+        for name, held in holds.items()]})
+
+
+def states(server, *names):
+    return [server.export(name)["state"] for name in names]
+
+
+def test_disks_that_are_retired_together_all_move_by_one_record(world):
+    disks = {name: make_disk(world.path(name), MIB) for name in ("a", "b", "c")}
+    exports = [f"{name}={path}" for name, path in disks.items()]
+    with world.server(*exports) as server:
+        status, answer = retire_together(server, {name: hold(server, name) for name in ("a", "b")})
+        assert status == 200
+        assert [each["name"] for each in answer["exports"]] == ["a", "b"]
+        assert all(each["downtime_ms"] >= 0 for each in answer["exports"])
+        assert states(server, "a", "b", "c") == ["retired", "retired", "serving"]
+        assert server.export("b")["moved"]["to"] == "nbd://elsewhere/b"
+    assert len(list(world.quick("state/moved").iterdir())) == 1
+    with world.server(*exports) as server:
+        assert states(server, "a", "b", "c") == ["retired", "retired", "serving"]
+    # One of them is taken back: the other stays where it went.
+    with world.server(*exports, options=["--take-ownership", "a"]) as server:
+        assert states(server, "a", "b") == ["serving", "retired"]
+    with world.server(*exports) as server:
+        assert states(server, "a", "b") == ["serving", "retired"]
+
+
+def test_of_disks_that_are_retired_together_none_moves_when_one_cannot(world):
+    disks = [f"{name}={make_disk(world.path(name), MIB)}" for name in ("a", "b")]
+    with world.server(*disks) as server:
+        holds = {name: hold(server, name) for name in ("a", "b")}
+        for wrong in ({**holds, "b": "x"}, {"b": holds["a"]}):
+            status, answer = retire_together(server, wrong)
+            assert status == 409 and "export 'b' stays here" in answer["error"]
+        assert retire_together(server, {**holds, "c": "x"})[0] == 404
+        both = {"name": "a", "hold": holds["a"]}
+        for body in ({"exports": [both, both]}, {"exports": []}, {"exports": "a"}, {},
+                     {"exports": [{"name": "a"}]}):
+            assert server.ask("POST", "/v1/retire", body)[0] == 400, body
+        assert states(server, "a", "b") == ["held", "held"]
+        assert list(world.quick("state").rglob("*.json")) == []
+        assert retire_together(server, holds)[0] == 200
+
+
+def test_disks_whose_common_move_cannot_be_recorded_stay(world):
+    disks = [f"{name}={make_disk(world.path(name), MIB)}" for name in ("a", "b")]
+    with world.server(*disks) as server:
+        holds = {name: hold(server, name) for name in ("a", "b")}
+        world.quick("state/moved").rmdir()
+        world.quick("state/moved").write_text("in the way")
+        assert retire_together(server, holds)[0] == 500
+        assert states(server, "a", "b") == ["held", "held"]
+
+
+def test_a_record_that_cannot_be_read_lets_nobody_write(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        assert retire(server)[0] == 200
+    record = next(world.quick("state/moved").iterdir())
+    for text in ("", "{}", '{"disks": 1}', record.read_text().replace("storage", "stor")):
+        record.write_text(text)
+        result = start(world, f"d={disk}")
+        assert result.returncode == 1 and "is damaged" in result.stderr, text

@@ -39,6 +39,16 @@ TEST(RequestBody, SaysWhichKeyIsWrongAndHow) {
     EXPECT_EQ(refusal("{}", exclusive), "");
 }
 
+TEST(RequestBody, AListHasObjectsAndAtLeastOne) {
+    const auto exports = [](RequestBody& body) { (void)body.objects("exports"); };
+    EXPECT_EQ(refusal(R"({"exports": [{"name": "a"}, {}]})", exports), "");
+    EXPECT_EQ(refusal("{}", exports), "'exports' is missing");
+    for (const char* wrong : {R"({"exports": []})", R"({"exports": {"name": "a"}})",
+                              R"({"exports": ["a"]})", R"({"exports": [{}, null]})"}) {
+        EXPECT_EQ(refusal(wrong, exports), "'exports' is a list of objects") << wrong;
+    }
+}
+
 TEST(RequestBody, AMisspeltKeyIsNotAMissingOne) {
     EXPECT_EQ(
         refusal(R"({"granularty": 65536})",
