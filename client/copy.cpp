@@ -68,16 +68,17 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status, Pace& pace,
                     " cannot flush: the copy is as durable as its "
                     "server makes it");
     }
-    status.set_size(size);
-    status.add_to_do(size);
+    DiskStatus& disk = status.disk(0);
+    disk.set_size(size);
+    disk.add_to_do(size);
     const auto scout = source.open_scout("", cancellation);
     TargetZeroes zeroes = known_zeroes(target, cancellation);
-    Engine engine(source, target, options.engine, status, pace, cancellation);
+    Engine engine(source, target, options.engine, disk, pace, cancellation);
     status.set_phase(Phase::copying);
     engine.copy({.compare = options.delta}, *scout, zeroes, {});
     engine.flush({});
     if (options.verify) {
-        status.add_to_do(size);
+        disk.add_to_do(size);
         TargetZeroes written(target.open_scout("", cancellation), target.traits().size_bytes);
         const std::vector<Range> differences =
             engine.compare(*source.open_scout("", cancellation), written);
@@ -87,7 +88,7 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status, Pace& pace,
         }
     }
     return "copied " + format_size(static_cast<double>(size)) + ", " +
-           format_size(static_cast<double>(status.counters.sent_bytes.load())) + " of it as data" +
+           format_size(static_cast<double>(disk.counters.sent_bytes.load())) + " of it as data" +
            (options.verify ? ", and verified it" : "");
 }
 
@@ -108,11 +109,12 @@ std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status, 
         log_info("target " + target.name() + " is larger than the source; the first " +
                  std::to_string(size) + " bytes are compared");
     }
-    status.set_size(size);
-    status.add_to_do(size);
+    DiskStatus& disk = status.disk(0);
+    disk.set_size(size);
+    disk.add_to_do(size);
     const auto scout = source.open_scout("", cancellation);
     TargetZeroes zeroes(target.open_scout("", cancellation), target.traits().size_bytes);
-    Engine engine(source, target, options.engine, status, pace, cancellation);
+    Engine engine(source, target, options.engine, disk, pace, cancellation);
     status.set_phase(Phase::copying);
     return engine.compare(*scout, zeroes);
 }

@@ -37,7 +37,7 @@ DiskMirror::Options as_recorded(DiskMirror::Options options) {
     return options;
 }
 
-DiskMirror::DiskMirror(Options options, JobStatus& status, JobLimits& limits,
+DiskMirror::DiskMirror(Options options, DiskStatus& status, JobLimits& limits,
                        const Cancellation& cancellation)
     : options_(std::move(options)),
       status_(status),

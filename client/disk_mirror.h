@@ -10,10 +10,10 @@
 
 #include "client/cancellation.h"
 #include "client/copy.h"
+#include "client/disk_status.h"
 #include "client/engine.h"
 #include "client/job_limits.h"
 #include "client/job_record.h"
-#include "client/job_status.h"
 #include "client/source_server.h"
 
 namespace nbdm {
@@ -35,7 +35,7 @@ class DiskMirror {
         std::uint32_t granularity_bytes = 64 << 10;
     };
     // All but `options` outlive it.
-    DiskMirror(Options options, JobStatus& status, JobLimits& limits,
+    DiskMirror(Options options, DiskStatus& status, JobLimits& limits,
                const Cancellation& cancellation);
 
     // Starts a tracker in which everything is dirty.
@@ -91,7 +91,7 @@ class DiskMirror {
     void acknowledge_progress(std::uint64_t generation);
 
     const Options options_;
-    JobStatus& status_;
+    DiskStatus& status_;
     JobLimits& limits_;
     const Cancellation& cancellation_;
     const JobRecordFile record_file_;

@@ -45,7 +45,7 @@ EngineOptions fitting_options(EngineOptions options, const EndpointTraits& sourc
     return options;
 }
 
-Engine::Engine(Side& source, Side& target, EngineOptions options, JobStatus& status, Pace& pace,
+Engine::Engine(Side& source, Side& target, EngineOptions options, DiskStatus& status, Pace& pace,
                const Cancellation& cancellation)
     : source_(source),
       target_(target),

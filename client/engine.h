@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "client/cancellation.h"
-#include "client/job_status.h"
+#include "client/disk_status.h"
 #include "client/pace.h"
 #include "client/pass.h"
 #include "client/side.h"
@@ -42,7 +42,7 @@ class Engine {
     // Opens all connections. Throws what goes wrong with them.
     // A side that promises no multi-conn gives its only connection to the worker: its extents are
     // asked for before.
-    Engine(Side& source, Side& target, EngineOptions options, JobStatus& status, Pace& pace,
+    Engine(Side& source, Side& target, EngineOptions options, DiskStatus& status, Pace& pace,
            const Cancellation& cancellation);
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
@@ -75,7 +75,7 @@ class Engine {
     const Side& source_;
     const Side& target_;
     const EngineOptions options_;
-    JobStatus& status_;
+    DiskStatus& status_;
     Pace& pace_;
     const Cancellation& cancellation_;
     WorkQueue queue_;

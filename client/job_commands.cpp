@@ -33,13 +33,17 @@ HttpClient client_of(const std::string& job) {
 }
 
 void print_for_people(const json& state) {
-    const json& disk = state.at("disks").at(0);
-    const auto bytes = [&](const char* field) { return format_size(disk.at(field).get<double>()); };
     std::cout << state.at("job").get<std::string>() << ": " << state.at("phase").get<std::string>()
-              << ", " << bytes("moved_bytes") << " of " << bytes("total_bytes") << " moved, "
-              << bytes("dirty_bytes") << " dirty, " << disk.at("passes") << " passes\n"
-              << "  " << disk.at("source").get<std::string>() << " -> "
-              << disk.at("target").get<std::string>() << '\n';
+              << '\n';
+    for (const json& disk : state.at("disks")) {
+        const auto bytes = [&](const char* field) {
+            return format_size(disk.at(field).get<double>());
+        };
+        std::cout << "  " << disk.at("source").get<std::string>() << " -> "
+                  << disk.at("target").get<std::string>() << ": " << bytes("moved_bytes") << " of "
+                  << bytes("total_bytes") << " moved, " << bytes("dirty_bytes") << " dirty, "
+                  << disk.at("passes") << " passes\n";
+    }
     if (state.at("paused").is_string()) {
         std::cout << "  paused"
                   << (state.at("paused") == "window"

@@ -81,10 +81,14 @@ void JobControl::show_status(HttpRequest request) {
 // A list of disks, as in the job's status.
 void JobControl::show_map(HttpRequest request) {
     const JobSnapshot now = runner_.status().snapshot();
-    nlohmann::json disk = to_json(runner_.status().map.look(BlockMap::Clock::now()));
-    disk["source"] = now.source;
-    disk["target"] = now.target;
-    request.reply(200, {{"job", now.job}, {"disks", nlohmann::json::array({disk})}});
+    nlohmann::json disks = nlohmann::json::array();
+    for (std::size_t i = 0; i < now.disks.size(); ++i) {
+        nlohmann::json disk = to_json(runner_.status().disk(i).map.look(BlockMap::Clock::now()));
+        disk["source"] = now.disks[i].ends.source;
+        disk["target"] = now.disks[i].ends.target;
+        disks.push_back(disk);
+    }
+    request.reply(200, {{"job", now.job}, {"disks", disks}});
 }
 
 void JobControl::show_metrics(HttpRequest request) {

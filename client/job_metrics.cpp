@@ -11,33 +11,46 @@ namespace {
 
 constexpr double kMillisecondsPerSecond = 1000;
 
-void write_disk(PrometheusText& text, const JobSnapshot& now) {
-    const auto counter = [&](const char* name, const char* help, std::uint64_t value) {
+// Of each disk one sample.
+void write_disks(PrometheusText& text, const JobSnapshot& now) {
+    const auto counter = [&](const char* name, const char* help, auto DiskSnapshot::*value) {
         text.counter(name, help);
-        text.sample({{"job", now.job}, {"source", now.source}}, value);
-    };
-    const auto gauge = [&](const char* name, const char* help, std::uint64_t value) {
-        text.gauge(name, help);
-        text.sample({{"job", now.job}, {"source", now.source}}, value);
-    };
-    const auto rate = [&](const char* name, const char* help, std::optional<double> value) {
-        text.gauge(name, help);
-        if (value) {
-            text.real_sample({{"job", now.job}, {"source", now.source}}, *value);
+        for (const DiskSnapshot& disk : now.disks) {
+            text.sample({{"job", now.job}, {"source", disk.ends.source}}, disk.*value);
         }
     };
-    counter("nbd_mirror_job_moved_bytes_total", "Bytes that are at the target.", now.moved_bytes);
-    counter("nbd_mirror_job_sent_bytes_total", "Bytes sent as data.", now.sent_bytes);
-    counter("nbd_mirror_job_zeroed_bytes_total", "Bytes zeroed at the target.", now.zeroed_bytes);
-    counter("nbd_mirror_job_passes_total", "Passes over the disk that were begun.", now.passes);
-    gauge("nbd_mirror_job_size_bytes", "Size of the disk.", now.size_bytes);
-    gauge("nbd_mirror_job_total_bytes", "Bytes to be moved, as far as known.", now.total_bytes);
+    const auto gauge = [&](const char* name, const char* help, auto DiskSnapshot::*value) {
+        text.gauge(name, help);
+        for (const DiskSnapshot& disk : now.disks) {
+            text.sample({{"job", now.job}, {"source", disk.ends.source}}, disk.*value);
+        }
+    };
+    const auto rate = [&](const char* name, const char* help,
+                          std::optional<double> DiskSnapshot::*value) {
+        text.gauge(name, help);
+        for (const DiskSnapshot& disk : now.disks) {
+            if (disk.*value) {
+                text.real_sample({{"job", now.job}, {"source", disk.ends.source}}, *(disk.*value));
+            }
+        }
+    };
+    counter("nbd_mirror_job_moved_bytes_total", "Bytes that are at the target.",
+            &DiskSnapshot::moved_bytes);
+    counter("nbd_mirror_job_sent_bytes_total", "Bytes sent as data.", &DiskSnapshot::sent_bytes);
+    counter("nbd_mirror_job_zeroed_bytes_total", "Bytes zeroed at the target.",
+            &DiskSnapshot::zeroed_bytes);
+    counter("nbd_mirror_job_passes_total", "Passes over the disk that were begun.",
+            &DiskSnapshot::passes);
+    gauge("nbd_mirror_job_size_bytes", "Size of the disk.", &DiskSnapshot::size_bytes);
+    gauge("nbd_mirror_job_total_bytes", "Bytes to be moved, as far as known.",
+          &DiskSnapshot::total_bytes);
     gauge("nbd_mirror_job_dirty_bytes", "Bytes written at the source and not copied.",
-          now.dirty_bytes);
+          &DiskSnapshot::dirty_bytes);
+    gauge("nbd_mirror_job_connections", "Connections to each side.", &DiskSnapshot::connections);
     rate("nbd_mirror_job_copy_rate_bytes_per_second", "Data sent, a mean over some seconds.",
-         now.copy_rate);
+         &DiskSnapshot::copy_rate);
     rate("nbd_mirror_job_dirty_rate_bytes_per_second", "What became dirty during the last round.",
-         now.dirty_rate);
+         &DiskSnapshot::dirty_rate);
 }
 
 void write_downtime(PrometheusText& text, const JobSnapshot& now) {
@@ -61,8 +74,6 @@ void write_downtime(PrometheusText& text, const JobSnapshot& now) {
 }
 
 void write_limits(PrometheusText& text, const JobSnapshot& now) {
-    text.gauge("nbd_mirror_job_connections", "Connections to each side.");
-    text.sample({{"job", now.job}}, now.connections);
     text.gauge("nbd_mirror_job_bandwidth_limit_bytes_per_second",
                "What may be copied and zeroed; no sample without a limit.");
     if (now.bwlimit_bytes_per_s) {
@@ -86,7 +97,7 @@ std::string job_metrics(const JobSnapshot& snapshot) {
         text.sample({{"job", snapshot.job}, {"phase", to_string(phase)}},
                     phase == snapshot.phase ? 1 : 0);
     }
-    write_disk(text, snapshot);
+    write_disks(text, snapshot);
     write_downtime(text, snapshot);
     write_limits(text, snapshot);
     return text.text();

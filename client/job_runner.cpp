@@ -20,10 +20,10 @@ constexpr timeval kShowInterval{0, 500'000};
 
 }  // namespace
 
-JobRunner::JobRunner(std::string job, std::string source, std::string target, ProgressStyle style)
+JobRunner::JobRunner(std::string job, std::vector<DiskEnds> disks, ProgressStyle style)
     : base_(event_base_new()),
       changed_fd_(check_errno(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "cannot make an eventfd")),
-      status_(std::move(job), std::move(source), std::move(target), changed_fd_.get()),
+      status_(std::move(job), std::move(disks), changed_fd_.get()),
       printer_(style) {
     const auto signal = [](evutil_socket_t, short, void* self) {
         static_cast<JobRunner*>(self)->signalled();

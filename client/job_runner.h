@@ -24,7 +24,7 @@ namespace nbdm {
 // Threads: one at a time.
 class JobRunner {
   public:
-    JobRunner(std::string job, std::string source, std::string target, ProgressStyle style);
+    JobRunner(std::string job, std::vector<DiskEnds> disks, ProgressStyle style);
 
     [[nodiscard]] event_base* base() const noexcept { return base_.get(); }
     [[nodiscard]] JobStatus& status() noexcept { return status_; }

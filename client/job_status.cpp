@@ -10,9 +10,6 @@ namespace nbdm {
 
 namespace {
 
-// Rates are means over this time.
-constexpr std::chrono::seconds kRateWindow{5};
-
 nlohmann::json rounded(const std::optional<double>& value) {
     return value ? nlohmann::json(std::llround(*value)) : nlohmann::json();
 }
@@ -49,22 +46,37 @@ bool is_over(Phase phase) noexcept {
     return phase == Phase::done || phase == Phase::failed || phase == Phase::cancelled;
 }
 
+DiskSnapshot sum_of_disks(const JobSnapshot& snapshot) {
+    DiskSnapshot sum = snapshot.disks.empty() ? DiskSnapshot() : snapshot.disks.front();
+    const auto add_rate = [](std::optional<double>& to, const std::optional<double>& one) {
+        to = to && one ? std::optional(*to + *one) : std::nullopt;
+    };
+    for (std::size_t i = 1; i < snapshot.disks.size(); ++i) {
+        const DiskSnapshot& disk = snapshot.disks[i];
+        sum.connections += disk.connections;
+        sum.size_bytes += disk.size_bytes;
+        sum.moved_bytes += disk.moved_bytes;
+        sum.total_bytes += disk.total_bytes;
+        sum.dirty_bytes += disk.dirty_bytes;
+        sum.sent_bytes += disk.sent_bytes;
+        sum.zeroed_bytes += disk.zeroed_bytes;
+        sum.passes += disk.passes;
+        add_rate(sum.dirty_rate, disk.dirty_rate);
+        add_rate(sum.copy_rate, disk.copy_rate);
+        add_rate(sum.moving_rate, disk.moving_rate);
+    }
+    return sum;
+}
+
 nlohmann::json to_json(const JobSnapshot& snapshot) {
     using nlohmann::json;
-    const json disk = {{"source", snapshot.source},
-                       {"target", snapshot.target},
-                       {"size_bytes", snapshot.size_bytes},
-                       {"moved_bytes", snapshot.moved_bytes},
-                       {"total_bytes", snapshot.total_bytes},
-                       {"dirty_bytes", snapshot.dirty_bytes},
-                       {"sent_bytes", snapshot.sent_bytes},
-                       {"zeroed_bytes", snapshot.zeroed_bytes},
-                       {"passes", snapshot.passes},
-                       {"dirty_rate_bytes_per_s", rounded(snapshot.dirty_rate)},
-                       {"copy_rate_bytes_per_s", rounded(snapshot.copy_rate)}};
+    json disks = json::array();
+    for (const DiskSnapshot& disk : snapshot.disks) {
+        disks.push_back(to_json(disk));
+    }
     return {{"job", snapshot.job},
             {"phase", to_string(snapshot.phase)},
-            {"connections", snapshot.connections},
+            {"connections", sum_of_disks(snapshot).connections},
             {"bwlimit_bytes_per_s",
              snapshot.bwlimit_bytes_per_s ? json(*snapshot.bwlimit_bytes_per_s) : json()},
             {"paused", snapshot.paused == Paused::no
@@ -72,7 +84,7 @@ nlohmann::json to_json(const JobSnapshot& snapshot) {
                            : json(snapshot.paused == Paused::by_operator ? "operator" : "window")},
             {"window", snapshot.window.empty() ? json() : json(snapshot.window)},
             {"max_downtime_ms", snapshot.max_downtime.count()},
-            {"disks", json::array({disk})},
+            {"disks", disks},
             {"eta_s", rounded(snapshot.eta_s)},
             {"throttle", snapshot.throttle_delay.count() > 0
                              ? json{{"delay_us", snapshot.throttle_delay.count()}}
@@ -82,16 +94,12 @@ nlohmann::json to_json(const JobSnapshot& snapshot) {
             {"error", snapshot.error.empty() ? json() : json(snapshot.error)}};
 }
 
-JobStatus::JobStatus(std::string job, std::string source, std::string target, int changed_fd)
+JobStatus::JobStatus(std::string job, std::vector<DiskEnds> disks, int changed_fd)
     : changed_fd_(changed_fd) {
     now_.job = std::move(job);
-    now_.source = std::move(source);
-    now_.target = std::move(target);
-}
-
-void JobStatus::set_connections(unsigned connections) {
-    const std::lock_guard lock(mutex_);
-    now_.connections = connections;
+    for (DiskEnds& ends : disks) {
+        disks_.push_back(std::make_unique<DiskStatus>(std::move(ends)));
+    }
 }
 
 void JobStatus::set_bwlimit(std::optional<std::uint64_t> bytes_per_s) {
@@ -112,11 +120,6 @@ void JobStatus::set_window(const std::string& window) {
 void JobStatus::set_max_downtime(std::chrono::milliseconds downtime) {
     const std::lock_guard lock(mutex_);
     now_.max_downtime = downtime;
-}
-
-void JobStatus::set_size(std::uint64_t size_bytes) {
-    const std::lock_guard lock(mutex_);
-    now_.size_bytes = size_bytes;
 }
 
 void JobStatus::set_phase(Phase phase) {
@@ -147,33 +150,6 @@ void JobStatus::set_error(const std::string& sentence) {
     now_.error = sentence;
 }
 
-void JobStatus::add_to_do(std::uint64_t bytes) {
-    const std::lock_guard lock(mutex_);
-    now_.total_bytes += bytes;
-}
-
-void JobStatus::forget_to_do() {
-    const std::lock_guard lock(mutex_);
-    refresh_locked();
-    now_.total_bytes = now_.moved_bytes;
-    counters.moved_bytes.store(now_.moved_bytes, std::memory_order_relaxed);
-}
-
-void JobStatus::begin_pass() {
-    const std::lock_guard lock(mutex_);
-    ++now_.passes;
-}
-
-void JobStatus::set_dirty(std::uint64_t dirty_bytes) {
-    const std::lock_guard lock(mutex_);
-    now_.dirty_bytes = dirty_bytes;
-}
-
-void JobStatus::set_dirty_rate(double bytes_per_s) {
-    const std::lock_guard lock(mutex_);
-    now_.dirty_rate = bytes_per_s;
-}
-
 void JobStatus::set_expected_downtime(std::optional<double> ms) {
     const std::lock_guard lock(mutex_);
     now_.expected_downtime_ms = ms;
@@ -201,42 +177,20 @@ JobSnapshot JobStatus::snapshot() {
 }
 
 void JobStatus::refresh_locked() {
-    const Clock::time_point now = Clock::now();
-    // Passes may find more than the freeze counted, by the blocks at an odd end.
-    now_.moved_bytes =
-        std::max(now_.moved_bytes,
-                 std::min(counters.moved_bytes.load(std::memory_order_relaxed), now_.total_bytes));
-    now_.sent_bytes = counters.sent_bytes.load(std::memory_order_relaxed);
-    now_.zeroed_bytes = counters.zeroed_bytes.load(std::memory_order_relaxed);
-    samples_.push_back({now, now_.moved_bytes, now_.sent_bytes});
-    while (samples_.size() > 2 && now - samples_.front().time > kRateWindow) {
-        samples_.pop_front();
+    now_.disks.clear();
+    for (const auto& disk : disks_) {
+        now_.disks.push_back(disk->snapshot());
     }
-    now_.copy_rate = rate(&Sample::sent_bytes);
-    const std::optional<double> moving_rate = rate(&Sample::moved_bytes);
+    const DiskSnapshot sum = sum_of_disks(now_);
     now_.eta_s.reset();
-    const std::uint64_t left = now_.total_bytes - now_.moved_bytes;
     const bool moving = now_.phase == Phase::copying || now_.phase == Phase::catching_up;
-    if (moving && moving_rate && now_.paused == Paused::no) {
+    if (moving && sum.moving_rate && now_.paused == Paused::no) {
         // While writers dirty faster than is copied there is no end in sight.
-        const double net = *moving_rate - now_.dirty_rate.value_or(0);
+        const double net = *sum.moving_rate - sum.dirty_rate.value_or(0);
         if (net > 0) {
-            now_.eta_s = static_cast<double>(left) / net;
+            now_.eta_s = static_cast<double>(sum.total_bytes - sum.moved_bytes) / net;
         }
     }
-}
-
-std::optional<double> JobStatus::rate(std::uint64_t Sample::*field) const {
-    if (samples_.size() < 2) {
-        return std::nullopt;
-    }
-    const Sample& first = samples_.front();
-    const Sample& last = samples_.back();
-    const std::chrono::duration<double> time = last.time - first.time;
-    if (time.count() <= 0) {
-        return std::nullopt;
-    }
-    return static_cast<double>(last.*field - first.*field) / time.count();
 }
 
 }  // namespace nbdm

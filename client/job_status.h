@@ -3,7 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
-#include <deque>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -11,8 +11,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "client/block_map.h"
-#include "client/work_counters.h"
+#include "client/disk_status.h"
 
 namespace nbdm {
 
@@ -28,58 +27,39 @@ enum class Paused { no, by_operator, by_window };
 struct JobSnapshot {
     std::string job;
     Phase phase = Phase::preparing;
-    unsigned connections = 0;
     std::optional<std::uint64_t> bwlimit_bytes_per_s;
     std::string window;  // empty: none
     std::chrono::milliseconds max_downtime{0};
     Paused paused = Paused::no;
-    std::string source;
-    std::string target;
-    std::uint64_t size_bytes = 0;
-    std::uint64_t moved_bytes = 0;
-    std::uint64_t total_bytes = 0;
-    std::uint64_t dirty_bytes = 0;
-    std::uint64_t sent_bytes = 0;
-    std::uint64_t zeroed_bytes = 0;
-    unsigned passes = 0;
-    std::optional<double> dirty_rate;  // bytes per second; nothing while unknown
-    std::optional<double> copy_rate;   // of data, holes not counted
+    std::vector<DiskSnapshot> disks;  // at least one
     std::optional<double> eta_s;
     std::optional<double> expected_downtime_ms;  // if it were cut over now
     std::optional<double> downtime_ms;
     std::chrono::microseconds throttle_delay{0};  // of each write at the source; 0: none
     std::string error;
 };
+// All disks together; a rate is known once it is known of each.
+[[nodiscard]] DiskSnapshot sum_of_disks(const JobSnapshot& snapshot);
 [[nodiscard]] nlohmann::json to_json(const JobSnapshot& snapshot);
 
-// What a job is doing: written by the job, read by whoever shows it. Progress only grows:
-// `moved_bytes` never falls and never passes `total_bytes`.
+// What a job is doing: written by the job, read by whoever shows it.
 //
-// Threads: any. The counters and the map are for the workers.
+// Threads: any.
 class JobStatus {
   public:
-    // `changed_fd` (an eventfd) is written at each change of phase.
-    JobStatus(std::string job, std::string source, std::string target, int changed_fd);
+    // `disks`: at least one. `changed_fd` (an eventfd) is written at each change of phase.
+    JobStatus(std::string job, std::vector<DiskEnds> disks, int changed_fd);
 
-    WorkCounters counters;
-    BlockMap map;  // kept by a job that starts it
+    [[nodiscard]] DiskStatus& disk(std::size_t index) { return *disks_.at(index); }
+    [[nodiscard]] std::size_t disk_count() const noexcept { return disks_.size(); }
 
-    void set_connections(unsigned connections);
     void set_bwlimit(std::optional<std::uint64_t> bytes_per_s);
     void set_paused(Paused paused);
     void set_window(const std::string& window);
     void set_max_downtime(std::chrono::milliseconds downtime);
-    void set_size(std::uint64_t size_bytes);
     void set_phase(Phase phase);
     // The job is over or has fallen back; the sentence stays until it is over.
     void set_error(const std::string& sentence);
-    // More has to be moved than was known.
-    void add_to_do(std::uint64_t bytes);
-    // What is still to be moved is not known any more, and will be added anew.
-    void forget_to_do();
-    void begin_pass();
-    void set_dirty(std::uint64_t dirty_bytes);
-    void set_dirty_rate(double bytes_per_s);
     void set_expected_downtime(std::optional<double> ms);
     void set_downtime(double ms);
     void set_throttle(std::chrono::microseconds delay);
@@ -91,22 +71,13 @@ class JobStatus {
     [[nodiscard]] JobSnapshot snapshot();
 
   private:
-    using Clock = std::chrono::steady_clock;
-    struct Sample {
-        Clock::time_point time;
-        std::uint64_t moved_bytes = 0;
-        std::uint64_t sent_bytes = 0;
-    };
-    // Of a sample's field, over the window.
-    [[nodiscard]] std::optional<double> rate(std::uint64_t Sample::*field) const;
-
     void refresh_locked();
 
     const int changed_fd_;
+    std::vector<std::unique_ptr<DiskStatus>> disks_;
     mutable std::mutex mutex_;  // guards all below
     JobSnapshot now_;
     std::vector<JobSnapshot> phase_changes_;
-    std::deque<Sample> samples_;
 };
 
 }  // namespace nbdm

@@ -43,14 +43,14 @@ int end(const JobRunner::Result& result) {
 }
 
 int run(const CopyCommand& command) {
-    JobRunner runner("copy", command.options.source.text, command.options.target.text,
+    JobRunner runner("copy", {{command.options.source.text, command.options.target.text}},
                      command.progress);
     runner.limits().apply(command.limits);
     const JobRunner::Result result = runner.run([&] {
         return copy_disk(command.options, runner.status(), runner.limits().pace(),
                          runner.cancellation());
     });
-    if (result.phase != Phase::done && runner.status().snapshot().moved_bytes > 0) {
+    if (result.phase != Phase::done && sum_of_disks(runner.status().snapshot()).moved_bytes > 0) {
         return end({result.phase,
                     result.line + "; target " + command.options.target.text + " is not complete"});
     }
@@ -61,7 +61,7 @@ int run(const CopyCommand& command) {
 }
 
 int run(const VerifyCommand& command) {
-    JobRunner runner("verify", command.options.source.text, command.options.target.text,
+    JobRunner runner("verify", {{command.options.source.text, command.options.target.text}},
                      command.progress);
     bool equal = true;
     const JobRunner::Result result = runner.run([&] {
@@ -83,7 +83,7 @@ int run(const MirrorCommand& command) {
         options.disk = as_recorded(options.disk);
     }
     const std::string& job = options.disk.job;
-    JobRunner runner(job, options.disk.copy.source.text, options.disk.copy.target.text,
+    JobRunner runner(job, {{options.disk.copy.source.text, options.disk.copy.target.text}},
                      command.progress);
     const UniqueFd outcome_fd(
         check_errno(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "cannot make an eventfd"));

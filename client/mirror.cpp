@@ -49,7 +49,7 @@ Mirror::Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits,
       cutovers_(cutovers),
       cancellation_(cancellation),
       hooks_(options_.hooks, status, cancellation),
-      disk_(options_.disk, status, limits, cancellation),
+      disk_(options_.disk, status.disk(0), limits, cancellation),
       throttle_(options_.may_throttle, status,
                 [this](Convergence::Delay delay, milliseconds lease) {
                     disk_.server().throttle(delay, lease);
@@ -125,7 +125,7 @@ void Mirror::connect_again(const std::string& reason) {
     enter(disk_.first_round() ? Phase::copying : Phase::catching_up);
     // Connections that come and go without anything being done over them are lost all the time.
     const std::uint64_t done =
-        status_.counters.sent_bytes.load() + status_.counters.zeroed_bytes.load();
+        status_.disk(0).counters.sent_bytes.load() + status_.disk(0).counters.zeroed_bytes.load();
     if (!lost_since_ || done != std::exchange(done_when_lost_, done)) {
         lost_since_ = Clock::now();
     }
@@ -195,7 +195,7 @@ std::uint64_t Mirror::catch_up() {
 
 std::uint64_t Mirror::catch_up(DiskMirror::Haste haste, const std::function<void()>& tick) {
     stall_watch_.begin(StallWatch::Activity::copying, Clock::now());
-    const std::uint64_t sent_before = status_.counters.sent_bytes.load();
+    const std::uint64_t sent_before = status_.disk(0).counters.sent_bytes.load();
     const bool first = disk_.first_round();
     bool flushing = false;
     const DiskMirror::Round round = disk_.catch_up(haste, [&](DiskMirror::Step step) {
@@ -209,7 +209,7 @@ std::uint64_t Mirror::catch_up(DiskMirror::Haste haste, const std::function<void
     dirty_bytes_per_s_ = first ? 0 : round.dirty_bytes_per_s;
     // Of the first round most may be holes.
     const std::uint64_t copied =
-        first ? status_.counters.sent_bytes.load() - sent_before : round.dirty_bytes;
+        first ? status_.disk(0).counters.sent_bytes.load() - sent_before : round.dirty_bytes;
     forecast_.learn(copied, round.copying, round.flushing);
     fits_ = would_be_ready(round.dirty_bytes);
     return round.dirty_bytes;
@@ -347,7 +347,7 @@ void Mirror::look_around() {
 }
 
 void Mirror::watch_progress(Clock::time_point now) {
-    const WorkCounters& counters = status_.counters;
+    const WorkCounters& counters = status_.disk(0).counters;
     if (limits_.paused() != Paused::no) {
         stall_watch_.restart(now);
         return;

@@ -26,18 +26,19 @@ std::size_t terminal_width() {
 }  // namespace
 
 std::string format_bar(const JobSnapshot& snapshot, std::size_t width) {
-    const double share = snapshot.total_bytes == 0 ? 0
-                                                   : static_cast<double>(snapshot.moved_bytes) /
-                                                         static_cast<double>(snapshot.total_bytes);
+    const DiskSnapshot sum = sum_of_disks(snapshot);
+    const double share = sum.total_bytes == 0 ? 0
+                                              : static_cast<double>(sum.moved_bytes) /
+                                                    static_cast<double>(sum.total_bytes);
     const std::string head = to_string(snapshot.phase);
     std::string tail = " " + std::to_string(static_cast<int>(std::floor(100 * share))) + " %  " +
-                       format_size(static_cast<double>(snapshot.moved_bytes)) + " of " +
-                       format_size(static_cast<double>(snapshot.total_bytes));
-    if (snapshot.copy_rate && !is_over(snapshot.phase)) {
-        tail += "  " + format_size(*snapshot.copy_rate) + "/s";
+                       format_size(static_cast<double>(sum.moved_bytes)) + " of " +
+                       format_size(static_cast<double>(sum.total_bytes));
+    if (sum.copy_rate && !is_over(snapshot.phase)) {
+        tail += "  " + format_size(*sum.copy_rate) + "/s";
     }
-    if (snapshot.dirty_bytes > 0) {
-        tail += "  dirty " + format_size(static_cast<double>(snapshot.dirty_bytes));
+    if (sum.dirty_bytes > 0) {
+        tail += "  dirty " + format_size(static_cast<double>(sum.dirty_bytes));
     }
     if (snapshot.eta_s) {
         tail += "  " + format_time(*snapshot.eta_s) + " left";

@@ -43,7 +43,7 @@ def test_the_metrics_of_a_job_follow_its_status(world, pair):
         assert now['nbd_mirror_job_phase{job="job",phase="copying"}'] == 1
         assert now["nbd_mirror_job_bandwidth_limit_bytes_per_second" + of_job] == 32 * MIB
         assert now["nbd_mirror_job_max_downtime_seconds" + of_job] == 0.7
-        assert now["nbd_mirror_job_connections" + of_job] == 2
+        assert now["nbd_mirror_job_connections" + of_disk] == 2
         assert now["nbd_mirror_job_size_bytes" + of_disk] == SIZE
         assert now["nbd_mirror_job_passes_total" + of_disk] == 1
         assert now["nbd_mirror_job_copy_rate_bytes_per_second" + of_disk] > 0

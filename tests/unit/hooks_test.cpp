@@ -66,7 +66,7 @@ class HooksTest : public testing::Test {
     const TemporaryDirectory hooks_;
     const TemporaryDirectory other_;
     const UniqueFd fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-    JobStatus status_{"vm1", "source", "target", fd_.get()};
+    JobStatus status_{"vm1", {{"source", "target"}}, fd_.get()};
     Cancellation cancellation_;
 };
 

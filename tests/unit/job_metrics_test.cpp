@@ -9,11 +9,12 @@ namespace {
 JobSnapshot paused_job() {
     JobSnapshot snapshot;
     snapshot.job = "vm1";
-    snapshot.source = "server:vm1";
+    snapshot.disks.resize(1);
+    snapshot.disks[0].ends.source = "server:vm1";
     snapshot.phase = Phase::ready;
     snapshot.paused = Paused::by_window;
-    snapshot.passes = 3;
-    snapshot.connections = 4;
+    snapshot.disks[0].passes = 3;
+    snapshot.disks[0].connections = 4;
     return snapshot;
 }
 
@@ -37,7 +38,7 @@ TEST(JobMetrics, TimesAreInSecondsAndRatesInBytes) {
     snapshot.expected_downtime_ms = 12.5;
     snapshot.downtime_ms = 250;
     snapshot.max_downtime = std::chrono::milliseconds(1500);
-    snapshot.copy_rate = 1048576.5;
+    snapshot.disks[0].copy_rate = 1048576.5;
     snapshot.bwlimit_bytes_per_s = 1 << 20;
     snapshot.throttle_delay = std::chrono::milliseconds(2);
     const std::string text = job_metrics(snapshot);
@@ -57,7 +58,7 @@ TEST(JobMetrics, SaysInWhichPhaseTheJobIsAndWhoPausesIt) {
     expect_line(text, "nbd_mirror_job_phase{job=\"vm1\",phase=\"copying\"} 0");
     expect_line(text, "nbd_mirror_job_paused{job=\"vm1\",by=\"operator\"} 0");
     expect_line(text, "nbd_mirror_job_paused{job=\"vm1\",by=\"window\"} 1");
-    expect_line(text, "nbd_mirror_job_connections{job=\"vm1\"} 4");
+    expect_line(text, "nbd_mirror_job_connections{job=\"vm1\",source=\"server:vm1\"} 4");
     expect_line(text, "nbd_mirror_job_passes_total{job=\"vm1\",source=\"server:vm1\"} 3");
 }
 

@@ -13,19 +13,9 @@ namespace {
 class JobStatusTest : public testing::Test {
   protected:
     const UniqueFd fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-    JobStatus status_{"vm1", "source", "target", fd_.get()};
+    JobStatus status_{"vm1", {{"source", "target"}, {"other", "its target"}}, fd_.get()};
+    DiskStatus& disk_ = status_.disk(0);
 };
-
-TEST_F(JobStatusTest, MovedNeverPassesTheTotalAndNeverFalls) {
-    status_.add_to_do(100);
-    status_.counters.moved_bytes = 150;  // a block was copied twice
-    EXPECT_EQ(status_.snapshot().moved_bytes, 100U);
-    status_.add_to_do(20);
-    EXPECT_EQ(status_.snapshot().moved_bytes, 120U);
-    status_.counters.moved_bytes = 90;
-    EXPECT_EQ(status_.snapshot().moved_bytes, 120U);
-    EXPECT_EQ(status_.snapshot().total_bytes, 120U);
-}
 
 TEST_F(JobStatusTest, WhatIsNotKnownIsNull) {
     const nlohmann::json json = to_json(status_.snapshot());
@@ -39,11 +29,12 @@ TEST_F(JobStatusTest, WhatIsNotKnownIsNull) {
 
 TEST_F(JobStatusTest, NoEndIsPromisedWhileWritersAreFasterThanTheCopy) {
     status_.set_phase(Phase::copying);
-    status_.add_to_do(1'000'000);
+    disk_.add_to_do(1'000'000);
     (void)status_.snapshot();
-    status_.counters.moved_bytes = 1000;
+    disk_.counters.moved_bytes = 1000;
     EXPECT_TRUE(status_.snapshot().eta_s.has_value());
-    status_.set_dirty_rate(1e18);
+    disk_.set_dirty_rate(1e18);
+    status_.disk(1).set_dirty_rate(0);
     EXPECT_FALSE(status_.snapshot().eta_s.has_value());
 }
 
@@ -71,6 +62,30 @@ TEST_F(JobStatusTest, AnAttemptThatWasGivenUpIsNoErrorOfAJobThatIsDone) {
     EXPECT_EQ(to_json(status_.snapshot()).at("error"), "not cut over: too slow");
     status_.set_phase(Phase::done);
     EXPECT_TRUE(to_json(status_.snapshot()).at("error").is_null());
+}
+
+TEST_F(JobStatusTest, DisksAreShownOneByOneAndSummed) {
+    disk_.set_connections(3);
+    status_.disk(1).set_connections(1);
+    disk_.add_to_do(100);
+    status_.disk(1).add_to_do(50);
+    status_.disk(1).counters.moved_bytes = 20;
+    const JobSnapshot now = status_.snapshot();
+    const DiskSnapshot sum = sum_of_disks(now);
+    EXPECT_EQ(sum.total_bytes, 150U);
+    EXPECT_EQ(sum.moved_bytes, 20U);
+    const nlohmann::json json = to_json(now);
+    EXPECT_EQ(json.at("connections"), 4);
+    EXPECT_EQ(json.at("disks").at(0).at("moved_bytes"), 0);
+    EXPECT_EQ(json.at("disks").at(1).at("moved_bytes"), 20);
+    EXPECT_EQ(json.at("disks").at(1).at("target"), "its target");
+}
+
+TEST_F(JobStatusTest, ARateOfAllIsKnownOnceThatOfEachIs) {
+    disk_.set_dirty_rate(10);
+    EXPECT_EQ(sum_of_disks(status_.snapshot()).dirty_rate, std::nullopt);
+    status_.disk(1).set_dirty_rate(5);
+    EXPECT_EQ(sum_of_disks(status_.snapshot()).dirty_rate, 15);
 }
 
 }  // namespace

@@ -9,10 +9,11 @@ namespace {
 JobSnapshot half_way() {
     JobSnapshot snapshot;
     snapshot.phase = Phase::catching_up;
-    snapshot.moved_bytes = std::uint64_t{3} << 30;
-    snapshot.total_bytes = std::uint64_t{6} << 30;
-    snapshot.dirty_bytes = 5 << 20;
-    snapshot.copy_rate = 512.0 * (1 << 20);
+    DiskSnapshot& disk = snapshot.disks.emplace_back();
+    disk.moved_bytes = std::uint64_t{3} << 30;
+    disk.total_bytes = std::uint64_t{6} << 30;
+    disk.dirty_bytes = 5 << 20;
+    disk.copy_rate = 512.0 * (1 << 20);
     snapshot.eta_s = 75;
     return snapshot;
 }
@@ -37,7 +38,7 @@ TEST(Bar, AJobThatHasNothingToDoYetIsNotDone) {
 
 TEST(Bar, IsOnlyFullWhenAllIsMoved) {
     JobSnapshot snapshot = half_way();
-    snapshot.moved_bytes = snapshot.total_bytes - 1;
+    snapshot.disks.front().moved_bytes = snapshot.disks.front().total_bytes - 1;
     EXPECT_NE(format_bar(snapshot, 120).find(" 99 %"), std::string::npos);
 }
 
