@@ -11,6 +11,10 @@ namespace nbdm {
 
 namespace {
 
+// Disks whose round takes longer have the connections of those whose round is over, and lose them
+// again: less is not worth the connecting.
+constexpr std::chrono::seconds kLongRound{1};
+
 // What earlier connections of a mirror of this name have sent to an nbd-mirror-server does not land
 // any more once later ones stand: their epoch is higher, since they began later.
 std::string session_context(const std::string& job) {
@@ -21,70 +25,52 @@ std::string session_context(const std::string& job) {
 
 }  // namespace
 
-DiskMirror::Options as_recorded(DiskMirror::Options options) {
-    const std::optional<JobRecord> record = JobRecordFile(options.job).read();
-    if (!record) {
-        throw JobError("there is nothing to resume: job '" + options.job + "' has no record");
-    }
-    for (const auto& [location, recorded] : {std::pair(&options.copy.source, record->source),
-                                             std::pair(&options.copy.target, record->target)}) {
-        if (!location->text.empty() && location->text != recorded) {
-            throw JobError("job '" + options.job + "' mirrors " + record->source + " to " +
-                           record->target + ", not '" + location->text + "'");
-        }
-        *location = Location::parse(recorded);
-    }
-    return options;
+DiskMirror::DiskMirror(Options options, std::size_t index, DiskStatus& status, const Shared& shared)
+    : options_(std::move(options)),
+      index_(index),
+      status_(status),
+      shared_(shared),
+      server_(options_.copy.source, shared.cancellation),
+      round_server_(options_.copy.source, shared.cancellation) {}
+
+void DiskMirror::open() {
+    open_sides(Opening::first);
 }
 
-DiskMirror::DiskMirror(Options options, DiskStatus& status, JobLimits& limits,
-                       const Cancellation& cancellation)
-    : options_(std::move(options)),
-      status_(status),
-      limits_(limits),
-      cancellation_(cancellation),
-      record_file_(options_.job),
-      server_(options_.copy.source, cancellation) {}
-
 void DiskMirror::begin() {
-    open_sides(check_source(), Opening::first);
     start_tracker(/*compare=*/false);
     connect();
 }
 
-bool DiskMirror::resume() {
-    const std::optional<JobRecord> record = record_file_.read();
-    if (!record) {
-        throw JobError("there is nothing to resume: job '" + options_.job + "' has no record");
-    }
+bool DiskMirror::has_moved() {
     const SourceServer::About about = server_.about();
-    if (about.state == "retired" && about.moved_by == options_.job) {
-        record_file_.remove();
-        return false;
-    }
-    take_up(*record);
-    status_.map.start(record->size_bytes);
-    return true;
+    return about.state == "retired" && about.moved_by == options_.job;
+}
+
+void DiskMirror::resume(const DiskRecord& record) {
+    record_ = record;
+    take_up();
+    status_.map.start(record.size_bytes);
 }
 
 void DiskMirror::connect_again() {
     disconnect();
-    take_up(JobRecord(*record_));
+    take_up();
 }
 
-void DiskMirror::take_up(const JobRecord& record) {
-    record_ = record;
-    open_sides(check_source(), Opening::again);
+void DiskMirror::take_up() {
+    open_sides(Opening::again);
     const std::uint64_t size = source_->traits().size_bytes;
-    if (size != record.size_bytes) {
+    if (size != record_->size_bytes) {
         throw JobError(source().text + " has " + std::to_string(size) + " bytes by now, not " +
-                       std::to_string(record.size_bytes) + ": the mirror has to be begun anew");
+                       std::to_string(record_->size_bytes) + ": the mirror has to be begun anew");
     }
-    if (!server_.take_up_tracker(record.tracker)) {
+    if (!server_.take_up_tracker(record_->tracker)) {
         log_warning("the tracker of " + source().text +
                     " is gone, and nobody knows what was written since: source and target are "
                     "compared, and what differs is copied");
         start_tracker(/*compare=*/true);
+        shared_.record.replace(index_, *record_);
     }
     connect();
 }
@@ -105,8 +91,9 @@ SourceServer::About DiskMirror::check_source() {
     return about;
 }
 
-void DiskMirror::open_sides(const SourceServer::About& about, Opening opening) {
-    source_ = std::make_unique<Side>(Side::open_source(about.address, cancellation_));
+void DiskMirror::open_sides(Opening opening) {
+    const SourceServer::About about = check_source();
+    source_ = std::make_unique<Side>(Side::open_source(about.address, shared_.cancellation));
     const std::uint64_t size = source_->traits().size_bytes;
     if (size == 0) {
         throw JobError("source " + source().text + " is empty: there is nothing to move");
@@ -119,7 +106,7 @@ void DiskMirror::open_sides(const SourceServer::About& about, Opening opening) {
             options.create_bytes = size;
         }
     }
-    target_ = std::make_unique<Side>(Side::open_target(target(), options, cancellation_));
+    target_ = std::make_unique<Side>(Side::open_target(target(), options, shared_.cancellation));
     check_sides(*source_, *target_);
     // A host has many names; a client of the source server is one.
     const std::string address = target_->local_address();
@@ -130,7 +117,7 @@ void DiskMirror::open_sides(const SourceServer::About& about, Opening opening) {
         throw JobError("target " + target().text +
                        " cannot flush: a disk cannot be handed over to it durably");
     }
-    target_zeroes_.reset(new TargetZeroes(known_zeroes(*target_, cancellation_)));
+    target_zeroes_.reset(new TargetZeroes(known_zeroes(*target_, shared_.cancellation)));
     status_.set_size(size);
     status_.forget_to_do();
 }
@@ -140,21 +127,22 @@ void DiskMirror::start_tracker(bool compare) {
     const auto granularity =
         std::max(options_.granularity_bytes,
                  static_cast<std::uint32_t>(std::bit_ceil(target_->traits().alignment)));
-    record_ = JobRecord{.source = source().text,
-                        .target = target().text,
-                        .size_bytes = source_->traits().size_bytes,
-                        .tracker = server_.start_tracker(options_.job, granularity),
-                        .compare = compare};
-    record_file_.write(*record_);
+    record_ = DiskRecord{.source = source().text,
+                         .target = target().text,
+                         .size_bytes = source_->traits().size_bytes,
+                         .tracker = server_.start_tracker(options_.job, granularity),
+                         .compare = compare};
     first_round_ = true;
     status_.map.start(record_->size_bytes);
 }
 
 void DiskMirror::connect() {
-    dirtiness_ = source_->open_scout(record_->tracker.name, cancellation_);
+    dirtiness_ = source_->open_scout(record_->tracker.name, shared_.cancellation);
     server_.check_stands(record_->tracker);
-    engine_ = std::make_unique<Engine>(*source_, *target_, options_.copy.engine, status_,
-                                       limits_.pace(), cancellation_);
+    EngineOptions options = options_.copy.engine;
+    options.connections = shared_.connections.among_all(index_);
+    engine_ = std::make_unique<Engine>(*source_, *target_, options, status_, shared_.pace,
+                                       shared_.cancellation);
     last_freeze_ = Clock::now();
 }
 
@@ -169,15 +157,16 @@ void DiskMirror::disconnect() {
 void DiskMirror::forget() noexcept {
     if (record_) {
         server_.drop_tracker(record_->tracker);
-        record_file_.remove();
         record_.reset();
     }
 }
 
-DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::function<void(Step)>& tick) {
-    const SourceServer::Frozen frozen = server_.freeze(record_->tracker);
+DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
+                                       const std::function<void()>& on_copied) {
+    const ConnectionShares::Copying copying(shared_.connections, index_);
+    const SourceServer::Frozen frozen = round_server_.freeze(record_->tracker);
     const Clock::time_point begin = Clock::now();
-    const std::chrono::duration<double> since = begin - std::exchange(last_freeze_, begin);
+    const std::chrono::duration<double> since = begin - last_freeze_.exchange(begin);
     Round round{.dirty_bytes = frozen.dirty_bytes,
                 .dirty_bytes_per_s = static_cast<double>(frozen.dirty_bytes) / since.count()};
     if (!first_round_) {
@@ -186,6 +175,15 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::function<void(Ste
     }
     status_.add_to_do(frozen.dirty_bytes);
     acknowledged_to_ = 0;
+    engine_->use_connections(shared_.connections.among_all(index_));
+    const auto tick = [&] {
+        if (stop.stop_requested()) {
+            throw JobError("the copying of " + source().text + " was broken off");
+        }
+        if (Clock::now() - begin >= kLongRound) {
+            engine_->use_connections(shared_.connections.among_copying(index_));
+        }
+    };
     if (frozen.dirty_bytes > 0) {
         TargetZeroes unknown(false);
         const bool checkpoints = haste == Haste::none;
@@ -194,21 +192,22 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::function<void(Ste
                           if (checkpoints) {
                               acknowledge_progress(frozen.generation);
                           }
-                          tick(Step::copying);
+                          tick();
                       });
     }
     // What it says was before the copy; and it has a connection.
     target_zeroes_.reset();
     round.copying = Clock::now() - begin;
+    on_copied();
     // Also when nothing was copied: a disk is not handed over to a target that has gone meanwhile.
-    engine_->flush([&] { tick(Step::flushing); });
+    engine_->flush(tick);
     round.flushing = Clock::now() - begin - round.copying;
     // Only now: what was acknowledged is never looked at again.
-    server_.acknowledge(record_->tracker, frozen.generation);
+    round_server_.acknowledge(record_->tracker, frozen.generation);
     first_round_ = false;
     status_.map.all_moved();
     if (std::exchange(record_->compare, false)) {
-        record_file_.write(*record_);
+        shared_.record.replace(index_, *record_);
     }
     status_.set_dirty(0);
     return round;
@@ -217,7 +216,7 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::function<void(Ste
 void DiskMirror::acknowledge_progress(std::uint64_t generation) {
     const std::uint64_t durable_to = engine_->durable_to();
     if (durable_to > acknowledged_to_) {
-        server_.acknowledge_up_to(record_->tracker, generation, durable_to);
+        round_server_.acknowledge_up_to(record_->tracker, generation, durable_to);
         acknowledged_to_ = durable_to;
     }
 }
@@ -231,7 +230,6 @@ bool DiskMirror::is_clean() {
 }
 
 std::optional<DiskMirror::Look> DiskMirror::look() {
-    engine_->use_connections(limits_.connections());
     try {
         const SourceServer::About about = server_.about();
         if (about.state == "retired") {
@@ -249,7 +247,7 @@ std::optional<DiskMirror::Look> DiskMirror::look() {
         status_.set_dirty(look.dirty_bytes);
         // A rate of less time says little.
         constexpr std::chrono::duration<double> kMinTime{0.2};
-        const std::chrono::duration<double> since = Clock::now() - last_freeze_;
+        const std::chrono::duration<double> since = Clock::now() - last_freeze_.load();
         if (since >= kMinTime) {
             look.dirty_bytes_per_s = static_cast<double>(own->dirty_bytes) / since.count();
         }

@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 
 #include "client/cancellation.h"
+#include "client/connection_shares.h"
 #include "client/copy.h"
 #include "client/disk_status.h"
 #include "client/engine.h"
-#include "client/job_limits.h"
 #include "client/job_record.h"
+#include "client/pace.h"
 #include "client/source_server.h"
 
 namespace nbdm {
@@ -23,8 +27,9 @@ namespace nbdm {
 // round can be broken off, by a lost connection or the end of this process, and the next one does
 // what was not durable by then.
 //
-// Threads: the job's. Fails: JobError, ConnectionLost when connect_again() may help, Cancelled,
-//          std::system_error.
+// Threads: one at a time, but for server() and look(): they are the job's, also while another
+//          thread is in catch_up().
+// Fails:   JobError, ConnectionLost when connect_again() may help, Cancelled, std::system_error.
 class DiskMirror {
   public:
     using Clock = std::chrono::steady_clock;
@@ -34,23 +39,32 @@ class DiskMirror {
         std::string job;
         std::uint32_t granularity_bytes = 64 << 10;
     };
-    // All but `options` outlive it.
-    DiskMirror(Options options, DiskStatus& status, JobLimits& limits,
-               const Cancellation& cancellation);
+    // What the disks of one job share.
+    struct Shared {
+        ConnectionShares& connections;
+        Pace& pace;
+        JobRecord& record;
+        const Cancellation& cancellation;
+    };
+    // `index`: of the disk in its job. `status` and what is shared outlive it.
+    DiskMirror(Options options, std::size_t index, DiskStatus& status, const Shared& shared);
 
-    // Starts a tracker in which everything is dirty.
+    // Looks at both sides; nothing has been changed when it throws.
+    void open();
+    // Once that is done: starts a tracker in which everything is dirty.
     void begin();
-    // Goes on with what another process has recorded. False: its disk has moved away already, to
-    // the end of its job.
-    [[nodiscard]] bool resume();
+    // To be recorded then, before anything is copied.
+    [[nodiscard]] const DiskRecord& record() const { return record_.value(); }
+    // Whether this job has handed the disk over already.
+    [[nodiscard]] bool has_moved();
+    // Goes on with what another process has recorded.
+    void resume(const DiskRecord& record);
     // The same within this process, once connections are lost.
     void connect_again();
     // Ends all connections: whoever waits for the target may open it.
     void disconnect();
-    // Nobody will go on with it: the tracker and the record are removed.
+    // Nobody will go on with it: the tracker is removed.
     void forget() noexcept;
-    // A tracker and a record stand: another process can go on.
-    [[nodiscard]] bool can_be_resumed() const noexcept { return record_.has_value(); }
 
     // As long as writers wait, nothing is done for the case that the round is broken off.
     enum class Haste { none, writers_wait };
@@ -62,12 +76,14 @@ class DiskMirror {
     };
     // What is waited for.
     enum class Step { copying, flushing };
-    // `tick` is called now and then meanwhile.
-    Round catch_up(Haste haste, const std::function<void(Step)>& tick);
+    // `on_copied` is called when nothing but the flush is left. Throws JobError when `stop` is
+    // requested meanwhile.
+    Round catch_up(Haste haste, const std::stop_token& stop,
+                   const std::function<void()>& on_copied);
     // Nothing was written since the last round.
     [[nodiscard]] bool is_clean();
     // Until the first round is through, the target is not a copy of anything.
-    [[nodiscard]] bool first_round() const noexcept { return first_round_; }
+    [[nodiscard]] bool first_round() const noexcept { return first_round_.load(); }
 
     struct Look {
         std::uint64_t dirty_bytes = 0;
@@ -84,19 +100,19 @@ class DiskMirror {
   private:
     enum class Opening { first, again };
     [[nodiscard]] SourceServer::About check_source();
-    void open_sides(const SourceServer::About& about, Opening opening);
+    void open_sides(Opening opening);
     void start_tracker(bool compare);
     void connect();
-    void take_up(const JobRecord& record);
+    void take_up();
     void acknowledge_progress(std::uint64_t generation);
 
     const Options options_;
+    const std::size_t index_;
     DiskStatus& status_;
-    JobLimits& limits_;
-    const Cancellation& cancellation_;
-    const JobRecordFile record_file_;
+    const Shared shared_;
     SourceServer server_;
-    std::optional<JobRecord> record_;
+    SourceServer round_server_;  // the same, of the thread that is in catch_up()
+    std::optional<DiskRecord> record_;
 
     // The connections, in the order in which they are made.
     std::unique_ptr<Side> source_;
@@ -107,13 +123,9 @@ class DiskMirror {
     std::unique_ptr<TargetZeroes> target_zeroes_;
     std::unique_ptr<Engine> engine_;
 
-    bool first_round_ = true;
+    std::atomic<bool> first_round_{true};
     std::uint64_t acknowledged_to_ = 0;  // in this generation
-    Clock::time_point last_freeze_;
+    std::atomic<Clock::time_point> last_freeze_{};
 };
-
-// With the source and the target that the job was begun with. Throws JobError when nothing is
-// recorded of it, or when the options name others.
-[[nodiscard]] DiskMirror::Options as_recorded(DiskMirror::Options options);
 
 }  // namespace nbdm

@@ -2,6 +2,7 @@
 #include "client/job_record.h"
 
 #include <unistd.h>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -12,38 +13,67 @@ namespace nbdm {
 
 using nlohmann::json;
 
-JobRecordFile::JobRecordFile(const std::string& job) : path_(job_record_path(job)) {}
+JobRecord::JobRecord(const std::string& job) : path_(job_record_path(job)) {}
 
-void JobRecordFile::write(const JobRecord& record) const {
-    const json text = {{"source", record.source},
-                       {"target", record.target},
-                       {"size_bytes", record.size_bytes},
-                       {"tracker", record.tracker.name},
-                       {"incarnation", record.tracker.incarnation},
-                       {"compare", record.compare}};
-    write_file_durably(path_, text.dump(2) + "\n");
-}
-
-std::optional<JobRecord> JobRecordFile::read() const {
+std::optional<std::vector<DiskRecord>> JobRecord::read() const {
     const std::optional<std::string> text = read_file(path_);
     if (!text) {
         return std::nullopt;
     }
     try {
-        const json stored = json::parse(*text);
-        return JobRecord{
-            .source = stored.at("source"),
-            .target = stored.at("target"),
-            .size_bytes = stored.at("size_bytes"),
-            .tracker = {.name = stored.at("tracker"), .incarnation = stored.at("incarnation")},
-            .compare = stored.at("compare")};
+        const json record = json::parse(*text);
+        std::vector<DiskRecord> disks;
+        for (const json& stored : record.at("disks")) {
+            disks.push_back(
+                {.source = stored.at("source"),
+                 .target = stored.at("target"),
+                 .size_bytes = stored.at("size_bytes"),
+                 .tracker = {.name = stored.at("tracker"), .incarnation = stored.at("incarnation")},
+                 .compare = stored.at("compare")});
+        }
+        if (disks.empty()) {
+            throw JobError("the record '" + path_ + "' is damaged: it names no disk");
+        }
+        return disks;
     } catch (const json::exception& error) {
         throw JobError("the record '" + path_ + "' is damaged: " + error.what());
     }
 }
 
-void JobRecordFile::remove() const noexcept {
+void JobRecord::write(std::vector<DiskRecord> disks) {
+    const std::lock_guard lock(mutex_);
+    disks_ = std::move(disks);
+    write_locked();
+}
+
+void JobRecord::replace(std::size_t index, const DiskRecord& disk) {
+    const std::lock_guard lock(mutex_);
+    disks_.at(index) = disk;
+    write_locked();
+}
+
+void JobRecord::write_locked() const {
+    json disks = json::array();
+    for (const DiskRecord& disk : disks_) {
+        disks.push_back({{"source", disk.source},
+                         {"target", disk.target},
+                         {"size_bytes", disk.size_bytes},
+                         {"tracker", disk.tracker.name},
+                         {"incarnation", disk.tracker.incarnation},
+                         {"compare", disk.compare}});
+    }
+    write_file_durably(path_, json{{"disks", disks}}.dump(2) + "\n");
+}
+
+void JobRecord::remove() noexcept {
+    const std::lock_guard lock(mutex_);
+    disks_.clear();
     ::unlink(path_.c_str());
+}
+
+bool JobRecord::written() const {
+    const std::lock_guard lock(mutex_);
+    return !disks_.empty();
 }
 
 }  // namespace nbdm

@@ -78,19 +78,19 @@ int run(const VerifyCommand& command) {
 }
 
 int run(const MirrorCommand& command) {
-    MirrorOptions options = command.options;
-    if (options.resume) {
-        options.disk = as_recorded(options.disk);
+    const MirrorOptions options =
+        command.options.resume ? as_recorded(command.options) : command.options;
+    std::vector<DiskEnds> disks;
+    for (const DiskMirror::Options& disk : options.disks) {
+        disks.push_back({disk.copy.source.text, disk.copy.target.text});
     }
-    const std::string& job = options.disk.job;
-    JobRunner runner(job, {{options.disk.copy.source.text, options.disk.copy.target.text}},
-                     command.progress);
+    JobRunner runner(options.job, std::move(disks), command.progress);
     const UniqueFd outcome_fd(
         check_errno(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "cannot make an eventfd"));
     runner.limits().apply(command.limits);
     CutoverRequests cutovers(outcome_fd.get());
     Mirror mirror(options, runner.status(), runner.limits(), cutovers, runner.cancellation());
-    JobControl control(runner, cutovers, job, outcome_fd.get());
+    JobControl control(runner, cutovers, options.job, outcome_fd.get());
     const JobRunner::Result result = runner.run([&] { return mirror.run(); });
     control.finish();
     if (result.phase == Phase::done) {

@@ -41,6 +41,33 @@ class Urgent {
 
 }  // namespace
 
+MirrorOptions as_recorded(MirrorOptions options) {
+    const auto record = JobRecord(options.job).read();
+    if (!record) {
+        throw JobError("there is nothing to resume: job '" + options.job + "' has no record");
+    }
+    std::vector<DiskMirror::Options> named = std::move(options.disks);
+    const bool any_named = !named.front().copy.source.text.empty();
+    if (any_named && named.size() != record->size()) {
+        throw JobError("job '" + options.job + "' has " + std::to_string(record->size()) +
+                       " disks, not " + std::to_string(named.size()));
+    }
+    options.disks.clear();
+    for (std::size_t i = 0; i < record->size(); ++i) {
+        const DiskRecord& recorded = record->at(i);
+        DiskMirror::Options& disk = options.disks.emplace_back(named[any_named ? i : 0]);
+        for (const auto& [location, text] : {std::pair(&disk.copy.source, recorded.source),
+                                             std::pair(&disk.copy.target, recorded.target)}) {
+            if (any_named && location->text != text) {
+                throw JobError("job '" + options.job + "' mirrors " + recorded.source + " to " +
+                               recorded.target + ", not '" + location->text + "'");
+            }
+            *location = Location::parse(text);
+        }
+    }
+    return options;
+}
+
 Mirror::Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits,
                CutoverRequests& cutovers, const Cancellation& cancellation)
     : options_(std::move(options)),
@@ -49,11 +76,10 @@ Mirror::Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits,
       cutovers_(cutovers),
       cancellation_(cancellation),
       hooks_(options_.hooks, status, cancellation),
-      disk_(options_.disk, status.disk(0), limits, cancellation),
-      throttle_(options_.may_throttle, status,
-                [this](Convergence::Delay delay, milliseconds lease) {
-                    disk_.server().throttle(delay, lease);
-                }),
+      disks_(options_.job, options_.disks, status, limits, cancellation),
+      throttle_(
+          options_.may_throttle, status,
+          [this](Convergence::Delay delay, milliseconds lease) { disks_.throttle(delay, lease); }),
       attempt_delay_(kMinAttemptDelay) {}
 
 std::string Mirror::run() {
@@ -61,31 +87,31 @@ std::string Mirror::run() {
         std::string line = mirror_and_hand_over();
         throttle_.stop();
         // Whoever asked for the cutover may open the target now.
-        disk_.disconnect();
+        disks_.disconnect();
         enter(Phase::done);
         cutovers_.answer(true, line);
-        disk_.forget();
+        disks_.forget();
         hooks_.finish();
         return line;
     } catch (const Cancelled& cancelled) {
         throttle_.stop();
-        disk_.forget();
+        disks_.forget();
         enter(Phase::cancelled);
         cutovers_.answer(false, cancelled.what());
-        disk_.disconnect();
+        disks_.disconnect();
         hooks_.finish();
         throw;
     } catch (const std::exception& error) {
         throttle_.stop();
         std::string sentence = error.what();
-        if (disk_.can_be_resumed()) {
-            sentence += "; 'nbd-mirror mirror --resume --job " + options_.disk.job +
+        if (disks_.can_be_resumed()) {
+            sentence += "; 'nbd-mirror mirror --resume --job " + options_.job +
                         "' goes on with what is left";
         }
         status_.set_error(sentence);
         enter(Phase::failed);
         cutovers_.answer(false, sentence);
-        disk_.disconnect();
+        disks_.disconnect();
         hooks_.finish();
         throw JobError(sentence);
     }
@@ -99,15 +125,14 @@ void Mirror::enter(Phase phase) {
 std::string Mirror::mirror_and_hand_over() {
     hooks_.begin(HookStep::prepare, [] {});
     if (!options_.resume) {
-        disk_.begin();
-    } else if (!disk_.resume()) {
+        disks_.begin();
+    } else if (!disks_.resume()) {
         status_.set_phase(Phase::done);
-        return "cut over: " + disk_.source().text + " had moved to " + disk_.target().text +
-               " when the mirror ended";
+        return "cut over: " + disks_.moved_sentence() + " when the mirror ended";
     }
     for (;;) {
         try {
-            if (disk_.first_round()) {
+            if (disks_.first_round()) {
                 copy_everything();
             }
             return stay_in_step();
@@ -122,10 +147,9 @@ void Mirror::connect_again(const std::string& reason) {
     log_warning(sentence);
     status_.set_error(sentence);
     status_.set_expected_downtime(std::nullopt);
-    enter(disk_.first_round() ? Phase::copying : Phase::catching_up);
+    enter(disks_.first_round() ? Phase::copying : Phase::catching_up);
     // Connections that come and go without anything being done over them are lost all the time.
-    const std::uint64_t done =
-        status_.disk(0).counters.sent_bytes.load() + status_.disk(0).counters.zeroed_bytes.load();
+    const std::uint64_t done = disks_.done_bytes();
     if (!lost_since_ || done != std::exchange(done_when_lost_, done)) {
         lost_since_ = Clock::now();
     }
@@ -136,7 +160,7 @@ void Mirror::connect_again(const std::string& reason) {
         }
         wait_before_retry(delay);
         try {
-            disk_.connect_again();
+            disks_.connect_again();
             break;
         } catch (const ConnectionLost&) {  // as before
         }
@@ -195,10 +219,10 @@ std::uint64_t Mirror::catch_up() {
 
 std::uint64_t Mirror::catch_up(DiskMirror::Haste haste, const std::function<void()>& tick) {
     stall_watch_.begin(StallWatch::Activity::copying, Clock::now());
-    const std::uint64_t sent_before = status_.disk(0).counters.sent_bytes.load();
-    const bool first = disk_.first_round();
+    const std::uint64_t sent_before = disks_.sent_bytes();
+    const bool first = disks_.first_round();
     bool flushing = false;
-    const DiskMirror::Round round = disk_.catch_up(haste, [&](DiskMirror::Step step) {
+    const DiskMirror::Round round = disks_.catch_up(haste, [&](DiskMirror::Step step) {
         if (step == DiskMirror::Step::flushing && !std::exchange(flushing, true)) {
             stall_watch_.begin(StallWatch::Activity::flushing, Clock::now());
         }
@@ -208,8 +232,7 @@ std::uint64_t Mirror::catch_up(DiskMirror::Haste haste, const std::function<void
     lost_since_.reset();
     dirty_bytes_per_s_ = first ? 0 : round.dirty_bytes_per_s;
     // Of the first round most may be holes.
-    const std::uint64_t copied =
-        first ? status_.disk(0).counters.sent_bytes.load() - sent_before : round.dirty_bytes;
+    const std::uint64_t copied = first ? disks_.sent_bytes() - sent_before : round.dirty_bytes;
     forecast_.learn(copied, round.copying, round.flushing);
     fits_ = would_be_ready(round.dirty_bytes);
     return round.dirty_bytes;
@@ -291,7 +314,7 @@ std::optional<std::string> Mirror::cut_over() {
 }
 
 WriterHold::Done Mirror::hand_over(const std::function<void(const std::exception&)>& tell) {
-    WriterHold hold(disk_.server(), disk_.source(), cancellation_, limits_.max_downtime());
+    WriterHold hold(disks_.to_hold(), cancellation_, limits_.max_downtime());
     const Urgent urgent(limits_.pace());
     const auto check = [&] {
         try {
@@ -304,13 +327,11 @@ WriterHold::Done Mirror::hand_over(const std::function<void(const std::exception
     check();
     catch_up(DiskMirror::Haste::writers_wait, check);
     check();
-    if (!disk_.is_clean()) {
+    if (!disks_.are_clean()) {
         // Cannot be while the writers are held; a disk in doubt is not handed over.
         throw GivenUp("the source was written to although its writers were held");
     }
-    return options_.handover == Handover::release
-               ? hold.release()
-               : hold.retire(disk_.target().text, options_.disk.job);
+    return options_.handover == Handover::release ? hold.release() : hold.retire(options_.job);
 }
 
 void Mirror::given_up(const std::string& reason, Phase next) {
@@ -330,9 +351,9 @@ void Mirror::look_around() {
     }
     last_look_ = now;
     watch_progress(now);
-    const std::optional<DiskMirror::Look> look = disk_.look();
+    const std::optional<DiskMirror::Look> look = disks_.look();
     // In the first round everything else is left to copy, too.
-    if (look && !disk_.first_round()) {
+    if (look && !disks_.first_round()) {
         tell_expected_downtime(look->dirty_bytes);
     }
     const bool behind = status_.phase() == Phase::catching_up || status_.phase() == Phase::ready;
@@ -347,15 +368,12 @@ void Mirror::look_around() {
 }
 
 void Mirror::watch_progress(Clock::time_point now) {
-    const WorkCounters& counters = status_.disk(0).counters;
     if (limits_.paused() != Paused::no) {
         stall_watch_.restart(now);
         return;
     }
     const bool stalled_before = stall_watch_.stalled();
-    stall_watch_.look(
-        counters.moved_bytes.load() + counters.sent_bytes.load() + counters.zeroed_bytes.load(),
-        now);
+    stall_watch_.look(disks_.done_bytes(), now);
     if (!stall_watch_.stalled()) {
         if (stalled_before) {
             status_.set_error("");

@@ -7,14 +7,15 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "client/cancellation.h"
 #include "client/cutover_requests.h"
-#include "client/disk_mirror.h"
 #include "client/downtime_forecast.h"
 #include "client/hooks.h"
 #include "client/job_limits.h"
 #include "client/job_status.h"
+#include "client/mirrored_disks.h"
 #include "client/stall_watch.h"
 #include "client/writer_hold.h"
 #include "client/writer_throttle.h"
@@ -24,7 +25,8 @@ namespace nbdm {
 enum class Handover { retire, release };
 
 struct MirrorOptions {
-    DiskMirror::Options disk;
+    std::string job;
+    std::vector<DiskMirror::Options> disks;  // at least one; exports of one server
     bool resume = false;
     bool cut_over_when_ready = false;
     Handover handover = Handover::retire;
@@ -34,9 +36,13 @@ struct MirrorOptions {
     Hooks::Options hooks;
 };
 
-// One live mirror, top to bottom: prepare, copy everything, catch up with the writers, be ready,
-// cut over. Until the hand-over a failure of anything leaves the source as it was, and lost
-// connections are made again.
+// With the sources and the targets that the job was begun with. Throws JobError when nothing is
+// recorded of it, or when the options name others.
+[[nodiscard]] MirrorOptions as_recorded(MirrorOptions options);
+
+// One live mirror of all disks of a guest, top to bottom: prepare, copy everything, catch up with
+// the writers, be ready, cut over, of all disks at one moment. Until the hand-over a failure of
+// anything leaves the sources as they were, and lost connections are made again.
 //
 // Threads: run() on a thread of its own.
 class Mirror {
@@ -45,9 +51,9 @@ class Mirror {
     Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits, CutoverRequests& cutovers,
            const Cancellation& cancellation);
 
-    // Returns the line to end with once the disk is handed over. Throws JobError, Cancelled or
-    // std::system_error; writers go on. After a cancellation the tracker is gone; otherwise the job
-    // can be resumed. The hooks were told of the end by then.
+    // Returns the line to end with once the disks are handed over. Throws JobError, Cancelled or
+    // std::system_error; writers go on. After a cancellation the trackers are gone; otherwise the
+    // job can be resumed. The hooks were told of the end by then.
     [[nodiscard]] std::string run();
 
   private:
@@ -57,7 +63,7 @@ class Mirror {
     // Every change of phase, known to the status and to the hooks.
     void enter(Phase phase);
     void copy_everything();
-    // Until the disk is handed over.
+    // Until the disks are handed over.
     [[nodiscard]] std::string stay_in_step();
     // Returns the bytes that were dirty.
     std::uint64_t catch_up(DiskMirror::Haste haste, const std::function<void()>& tick);
@@ -86,7 +92,7 @@ class Mirror {
 
     // Of run().
     Hooks hooks_;
-    DiskMirror disk_;
+    MirroredDisks disks_;
     std::optional<Clock::time_point> lost_since_;  // connections, and nothing was done since
     std::uint64_t done_when_lost_ = 0;
     DowntimeForecast forecast_;

@@ -23,6 +23,7 @@ constexpr const char* kSourceHelp = "PATH, NBD URI, server:NAME or server:NAME@C
 struct RawOptions {
     std::string source;
     std::string target;
+    std::vector<std::string> more;  // sources and targets in turn
     std::optional<unsigned> connections;
     unsigned requests = 16;
     std::string request_size = "256K";
@@ -94,6 +95,8 @@ void declare_writing(CLI::App& command, RawOptions& raw) {
 
 void declare_mirror(CLI::App& command, RawOptions& raw) {
     declare_sides(command, raw, "server:NAME or server:NAME@CONTROL_SOCKET", Sides::optional);
+    command.add_option("MORE", raw.more,
+                       "SOURCE TARGET of further disks of the guest, exports of the same server");
     declare_writing(command, raw);
     command.add_option("--job", raw.job, "the job's name (the export's)");
     command.add_flag("--resume", raw.resume,
@@ -178,17 +181,21 @@ ProgressStyle progress_style(const std::string& name) {
                          : (name == "json" ? ProgressStyle::json : ProgressStyle::none);
 }
 
+Location target_location(const std::string& text) {
+    Location target = Location::parse(text);
+    if (target.kind == Location::Kind::server_export) {
+        throw std::invalid_argument("target '" + text + "': a path or an NBD URI is expected");
+    }
+    return target;
+}
+
 CopyOptions copy_options(const RawOptions& raw) {
     CopyOptions options;
     if (!raw.source.empty()) {
         options.source = Location::parse(raw.source);
     }
     if (!raw.target.empty()) {
-        options.target = Location::parse(raw.target);
-    }
-    if (options.target.kind == Location::Kind::server_export) {
-        throw std::invalid_argument("target '" + raw.target +
-                                    "': a path or an NBD URI is expected");
+        options.target = target_location(raw.target);
     }
     options.engine.connections = raw.connections.value_or(options.engine.connections);
     options.engine.requests = raw.requests;
@@ -209,28 +216,62 @@ void check_job_name(const std::string& job) {
     }
 }
 
+// Of disks that move together.
+void check_disks(const std::vector<DiskMirror::Options>& disks) {
+    for (auto disk = disks.begin(); disk != disks.end(); ++disk) {
+        const Location& source = disk->copy.source;
+        if (source.kind != Location::Kind::server_export) {
+            throw std::invalid_argument("source '" + source.text +
+                                        "' cannot report what is written to it, so it cannot be "
+                                        "mirrored; use server:NAME, or 'copy' if nothing writes "
+                                        "to it");
+        }
+        if (source.control_socket != disks.front().copy.source.control_socket) {
+            throw std::invalid_argument(
+                "'" + source.text + "' is an export of another server than '" +
+                disks.front().copy.source.text + "': their hand-over could not be one");
+        }
+        for (auto other = disks.begin(); other != disk; ++other) {
+            if (other->copy.source.export_name == source.export_name) {
+                throw std::invalid_argument("source '" + source.text + "' is named twice");
+            }
+            if (other->copy.target.path_or_uri == disk->copy.target.path_or_uri) {
+                throw std::invalid_argument("target '" + disk->copy.target.text +
+                                            "' is named twice");
+            }
+        }
+    }
+}
+
 MirrorCommand mirror_command(const RawOptions& raw) {
     MirrorCommand command;
     MirrorOptions& options = command.options;
     options.resume = raw.resume;
     options.reconnect_timeout = std::chrono::seconds(raw.reconnect_timeout_s);
-    DiskMirror::Options& disk = options.disk;
+    DiskMirror::Options disk;
     disk.copy = copy_options(raw);
+    disk.granularity_bytes =
+        static_cast<std::uint32_t>(power_of_two(raw.granularity, "--granularity", 4096, 64 << 20));
     if (raw.resume && raw.source.empty()) {
         if (!raw.job) {
             throw std::invalid_argument("mirror --resume: which job? --job names it");
         }
-    } else if (raw.source.empty() || raw.target.empty()) {
-        throw std::invalid_argument("mirror: SOURCE and TARGET are expected");
-    } else if (disk.copy.source.kind != Location::Kind::server_export) {
-        throw std::invalid_argument("source '" + raw.source +
-                                    "' cannot report what is written to it, so it cannot be "
-                                    "mirrored; use server:NAME, or 'copy' if nothing writes to it");
+    } else if (raw.source.empty() || raw.target.empty() || raw.more.size() % 2 != 0) {
+        throw std::invalid_argument("mirror: SOURCE and TARGET are expected" +
+                                    std::string(raw.more.empty() ? "" : ", for each disk"));
     }
-    disk.job = raw.job.value_or(default_job_name(disk.copy.source.export_name));
-    check_job_name(disk.job);
-    disk.granularity_bytes =
-        static_cast<std::uint32_t>(power_of_two(raw.granularity, "--granularity", 4096, 64 << 20));
+    options.job = raw.job.value_or(default_job_name(disk.copy.source.export_name));
+    check_job_name(options.job);
+    disk.job = options.job;
+    options.disks.push_back(disk);
+    for (std::size_t i = 0; i < raw.more.size(); i += 2) {
+        disk.copy.source = Location::parse(raw.more[i]);
+        disk.copy.target = target_location(raw.more[i + 1]);
+        options.disks.push_back(disk);
+    }
+    if (!raw.source.empty()) {
+        check_disks(options.disks);
+    }
     options.cut_over_when_ready = raw.cutover == "auto";
     options.may_throttle = raw.converge == "throttle";
     options.handover = raw.handover == "retire" ? Handover::retire : Handover::release;

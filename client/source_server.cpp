@@ -240,4 +240,19 @@ double SourceServer::retire(const std::string& hold, const std::string& moved_to
         "downtime_ms");
 }
 
+double SourceServer::retire_together(const std::vector<Retirement>& disks, const std::string& job) {
+    json exports = json::array();
+    for (const Retirement& disk : disks) {
+        exports.push_back(
+            {{"name", disk.export_name}, {"hold", disk.hold}, {"moved_to", disk.moved_to}});
+    }
+    const json answer =
+        ask_at("POST", "/v1/retire", {{"exports", exports}, {"job", job}}, kAnswerLimit, false);
+    double longest_ms = 0;
+    for (const json& each : field<json>(answer, "exports")) {
+        longest_ms = std::max(longest_ms, field<double>(each, "downtime_ms"));
+    }
+    return longest_ms;
+}
+
 }  // namespace nbdm

@@ -98,6 +98,13 @@ class SourceServer {
     // decide who owns the disk.
     double release(const std::string& hold);
     double retire(const std::string& hold, const std::string& moved_to, const std::string& job);
+    struct Retirement {
+        std::string export_name;
+        std::string hold;
+        std::string moved_to;
+    };
+    // Several exports of this server, all or none.
+    double retire_together(const std::vector<Retirement>& disks, const std::string& job);
 
   private:
     void check_no_other_mirror();

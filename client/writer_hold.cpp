@@ -25,29 +25,35 @@ WriterHold::Done after(double downtime_ms) {
 
 }  // namespace
 
-WriterHold::WriterHold(SourceServer& server, const Location& source,
-                       const Cancellation& cancellation, milliseconds max_downtime)
-    : server_(server),
-      export_name_(source.export_name),
-      max_downtime_(max_downtime),
-      lease_(std::clamp<milliseconds>(4 * max_downtime, kMinLease, kMaxLease)),
-      begun_(Clock::now()),
-      deadline_(begun_ + max_downtime),
-      keeper_server_(source, cancellation),
-      id_(server.hold(max_downtime)),
-      keeper_([this](const std::stop_token& stop) { keep(stop); }) {}
+WriterHold::Held::Held(const Disk& held, const Cancellation& cancellation, milliseconds lease)
+    : disk(held), keeper(held.source, cancellation), id(held.server.hold(lease)) {}
 
-WriterHold::~WriterHold() {
-    stop_keeping();
-    if (ended_) {
+WriterHold::Held::~Held() {
+    if (settled) {
         return;
     }
     try {
-        server_.release(id_);
+        disk.server.release(id);
     } catch (const NoAnswer& error) {
         log_warning(std::string("cannot release the writers, their lease will: ") + error.what());
     } catch (const JobError&) {  // they were released at the deadline, or the lease has lapsed
     }
+}
+
+WriterHold::WriterHold(const std::vector<Disk>& disks, const Cancellation& cancellation,
+                       milliseconds max_downtime)
+    : max_downtime_(max_downtime),
+      lease_(std::clamp<milliseconds>(4 * max_downtime, kMinLease, kMaxLease)),
+      begun_(Clock::now()),
+      deadline_(begun_ + max_downtime) {
+    for (const Disk& disk : disks) {
+        held_.emplace_back(disk, cancellation, max_downtime);
+    }
+    keeper_ = std::jthread([this](const std::stop_token& stop) { keep(stop); });
+}
+
+WriterHold::~WriterHold() {
+    stop_keeping();
 }
 
 void WriterHold::check() const {
@@ -62,23 +68,25 @@ void WriterHold::check() const {
 
 void WriterHold::keep(const std::stop_token& stop) {
     std::unique_lock lock(mutex_);
-    // The lease of the hold's begin was to end with the deadline.
+    // The leases of the hold's begin were to end with the deadline.
     Clock::time_point next = Clock::now();
     for (;; next = std::min(Clock::now() + lease_ / 3, deadline_)) {
         changed_.wait_until(lock, stop, next, [&] { return stop.stop_requested(); });
         if (stop.stop_requested()) {
             return;
         }
-        try {
-            if (Clock::now() >= deadline_) {
-                keeper_server_.release(id_);
-                return;
+        const bool over = Clock::now() >= deadline_;
+        for (Held& held : held_) {
+            try {
+                // Not cancelled: what began under this hold ends by itself.
+                over ? static_cast<void>(held.keeper.release(held.id))
+                     : held.keeper.renew(held.id, lease_);
+            } catch (const std::exception& error) {
+                log_warning(std::string("the hold on the writers: ") + error.what());
+                lost_.store(true, std::memory_order_release);
             }
-            // Not cancelled: what began under this hold ends by itself.
-            keeper_server_.renew(id_, lease_);
-        } catch (const std::exception& error) {
-            log_warning(std::string("the hold on the writers: ") + error.what());
-            lost_.store(true, std::memory_order_release);
+        }
+        if (over || lost_.load()) {
             return;
         }
     }
@@ -91,12 +99,18 @@ void WriterHold::stop_keeping() {
     }
 }
 
-WriterHold::Done WriterHold::retire(const std::string& moved_to, const std::string& job) {
+void WriterHold::settle() noexcept {
+    for (Held& held : held_) {
+        held.settled = true;
+    }
+}
+
+WriterHold::Done WriterHold::retire(const std::string& job) {
     stop_keeping();
     check();
     try {
-        const double downtime_ms = server_.retire(id_, moved_to, job);
-        ended_ = true;
+        const double downtime_ms = ask_to_retire(job);
+        settle();
         return after(downtime_ms);
     } catch (const NoAnswer& lost) {
         log_warning(std::string("the hand-over was not answered: ") + lost.what());
@@ -106,35 +120,59 @@ WriterHold::Done WriterHold::retire(const std::string& moved_to, const std::stri
     }
 }
 
+double WriterHold::ask_to_retire(const std::string& job) {
+    const Held& first = held_.front();
+    if (held_.size() == 1) {
+        return first.disk.server.retire(first.id, first.disk.moved_to, job);
+    }
+    std::vector<SourceServer::Retirement> disks;
+    for (const Held& held : held_) {
+        disks.push_back({held.disk.source.export_name, held.id, held.disk.moved_to});
+    }
+    return first.disk.server.retire_together(disks, job);
+}
+
 WriterHold::Done WriterHold::release() {
     stop_keeping();
     check();
-    // Without an answer nobody can say that the writers waited until now.
-    const double downtime_ms = server_.release(id_);
-    ended_ = true;
+    double downtime_ms = 0;
+    for (Held& held : held_) {
+        // Without an answer nobody can say that the writers waited until now.
+        downtime_ms = std::max(downtime_ms, held.disk.server.release(held.id));
+        held.settled = true;
+    }
     return after(downtime_ms);
 }
 
-// The retirement may have happened. A release that succeeds proves that it has not and never will.
+// The retirement may have happened, of all disks or of none. A release that succeeds proves that it
+// has not and never will.
 WriterHold::Done WriterHold::ask_what_became() {
-    const std::chrono::duration<double, std::milli> held = Clock::now() - begun_;
-    try {
+    const std::chrono::duration<double, std::milli> held_for = Clock::now() - begun_;
+    bool stays = false;
+    for (Held& held : held_) {
         try {
-            server_.release(id_);
-            ended_ = true;
-        } catch (const NoAnswer&) {
-            throw;
-        } catch (const JobError&) {  // retired, or the lease has lapsed
-            if (server_.state() == "retired") {
-                ended_ = true;
-                return {.line = "cut over: downtime at most " +
-                                std::to_string(std::llround(std::ceil(held.count()))) +
-                                " ms (the source's own measure was lost)"};
+            try {
+                held.disk.server.release(held.id);
+                held.settled = true;
+                stays = true;
+            } catch (const NoAnswer&) {
+                throw;
+            } catch (const JobError&) {  // retired, or the lease has lapsed
+                if (held.disk.server.state() == "retired") {
+                    settle();
+                    return {.line = "cut over: downtime at most " +
+                                    std::to_string(std::llround(std::ceil(held_for.count()))) +
+                                    " ms (the source's own measure was lost)"};
+                }
+                stays = true;
             }
+        } catch (const NoAnswer&) {
+            held.settled = true;  // nothing more can be done here; the lease ends by itself
         }
-    } catch (const NoAnswer&) {
-        ended_ = true;  // nothing more can be done here; the lease ends by itself
-        throw HandOverUnknown("the source server does not answer; whether export '" + export_name_ +
+    }
+    if (!stays) {
+        throw HandOverUnknown("the source server does not answer; whether export '" +
+                              held_.front().disk.source.export_name +
                               "' was handed over is not known: ask it before the disk is used");
     }
     throw GivenUp("the source server did not answer; the disk has not moved");

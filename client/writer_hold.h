@@ -4,9 +4,11 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <list>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "client/cancellation.h"
 #include "client/location.h"
@@ -26,20 +28,27 @@ class HandOverUnknown : public JobError {
     using JobError::JobError;
 };
 
-// The source's writers wait for as long as this lives, and no longer than to its deadline: a thread
-// of its own renews the lease, and at the deadline lets them go on, whatever the job is busy with.
+// The writers of all disks of a job wait for as long as this lives, and no longer than to its
+// deadline: a thread of its own renews the leases, and at the deadline lets them go on, whatever
+// the job is busy with.
 //
 // Threads: the job's.
 class WriterHold {
   public:
     using Clock = std::chrono::steady_clock;
 
-    // Returns when no write is in flight. Throws JobError or Cancelled; writers then go on.
-    WriterHold(SourceServer& server, const Location& source, const Cancellation& cancellation,
+    struct Disk {
+        SourceServer& server;  // outlives it
+        Location source;
+        std::string moved_to;
+    };
+    // `disks`: at least one, of one server. Returns when no write is in flight. Throws JobError or
+    // Cancelled; writers then go on.
+    WriterHold(const std::vector<Disk>& disks, const Cancellation& cancellation,
                std::chrono::milliseconds max_downtime);
     WriterHold(const WriterHold&) = delete;
     WriterHold& operator=(const WriterHold&) = delete;
-    ~WriterHold();  // lets the writers go on, unless the disk was handed over
+    ~WriterHold();  // lets the writers go on, unless the disks were handed over
 
     // Throws GivenUp when the writers go on already.
     void check() const;
@@ -49,28 +58,39 @@ class WriterHold {
         std::string line;
         double downtime_ms = -1;  // negative: not known
     };
-    // The writers never write here again. Throws GivenUp when the disk has not moved, or
+    // The writers never write here again. Throws GivenUp when no disk has moved, or
     // HandOverUnknown.
-    [[nodiscard]] Done retire(const std::string& moved_to, const std::string& job);
-    // The writers go on here; the target is as the source was. Throws GivenUp.
+    [[nodiscard]] Done retire(const std::string& job);
+    // The writers go on here; the targets are as the sources were. Throws GivenUp.
     [[nodiscard]] Done release();
 
   private:
+    // The hold on one disk; released when this ends, unless it was settled.
+    struct Held {
+        Held(const Disk& disk, const Cancellation& cancellation, std::chrono::milliseconds lease);
+        Held(const Held&) = delete;
+        Held& operator=(const Held&) = delete;
+        ~Held();
+
+        const Disk disk;
+        SourceServer keeper;  // of the keeper's thread
+        const std::string id;
+        bool settled = false;
+    };
+
     void keep(const std::stop_token& stop);
     void stop_keeping();
+    void settle() noexcept;
+    [[nodiscard]] double ask_to_retire(const std::string& job);
     [[nodiscard]] Done ask_what_became();
 
-    SourceServer& server_;
-    const std::string export_name_;
     const std::chrono::milliseconds max_downtime_;
     const std::chrono::milliseconds lease_;
     const Clock::time_point begun_;
     const Clock::time_point deadline_;
-    SourceServer keeper_server_;  // of the keeper's thread
-    const std::string id_;
-    std::atomic<bool> lost_{false};  // the lease could not be renewed
-    bool ended_ = false;
-    std::mutex mutex_;  // of the keeper's wait; guards nothing
+    std::list<Held> held_;
+    std::atomic<bool> lost_{false};  // a lease could not be renewed
+    std::mutex mutex_;               // of the keeper's wait; guards nothing
     std::condition_variable_any changed_;
     std::jthread keeper_;  // last: stopped and joined first
 };

@@ -7,11 +7,10 @@ import os
 import re
 import signal
 import subprocess
-import threading
 
 import pytest
 
-from harness import CLIENT, MIB, ROOT, content, make_disk, same_content, wait_for
+from harness import CLIENT, MIB, ROOT, background, content, make_disk, same_content, wait_for
 
 nbd = pytest.importorskip("nbd")
 
@@ -102,24 +101,6 @@ def connections(server):
 
 def generation(server):
     return server.export("d")["trackers"][0]["generation"]
-
-
-class cutover(threading.Thread):
-    """`nbd-mirror cutover` while the `with` block runs; `.result` is there afterwards."""
-
-    def __init__(self, mirror):
-        super().__init__(daemon=True)
-        self.mirror = mirror
-
-    def run(self):
-        self.result = self.mirror.cutover()
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.join(60)
 
 
 def test_every_step_is_told_in_order_with_the_status_of_its_moment(world, hooks, pair):
@@ -294,7 +275,7 @@ def test_copying_does_not_wait_for_hooks(world, hooks, pair):
         mirror.wait_for_phase("ready")
         assert same_content(world.path("source"), world.path("target"))
         # The cutover does: its hooks are not asked before the others were told.
-        with cutover(mirror) as asked:
+        with background(mirror.cutover) as asked:
             before = generation(pair[0])
             wait_for(lambda: generation(pair[0]) > before + 5)
             assert hooks.calls() == ["prepare begin -", "prepare end ok"]
@@ -309,7 +290,7 @@ def test_copying_goes_on_while_the_hooks_of_the_cutover_are_waited_for(world, ho
     hooks.add_gate("cutover begin")
     with begin(world, hooks, pair) as mirror:
         mirror.wait_for_phase("ready")
-        with cutover(mirror) as asked:
+        with background(mirror.cutover) as asked:
             hooks.wait_at_gate()
             write(source, 12 * MIB, b"n" * MIB)
             wait_for(lambda: content(world.path("target"), 12 * MIB, MIB) == b"n" * MIB)
@@ -343,7 +324,7 @@ def test_a_job_that_is_paused_while_the_hooks_of_its_cutover_run_is_not_cut_over
     hooks.add_gate("cutover begin")
     with begin(world, hooks, pair) as mirror:
         mirror.wait_for_phase("ready")
-        with cutover(mirror) as asked:
+        with background(mirror.cutover) as asked:
             hooks.wait_at_gate()
             assert world.client("pause", "job").returncode == 0
             hooks.open()
@@ -362,7 +343,7 @@ def test_a_cancellation_does_not_wait_for_the_hook_that_is_waited_for(world, hoo
     hooks.add_at("cutover begin", "echo here; exec sleep 1000")
     with begin(world, hooks, pair, "--hook-timeout", "600", expect=(4,)) as mirror:
         mirror.wait_for_phase("ready")
-        with cutover(mirror) as asked:
+        with background(mirror.cutover) as asked:
             wait_for(lambda: "hook 60-special: here" in mirror.messages())
             if how == "command":
                 assert world.client("cancel", "job").returncode == 0

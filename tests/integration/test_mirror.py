@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from harness import (KIB, MIB, UnixConnection, ask_all, fio_writer, make_disk, need, same_content,
-                     wait_for)
-from peers import Nbdkit, Recorder
+from harness import (KIB, MIB, UnixConnection, ask_all, background, fio_writer, make_disk,
+                     same_content, wait_for)
+from peers import Nbdkit, StallingTarget
 
 nbd = pytest.importorskip("nbd")
 
@@ -82,50 +82,6 @@ def slow_target(world):
     # nbdkit 1.32 may die on an assertion when its client is killed.
     nbdkit.expect = (0, -signal.SIGABRT)
     return nbdkit
-
-
-class StallingTarget(Recorder):
-    """A target that stands still in the middle of a cutover: once it is asked to flush while the
-    source's writers are held, it does so until it is told to go on."""
-
-    def __init__(self, world, source):
-        self.stalled, self.gone_on = world.quick("stalled"), world.quick("gone-on")
-        ask = f"'{need('curl')}' -s --unix-socket '{source.control}' http://server/v1/exports/d"
-        stall = (f"touch '{self.stalled}'; "
-                 f"while [ ! -e '{self.gone_on}' ]; do sleep 0.05; done")
-        super().__init__(world, world.path("target"), flush=(
-            f"[ -e '{self.gone_on}' ] || if {ask} | grep -q '\"state\":\"held\"'; "
-            f"then {stall}; fi"))
-        self.expect = (0, -signal.SIGABRT)
-
-    def wait_for_stall(self):
-        wait_for(self.stalled.exists)
-
-    def go_on(self):
-        self.gone_on.touch()
-
-    def __exit__(self, *what):
-        self.go_on()
-        super().__exit__(*what)
-
-
-class background(threading.Thread):
-    """Calls a function while the `with` block runs; `.result` is there afterwards."""
-
-    def __init__(self, call):
-        super().__init__(daemon=True)
-        self.call = call
-        self.result = None
-
-    def run(self):
-        self.result = self.call()
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.join(60)
 
 
 def test_a_disk_moves_while_it_is_written(world, pair):

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -317,5 +318,24 @@ def fio_writer(world, uri, seconds=600, size=64 * MIB, rate="100m", seed=1, bloc
                   f"--bs={block}", f"--iodepth={depth}", f"--rate={rate}", "--time_based",
                   f"--runtime={seconds}", f"--randseed={seed}", f"--size={size}",
                   "--buffer_compress_percentage=0", "--refill_buffers"],
-                 world.env, world.quick("fio.log"), expect=(0, 1, 128)) as writer:
+                 world.env, world.quick("fio.log"), expect=(0, 1, 128, 129)) as writer:
         yield writer
+
+
+class background(threading.Thread):
+    """Calls a function while the `with` block runs; `.result` is there afterwards."""
+
+    def __init__(self, call):
+        super().__init__(daemon=True)
+        self.call = call
+        self.result = None
+
+    def run(self):
+        self.result = self.call()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.join(60)

@@ -183,3 +183,28 @@ def data_ranges(path):
             at = os.lseek(disk.fileno(), data, os.SEEK_HOLE)
             result.append((data, at - data))
         return result
+
+
+class StallingTarget(Recorder):
+    """A target that stands still in the middle of a cutover: once it is asked to flush while the
+    source's writers are held, it does so until it is told to go on."""
+
+    def __init__(self, world, source, disk=None, export="d"):
+        self.stalled, self.gone_on = world.quick("stalled"), world.quick("gone-on")
+        ask = f"'{need('curl')}' -s --unix-socket '{source.control}' http://server/v1/exports/{export}"
+        stall = (f"touch '{self.stalled}'; "
+                 f"while [ ! -e '{self.gone_on}' ]; do sleep 0.05; done")
+        super().__init__(world, disk or world.path("target"), flush=(
+            f"[ -e '{self.gone_on}' ] || if {ask} | grep -q '\"state\":\"held\"'; "
+            f"then {stall}; fi"))
+        self.expect = (0, -signal.SIGABRT)
+
+    def wait_for_stall(self):
+        wait_for(self.stalled.exists)
+
+    def go_on(self):
+        self.gone_on.touch()
+
+    def __exit__(self, *what):
+        self.go_on()
+        super().__exit__(*what)

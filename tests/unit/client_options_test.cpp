@@ -30,10 +30,10 @@ std::string refusal(const std::vector<std::string>& words) {
 TEST(Options, MirrorHasTheDefaultsOfTheManual) {
     const auto command = std::get<MirrorCommand>(*parse({"mirror", "server:pool/vm 1", "/t"}));
     const MirrorOptions& options = command.options;
-    EXPECT_EQ(options.disk.job, "pool_vm_1");
-    EXPECT_EQ(options.disk.granularity_bytes, 65536U);
-    EXPECT_EQ(options.disk.copy.engine.connections, 4U);
-    EXPECT_EQ(options.disk.copy.engine.requests, 16U);
+    EXPECT_EQ(options.job, "pool_vm_1");
+    EXPECT_EQ(options.disks.front().granularity_bytes, 65536U);
+    EXPECT_EQ(options.disks.front().copy.engine.connections, 4U);
+    EXPECT_EQ(options.disks.front().copy.engine.requests, 16U);
     EXPECT_EQ(options.handover, Handover::retire);
     EXPECT_FALSE(options.cut_over_when_ready);
 }
@@ -75,7 +75,7 @@ TEST(Options, SizesArePowersOfTwoInTheirLimits) {
     }
     const auto command =
         std::get<MirrorCommand>(*parse({"mirror", "server:vm", "/t", "--granularity", "4k"}));
-    EXPECT_EQ(command.options.disk.granularity_bytes, 4096U);
+    EXPECT_EQ(command.options.disks.front().granularity_bytes, 4096U);
 }
 
 TEST(Options, JobNamesCannotLeaveTheirDirectory) {
@@ -92,7 +92,7 @@ TEST(Options, DefaultJobNamesAreValid) {
     for (const char* name : {".hidden", "..", "a/b", "\xc3\xa4"}) {
         const std::string job = default_job_name(name);
         EXPECT_EQ(std::get<MirrorCommand>(*parse({"mirror", std::string("server:") + name, "/t"}))
-                      .options.disk.job,
+                      .options.job,
                   job);
     }
 }

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/mirrored_disks.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "client/in_parallel.h"
+
+namespace nbdm {
+
+MirroredDisks::MirroredDisks(const std::string& job, const std::vector<DiskMirror::Options>& disks,
+                             JobStatus& status, JobLimits& limits, const Cancellation& cancellation)
+    : job_(job), status_(status), connections_(disks.size(), limits), record_(job) {
+    const DiskMirror::Shared shared{.connections = connections_,
+                                    .pace = limits.pace(),
+                                    .record = record_,
+                                    .cancellation = cancellation};
+    for (std::size_t i = 0; i < disks.size(); ++i) {
+        disks_.push_back(std::make_unique<DiskMirror>(disks[i], i, status.disk(i), shared));
+    }
+}
+
+void MirroredDisks::begin() {
+    for (const auto& disk : disks_) {
+        disk->open();
+    }
+    std::vector<DiskRecord> records;
+    for (const auto& disk : disks_) {
+        disk->begin();
+        records.push_back(disk->record());
+    }
+    record_.write(std::move(records));
+}
+
+bool MirroredDisks::resume() {
+    const auto records = record_.read();
+    if (!records || records->size() != disks_.size()) {
+        throw JobError("the record of job '" + job_ + "' has changed meanwhile");
+    }
+    if (disks_.front()->has_moved()) {  // and with it all
+        record_.remove();
+        return false;
+    }
+    record_.write(*records);
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        disks_[i]->resume(records->at(i));
+    }
+    return true;
+}
+
+void MirroredDisks::connect_again() {
+    disconnect();
+    for (const auto& disk : disks_) {
+        disk->connect_again();
+    }
+}
+
+void MirroredDisks::disconnect() {
+    for (const auto& disk : disks_) {
+        disk->disconnect();
+    }
+}
+
+void MirroredDisks::forget() noexcept {
+    for (const auto& disk : disks_) {
+        disk->forget();
+    }
+    record_.remove();
+}
+
+DiskMirror::Round MirroredDisks::catch_up(DiskMirror::Haste haste,
+                                          const std::function<void(DiskMirror::Step)>& tick) {
+    std::vector<DiskMirror::Round> rounds(disks_.size());
+    std::atomic<std::size_t> copying = disks_.size();
+    in_parallel(
+        disks_.size(),
+        [&](std::size_t i, const std::stop_token& stop) {
+            rounds[i] = disks_[i]->catch_up(haste, stop, [&] { --copying; });
+        },
+        [&] { tick(copying > 0 ? DiskMirror::Step::copying : DiskMirror::Step::flushing); });
+    DiskMirror::Round all;
+    for (const DiskMirror::Round& round : rounds) {
+        all.dirty_bytes += round.dirty_bytes;
+        all.dirty_bytes_per_s += round.dirty_bytes_per_s;
+        all.copying = std::max(all.copying, round.copying);
+        all.flushing = std::max(all.flushing, round.flushing);
+    }
+    return all;
+}
+
+bool MirroredDisks::are_clean() {
+    return std::all_of(disks_.begin(), disks_.end(),
+                       [](const auto& disk) { return disk->is_clean(); });
+}
+
+bool MirroredDisks::first_round() const {
+    return std::any_of(disks_.begin(), disks_.end(),
+                       [](const auto& disk) { return disk->first_round(); });
+}
+
+std::uint64_t MirroredDisks::done_bytes() const {
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        const WorkCounters& counters = status_.disk(i).counters;
+        sum +=
+            counters.moved_bytes.load() + counters.sent_bytes.load() + counters.zeroed_bytes.load();
+    }
+    return sum;
+}
+
+std::uint64_t MirroredDisks::sent_bytes() const {
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        sum += status_.disk(i).counters.sent_bytes.load();
+    }
+    return sum;
+}
+
+std::optional<DiskMirror::Look> MirroredDisks::look() {
+    DiskMirror::Look all{.dirty_bytes = 0, .dirty_bytes_per_s = 0};
+    bool answered = true;
+    for (const auto& disk : disks_) {
+        const std::optional<DiskMirror::Look> look = disk->look();
+        if (!look) {
+            answered = false;
+            continue;
+        }
+        all.dirty_bytes += look->dirty_bytes;
+        if (all.dirty_bytes_per_s && look->dirty_bytes_per_s) {
+            *all.dirty_bytes_per_s += *look->dirty_bytes_per_s;
+        } else {
+            all.dirty_bytes_per_s.reset();
+        }
+    }
+    return answered ? std::optional(all) : std::nullopt;
+}
+
+void MirroredDisks::throttle(Convergence::Delay delay, std::chrono::milliseconds lease) {
+    for (const auto& disk : disks_) {
+        disk->server().throttle(delay, lease);
+    }
+}
+
+std::vector<WriterHold::Disk> MirroredDisks::to_hold() const {
+    std::vector<WriterHold::Disk> held;
+    for (const auto& disk : disks_) {
+        held.push_back({disk->server(), disk->source(), disk->target().text});
+    }
+    return held;
+}
+
+std::string MirroredDisks::moved_sentence() const {
+    const DiskMirror& first = *disks_.front();
+    return first.source().text + " had moved to " + first.target().text +
+           (disks_.size() > 1 ? ", and " + std::to_string(disks_.size() - 1) + " more with it,"
+                              : "");
+}
+
+}  // namespace nbdm

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "client/cancellation.h"
+#include "client/connection_shares.h"
+#include "client/convergence.h"
+#include "client/disk_mirror.h"
+#include "client/job_limits.h"
+#include "client/job_record.h"
+#include "client/job_status.h"
+#include "client/writer_hold.h"
+
+namespace nbdm {
+
+// The disks of one mirror job, which are copied side by side and handed over together: what a
+// DiskMirror does, of all of them.
+//
+// Threads: the job's. Fails as DiskMirror does.
+class MirroredDisks {
+  public:
+    // `disks`: at least one, exports of one server. The others outlive it.
+    MirroredDisks(const std::string& job, const std::vector<DiskMirror::Options>& disks,
+                  JobStatus& status, JobLimits& limits, const Cancellation& cancellation);
+
+    // All of them or, when it throws before anything was changed, none.
+    void begin();
+    // Goes on with what another process has recorded. False: the disks have moved already, to the
+    // end of the job.
+    [[nodiscard]] bool resume();
+    // The same within this process, once connections are lost.
+    void connect_again();
+    // Ends all connections: whoever waits for the targets may open them.
+    void disconnect();
+    // Nobody will go on with them: the trackers and the record are removed.
+    void forget() noexcept;
+    // Trackers and a record stand: another process can go on.
+    [[nodiscard]] bool can_be_resumed() const { return record_.written(); }
+
+    // A round of each; bytes and rates are sums, times those of the slowest.
+    DiskMirror::Round catch_up(DiskMirror::Haste haste,
+                               const std::function<void(DiskMirror::Step)>& tick);
+    [[nodiscard]] bool are_clean();
+    // Some target is not a copy of anything yet.
+    [[nodiscard]] bool first_round() const;
+    // Grows with everything that is done.
+    [[nodiscard]] std::uint64_t done_bytes() const;
+    [[nodiscard]] std::uint64_t sent_bytes() const;
+    // Nothing when it is not known of all.
+    [[nodiscard]] std::optional<DiskMirror::Look> look();
+
+    void throttle(Convergence::Delay delay, std::chrono::milliseconds lease);
+    [[nodiscard]] std::vector<WriterHold::Disk> to_hold() const;
+    // "SOURCE had moved to TARGET", of the first, "and N more".
+    [[nodiscard]] std::string moved_sentence() const;
+
+  private:
+    const std::string job_;
+    JobStatus& status_;
+    ConnectionShares connections_;
+    JobRecord record_;
+    std::vector<std::unique_ptr<DiskMirror>> disks_;
+};
+
+}  // namespace nbdm
