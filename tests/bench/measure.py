@@ -111,6 +111,29 @@ def need_room(where, size):
 
 # --- A clean end ---
 
+class Undivided:
+    """What an interrupt does not come between: it is raised at the end of the `with` block."""
+    depth = 0
+    interrupted = False
+
+    def __enter__(self):
+        Undivided.depth += 1
+
+    def __exit__(self, *_):
+        Undivided.depth -= 1
+        if Undivided.interrupted and not Undivided.depth:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def started(world, arguments, log, expect=(0,)):
+    """A process that is ended with the `with` block, also when an interrupt meets its start."""
+    with contextlib.ExitStack() as stack:
+        with Undivided():
+            process = stack.enter_context(Process(arguments, world.env, world.path(log), expect))
+        yield process
+
+
 def run_benchmark(main):
     """However `main` ends, the `with` blocks that it is in are left: their processes and files are
     gone. What was foreseen is one line and status 1."""
@@ -118,7 +141,9 @@ def run_benchmark(main):
         # Once: what is under way now is cleaning up.
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        Undivided.interrupted = True
+        if not Undivided.depth:
+            raise KeyboardInterrupt
 
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, interrupted)
@@ -181,7 +206,7 @@ def qemu_nbd(target, sock, *options):
 def serving(world, arguments, sock):
     """A server, ours or another's, that listens on `sock`."""
     sock.unlink(missing_ok=True)
-    with Process(arguments, world.env, world.path("server.log"), expect=(0, -15)) as server:
+    with started(world, arguments, "server.log", expect=(0, -15)) as server:
         server.wait_until(lambda: accepts(sock), f"the start of {arguments[0]}")
         yield server
 

@@ -21,8 +21,8 @@ import time
 
 from measure import (Parser, add_directory, add_number, cpu_seconds, fio, nbdkit,
                      need_built, need_fio, need_installed, need_room, ours, p99_us, qemu_nbd,
-                     random_file, run, run_benchmark, serving, workspace)
-from harness import BUILD, GIB, MIB, Process, SERVER, make_disk, wait_for
+                     random_file, run, run_benchmark, serving, started, workspace)
+from harness import BUILD, GIB, MIB, SERVER, make_disk, wait_for
 
 CONNECTIONS, DEPTH = 4, 32
 FLOOR = BUILD / "tests/bench/floor"
@@ -97,8 +97,7 @@ class Bench:
         sock = self.memory.path("floor.sock")
         sock.unlink(missing_ok=True)
         target = self.fresh(self.memory)
-        with Process([FLOOR, "receive", sock, target], self.memory.env,
-                     self.memory.path("floor.log")) as receiver:
+        with started(self.memory, [FLOOR, "receive", sock, target], "floor.log") as receiver:
             wait_for(sock.exists)
             wall = self.timed([FLOOR, "send", sock, self.source])
             receiver.wait()
