@@ -17,10 +17,10 @@ constexpr std::chrono::seconds kLongRound{1};
 
 // What earlier connections of a mirror of this name have sent to an nbd-mirror-server does not land
 // any more once later ones stand: their epoch is higher, since they began later.
-std::string session_context(const std::string& job) {
+std::string session_context(const std::string& job, const char* kind = "session") {
     const auto epoch = std::chrono::duration_cast<std::chrono::nanoseconds>(
         std::chrono::system_clock::now().time_since_epoch());
-    return "nbd-mirror:session:" + job + ":" + std::to_string(epoch.count());
+    return std::string("nbd-mirror:") + kind + ":" + job + ":" + std::to_string(epoch.count());
 }
 
 }  // namespace
@@ -42,7 +42,8 @@ void DiskMirror::begin() {
     connect();
 }
 
-bool DiskMirror::has_moved() {
+bool DiskMirror::has_moved(const DiskRecord& record) {
+    record_ = record;
     const SourceServer::About about = server_.about();
     return about.state == "retired" && about.moved_by == options_.job;
 }
@@ -70,6 +71,9 @@ void DiskMirror::take_up() {
                     " is gone, and nobody knows what was written since: source and target are "
                     "compared, and what differs is copied");
         start_tracker(/*compare=*/true);
+        shared_.record.replace(index_, *record_);
+    } else if (record_->incoming != target_->traits().incoming) {
+        record_->incoming = target_->traits().incoming;
         shared_.record.replace(index_, *record_);
     }
     connect();
@@ -131,7 +135,8 @@ void DiskMirror::start_tracker(bool compare) {
                          .target = target().text,
                          .size_bytes = source_->traits().size_bytes,
                          .tracker = server_.start_tracker(options_.job, granularity),
-                         .compare = compare};
+                         .compare = compare,
+                         .incoming = target_->traits().incoming};
     first_round_ = true;
     status_.map.start(record_->size_bytes);
 }
@@ -152,6 +157,14 @@ void DiskMirror::disconnect() {
     dirtiness_.reset();
     target_.reset();
     source_.reset();
+}
+
+void DiskMirror::commit() {
+    if (record_->incoming) {
+        const Cancellation never;
+        const NbdHandle told(target().path_or_uri, {session_context(options_.job, "commit")},
+                             never);
+    }
 }
 
 void DiskMirror::forget() noexcept {

@@ -55,14 +55,17 @@ class DiskMirror {
     void begin();
     // To be recorded then, before anything is copied.
     [[nodiscard]] const DiskRecord& record() const { return record_.value(); }
-    // Whether this job has handed the disk over already.
-    [[nodiscard]] bool has_moved();
+    // Whether this job has handed the disk over already, as another process has recorded it.
+    [[nodiscard]] bool has_moved(const DiskRecord& record);
     // Goes on with what another process has recorded.
     void resume(const DiskRecord& record);
     // The same within this process, once connections are lost.
     void connect_again();
     // Ends all connections: whoever waits for the target may open it.
     void disconnect();
+    // Tells a target that waits for that, to which nothing is connected any more, that the disk is
+    // its own now. Not cancelled.
+    void commit();
     // Nobody will go on with it: the tracker is removed.
     void forget() noexcept;
 

@@ -55,6 +55,16 @@ void print_for_people(const json& state) {
         std::cout << "  writes at the source are delayed by "
                   << state.at("throttle").value("delay_us", 0) << " us each\n";
     }
+    const std::string owner = state.contains("owner") && state.at("owner").is_string()
+                                  ? state.at("owner").get<std::string>()
+                                  : "";
+    if (owner == "nobody") {
+        std::cout << "  guests may write nowhere until the target was told: 'mirror --resume'\n";
+    } else if (owner == "unknown") {
+        std::cout << "  where guests may write, the source's server knows\n";
+    } else if (!owner.empty()) {
+        std::cout << "  guests may write at the " << owner << '\n';
+    }
     if (state.at("downtime_ms").is_number()) {
         std::cout << "  downtime " << state.at("downtime_ms").get<double>() << " ms\n";
     }

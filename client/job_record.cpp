@@ -29,7 +29,8 @@ std::optional<std::vector<DiskRecord>> JobRecord::read() const {
                  .target = stored.at("target"),
                  .size_bytes = stored.at("size_bytes"),
                  .tracker = {.name = stored.at("tracker"), .incarnation = stored.at("incarnation")},
-                 .compare = stored.at("compare")});
+                 .compare = stored.at("compare"),
+                 .incoming = stored.at("incoming")});
         }
         if (disks.empty()) {
             throw JobError("the record '" + path_ + "' is damaged: it names no disk");
@@ -60,7 +61,8 @@ void JobRecord::write_locked() const {
                          {"size_bytes", disk.size_bytes},
                          {"tracker", disk.tracker.name},
                          {"incarnation", disk.tracker.incarnation},
-                         {"compare", disk.compare}});
+                         {"compare", disk.compare},
+                         {"incoming", disk.incoming}});
     }
     write_file_durably(path_, json{{"disks", disks}}.dump(2) + "\n");
 }

@@ -23,6 +23,8 @@ struct DiskRecord {
     // The tracker is one that was started later than the copy: of what it calls dirty, much may be
     // at the target already.
     bool compare = false;
+    // The target has to be told of the hand-over.
+    bool incoming = false;
 };
 
 // The record of one job, a file in the state directory, replaced at once and for good.

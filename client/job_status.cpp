@@ -42,6 +42,20 @@ const char* to_string(Phase phase) noexcept {
     return "";
 }
 
+const char* to_string(Owner owner) noexcept {
+    switch (owner) {
+        case Owner::source:
+            return "source";
+        case Owner::target:
+            return "target";
+        case Owner::nobody:
+            return "nobody";
+        case Owner::unknown:
+            return "unknown";
+    }
+    return "";
+}
+
 bool is_over(Phase phase) noexcept {
     return phase == Phase::done || phase == Phase::failed || phase == Phase::cancelled;
 }
@@ -91,6 +105,7 @@ nlohmann::json to_json(const JobSnapshot& snapshot) {
                              : json()},
             {"expected_downtime_ms", rounded_up(snapshot.expected_downtime_ms)},
             {"downtime_ms", snapshot.downtime_ms ? json(*snapshot.downtime_ms) : json()},
+            {"owner", snapshot.owner ? json(to_string(*snapshot.owner)) : json()},
             {"error", snapshot.error.empty() ? json() : json(snapshot.error)}};
 }
 
@@ -158,6 +173,11 @@ void JobStatus::set_expected_downtime(std::optional<double> ms) {
 void JobStatus::set_downtime(double ms) {
     const std::lock_guard lock(mutex_);
     now_.downtime_ms = ms;
+}
+
+void JobStatus::set_owner(Owner owner) {
+    const std::lock_guard lock(mutex_);
+    now_.owner = owner;
 }
 
 void JobStatus::set_throttle(std::chrono::microseconds delay) {

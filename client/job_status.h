@@ -23,6 +23,11 @@ enum class Phase { preparing, copying, catching_up, ready, cutting_over, done, f
 // Whether a job waits, and for whom.
 enum class Paused { no, by_operator, by_window };
 
+// Which side's disks guests may write to. Nobody's: they were handed over, and the targets wait to
+// be told.
+enum class Owner { source, target, nobody, unknown };
+[[nodiscard]] const char* to_string(Owner owner) noexcept;
+
 // A job as others see it at one moment; the fields of `status --json`.
 struct JobSnapshot {
     std::string job;
@@ -36,6 +41,7 @@ struct JobSnapshot {
     std::optional<double> expected_downtime_ms;  // if it were cut over now
     std::optional<double> downtime_ms;
     std::chrono::microseconds throttle_delay{0};  // of each write at the source; 0: none
+    std::optional<Owner> owner;                   // nothing: the job moves nothing
     std::string error;
 };
 // All disks together; a rate is known once it is known of each.
@@ -62,6 +68,7 @@ class JobStatus {
     void set_error(const std::string& sentence);
     void set_expected_downtime(std::optional<double> ms);
     void set_downtime(double ms);
+    void set_owner(Owner owner);
     void set_throttle(std::chrono::microseconds delay);
 
     [[nodiscard]] Phase phase() const;

@@ -65,6 +65,9 @@ std::optional<json> ended_job_state(const std::string& job) {
     const std::string phase = state.value("phase", "");
     if (phase != "done" && phase != "failed" && phase != "cancelled") {
         state["phase"] = "failed";
+        if (phase == "cutting_over") {
+            state["owner"] = "unknown";
+        }
         state["error"] =
             "the mirror process ended while " + phase +
             (phase == "cutting_over" ? "; whether the disk has moved, the source's server knows"

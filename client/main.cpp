@@ -78,8 +78,10 @@ int run(const VerifyCommand& command) {
 }
 
 int run(const MirrorCommand& command) {
-    const MirrorOptions options =
-        command.options.resume ? as_recorded(command.options) : command.options;
+    MirrorOptions options = command.options;
+    if (options.resume) {
+        options.disks = as_recorded(options.job, options.disks);
+    }
     std::vector<DiskEnds> disks;
     for (const DiskMirror::Options& disk : options.disks) {
         disks.push_back({disk.copy.source.text, disk.copy.target.text});

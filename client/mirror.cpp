@@ -41,33 +41,6 @@ class Urgent {
 
 }  // namespace
 
-MirrorOptions as_recorded(MirrorOptions options) {
-    const auto record = JobRecord(options.job).read();
-    if (!record) {
-        throw JobError("there is nothing to resume: job '" + options.job + "' has no record");
-    }
-    std::vector<DiskMirror::Options> named = std::move(options.disks);
-    const bool any_named = !named.front().copy.source.text.empty();
-    if (any_named && named.size() != record->size()) {
-        throw JobError("job '" + options.job + "' has " + std::to_string(record->size()) +
-                       " disks, not " + std::to_string(named.size()));
-    }
-    options.disks.clear();
-    for (std::size_t i = 0; i < record->size(); ++i) {
-        const DiskRecord& recorded = record->at(i);
-        DiskMirror::Options& disk = options.disks.emplace_back(named[any_named ? i : 0]);
-        for (const auto& [location, text] : {std::pair(&disk.copy.source, recorded.source),
-                                             std::pair(&disk.copy.target, recorded.target)}) {
-            if (any_named && location->text != text) {
-                throw JobError("job '" + options.job + "' mirrors " + recorded.source + " to " +
-                               recorded.target + ", not '" + location->text + "'");
-            }
-            *location = Location::parse(text);
-        }
-    }
-    return options;
-}
-
 Mirror::Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits,
                CutoverRequests& cutovers, const Cancellation& cancellation)
     : options_(std::move(options)),
@@ -88,6 +61,9 @@ std::string Mirror::run() {
         throttle_.stop();
         // Whoever asked for the cutover may open the target now.
         disks_.disconnect();
+        if (options_.handover == Handover::retire) {
+            tell_targets();
+        }
         enter(Phase::done);
         cutovers_.answer(true, line);
         disks_.forget();
@@ -127,9 +103,10 @@ std::string Mirror::mirror_and_hand_over() {
     if (!options_.resume) {
         disks_.begin();
     } else if (!disks_.resume()) {
-        status_.set_phase(Phase::done);
+        status_.set_phase(Phase::cutting_over);
         return "cut over: " + disks_.moved_sentence() + " when the mirror ended";
     }
+    status_.set_owner(Owner::source);
     for (;;) {
         try {
             if (disks_.first_round()) {
@@ -300,11 +277,11 @@ std::optional<std::string> Mirror::cut_over() {
         if (done.downtime_ms >= 0) {
             status_.set_downtime(done.downtime_ms);
         }
-        status_.set_phase(Phase::done);
         return done.line;
     } catch (const Cancelled&) {
         throw;
     } catch (const HandOverUnknown&) {
+        status_.set_owner(Owner::unknown);
         throw;
     } catch (const std::exception& error) {
         // Whatever it was, the writers go on. If it lasts, the next pass meets it again and fails.
@@ -332,6 +309,30 @@ WriterHold::Done Mirror::hand_over(const std::function<void(const std::exception
         throw GivenUp("the source was written to although its writers were held");
     }
     return options_.handover == Handover::release ? hold.release() : hold.retire(options_.job);
+}
+
+void Mirror::tell_targets() {
+    status_.set_owner(Owner::nobody);
+    const Clock::time_point end = Clock::now() + options_.reconnect_timeout;
+    for (milliseconds delay = kMinRetryDelay;; delay = std::min(2 * delay, kMaxRetryDelay)) {
+        try {
+            disks_.commit();
+            break;
+        } catch (const ConnectionLost& lost) {
+            const std::string sentence =
+                std::string(
+                    "the source has handed over, but the target was not told, so that "
+                    "guests may write nowhere: ") +
+                lost.what();
+            if (Clock::now() + delay > end) {
+                throw JobError(sentence);
+            }
+            log_warning(sentence + "; trying again");
+            status_.set_error(sentence);
+            limits_.wait_for_change(delay);
+        }
+    }
+    status_.set_owner(Owner::target);
 }
 
 void Mirror::given_up(const std::string& reason, Phase next) {

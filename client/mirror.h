@@ -36,10 +36,6 @@ struct MirrorOptions {
     Hooks::Options hooks;
 };
 
-// With the sources and the targets that the job was begun with. Throws JobError when nothing is
-// recorded of it, or when the options name others.
-[[nodiscard]] MirrorOptions as_recorded(MirrorOptions options);
-
 // One live mirror of all disks of a guest, top to bottom: prepare, copy everything, catch up with
 // the writers, be ready, cut over, of all disks at one moment. Until the hand-over a failure of
 // anything leaves the sources as they were, and lost connections are made again.
@@ -77,6 +73,8 @@ class Mirror {
     // `tell` is called when it is given up before this can throw that.
     [[nodiscard]] WriterHold::Done hand_over(
         const std::function<void(const std::exception&)>& tell);
+    // The sources are handed over: so that guests may write there.
+    void tell_targets();
     void given_up(const std::string& reason, Phase next);
     // Returns when all connections stand again.
     void connect_again(const std::string& reason);

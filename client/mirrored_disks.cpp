@@ -38,11 +38,14 @@ bool MirroredDisks::resume() {
     if (!records || records->size() != disks_.size()) {
         throw JobError("the record of job '" + job_ + "' has changed meanwhile");
     }
-    if (disks_.front()->has_moved()) {  // and with it all
-        record_.remove();
+    record_.write(*records);
+    std::size_t moved = 0;
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        moved += disks_[i]->has_moved(records->at(i)) ? 1 : 0;
+    }
+    if (moved == disks_.size()) {
         return false;
     }
-    record_.write(*records);
     for (std::size_t i = 0; i < disks_.size(); ++i) {
         disks_[i]->resume(records->at(i));
     }
@@ -59,6 +62,12 @@ void MirroredDisks::connect_again() {
 void MirroredDisks::disconnect() {
     for (const auto& disk : disks_) {
         disk->disconnect();
+    }
+}
+
+void MirroredDisks::commit() {
+    for (const auto& disk : disks_) {
+        disk->commit();
     }
 }
 
@@ -155,6 +164,33 @@ std::string MirroredDisks::moved_sentence() const {
     return first.source().text + " had moved to " + first.target().text +
            (disks_.size() > 1 ? ", and " + std::to_string(disks_.size() - 1) + " more with it,"
                               : "");
+}
+
+std::vector<DiskMirror::Options> as_recorded(const std::string& job,
+                                             const std::vector<DiskMirror::Options>& named) {
+    const auto record = JobRecord(job).read();
+    if (!record) {
+        throw JobError("there is nothing to resume: job '" + job + "' has no record");
+    }
+    const bool any_named = !named.front().copy.source.text.empty();
+    if (any_named && named.size() != record->size()) {
+        throw JobError("job '" + job + "' has " + std::to_string(record->size()) + " disks, not " +
+                       std::to_string(named.size()));
+    }
+    std::vector<DiskMirror::Options> disks;
+    for (std::size_t i = 0; i < record->size(); ++i) {
+        const DiskRecord& recorded = record->at(i);
+        DiskMirror::Options& disk = disks.emplace_back(named[any_named ? i : 0]);
+        for (const auto& [location, text] : {std::pair(&disk.copy.source, recorded.source),
+                                             std::pair(&disk.copy.target, recorded.target)}) {
+            if (any_named && location->text != text) {
+                throw JobError("job '" + job + "' mirrors " + recorded.source + " to " +
+                               recorded.target + ", not '" + location->text + "'");
+            }
+            *location = Location::parse(text);
+        }
+    }
+    return disks;
 }
 
 }  // namespace nbdm

@@ -39,6 +39,9 @@ class MirroredDisks {
     void connect_again();
     // Ends all connections: whoever waits for the targets may open them.
     void disconnect();
+    // The sources are handed over, and all is disconnected: tells the targets that wait for that.
+    // Again and again does no harm.
+    void commit();
     // Nobody will go on with them: the trackers and the record are removed.
     void forget() noexcept;
     // Trackers and a record stand: another process can go on.
@@ -68,5 +71,11 @@ class MirroredDisks {
     JobRecord record_;
     std::vector<std::unique_ptr<DiskMirror>> disks_;
 };
+
+// With the sources and the targets that the job was begun with; `named` has one disk without them
+// when the user has named none. Throws JobError when nothing is recorded of it, or when others are
+// named.
+[[nodiscard]] std::vector<DiskMirror::Options> as_recorded(
+    const std::string& job, const std::vector<DiskMirror::Options>& named);
 
 }  // namespace nbdm

@@ -83,7 +83,11 @@ NbdHandle::NbdHandle(std::string uri, const std::vector<std::string>& meta_conte
         run_until([this] { return nbd_aio_is_connecting(handle_) == 0; }, kConnectLimit,
                   cancellation);
         if (nbd_aio_is_ready(handle_) != 1) {
-            throw ConnectionLost("cannot connect to " + uri_ + ": " + last_error());
+            const std::string error = last_error();
+            // libnbd does not tell what else the server has said.
+            const bool refused = error.find("server policy") != std::string::npos;
+            throw ConnectionLost("cannot connect to " + uri_ + ": " + error +
+                                 (refused ? " (the server's log says why)" : ""));
         }
         tune_socket(nbd_aio_get_fd(handle_));
     } catch (...) {  // NOLINT: the handle has no owner yet; passed on
@@ -118,6 +122,7 @@ EndpointTraits NbdHandle::traits() const {
     traits.can_zero = nbd_can_zero(handle_) == 1;
     traits.can_multi_conn = nbd_can_multi_conn(handle_) == 1;
     traits.knows_extents = nbd_can_meta_context(handle_, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1;
+    traits.incoming = nbd_can_meta_context(handle_, kIncomingContext) == 1;
     const std::int64_t minimum = nbd_get_block_size(handle_, LIBNBD_SIZE_MINIMUM);
     const std::int64_t maximum = nbd_get_block_size(handle_, LIBNBD_SIZE_MAXIMUM);
     traits.alignment = static_cast<std::uint64_t>(std::max<std::int64_t>(minimum, 1));

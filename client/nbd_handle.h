@@ -15,6 +15,9 @@
 
 namespace nbdm {
 
+// The metadata context of an export that waits for a mirror.
+constexpr const char* kIncomingContext = "nbd-mirror:incoming";
+
 // One libnbd handle, connected. libnbd's own calls are made through get().
 //
 // Threads: one at a time.

@@ -16,10 +16,13 @@ constexpr std::uint64_t kMaxQuestionBytes = (std::uint64_t{1} << 32) - (std::uin
 // A server may have to walk the metadata of a huge file.
 constexpr std::chrono::milliseconds kAnswerLimit{120'000};
 
-std::vector<std::string> contexts(const std::string& dirty_context) {
+std::vector<std::string> contexts(const std::string& dirty_context, const std::string& session) {
     std::vector<std::string> result = {LIBNBD_CONTEXT_BASE_ALLOCATION};
     if (!dirty_context.empty()) {
         result.push_back(dirty_context);
+    }
+    if (!session.empty()) {
+        result.push_back(session);
     }
     return result;
 }
@@ -123,11 +126,11 @@ std::vector<Extent> ask(NbdHandle& handle, const std::string& dirty_context, Ran
 
 }  // namespace
 
-NbdScout::NbdScout(const std::string& uri, const std::string& tracker,
+NbdScout::NbdScout(const std::string& uri, const std::string& tracker, const std::string& session,
                    const Cancellation& cancellation)
     : cancellation_(cancellation),
       dirty_context_(tracker.empty() ? "" : "nbd-mirror:dirty-bitmap:" + tracker),
-      handle_(uri, contexts(dirty_context_), cancellation),
+      handle_(uri, contexts(dirty_context_, session), cancellation),
       knows_allocation_(nbd_can_meta_context(handle_.get(), LIBNBD_CONTEXT_BASE_ALLOCATION) == 1) {
     if (!dirty_context_.empty() &&
         nbd_can_meta_context(handle_.get(), dirty_context_.c_str()) != 1) {

@@ -41,8 +41,9 @@ class Scout {
 class NbdScout final : public Scout {
   public:
     // With `tracker` not empty its frozen map is asked for too; throws JobError when the server
-    // does not have it.
-    NbdScout(const std::string& uri, const std::string& tracker, const Cancellation& cancellation);
+    // does not have it. `session`: a metadata context to be selected besides; may be empty.
+    NbdScout(const std::string& uri, const std::string& tracker, const std::string& session,
+             const Cancellation& cancellation);
 
     [[nodiscard]] std::vector<Extent> extents(Range within) override;
 

@@ -63,7 +63,7 @@ Side Side::open_target(const Location& location, const TargetOptions& options,
 
 void Side::use_server(const std::string& uri, const Cancellation& cancellation) {
     uri_ = uri;
-    first_ = connect({LIBNBD_CONTEXT_BASE_ALLOCATION}, cancellation);
+    first_ = connect({LIBNBD_CONTEXT_BASE_ALLOCATION, kIncomingContext}, cancellation);
     traits_ = first_->traits();
 }
 
@@ -89,7 +89,7 @@ std::unique_ptr<Scout> Side::open_scout(const std::string& tracker,
         return std::make_unique<FileScout>(*file_);
     }
     if (traits_.can_multi_conn || !tracker.empty()) {
-        return std::make_unique<NbdScout>(uri_, tracker, cancellation);
+        return std::make_unique<NbdScout>(uri_, tracker, session_, cancellation);
     }
     const Range all{0, traits_.size_bytes};
     if (!first_ || !traits_.knows_extents || all.empty()) {

@@ -41,7 +41,7 @@ class Side {
     struct TargetOptions {
         std::optional<std::uint64_t> create_bytes;  // make a file that is missing
         bool is_zero = false;                       // the caller vouches that it reads as zero
-        std::string session;  // metadata context of all connections that write; empty: none
+        std::string session;  // metadata context of all connections; empty: none
     };
     [[nodiscard]] static Side open_target(const Location& location, const TargetOptions& options,
                                           const Cancellation& cancellation);

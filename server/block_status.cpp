@@ -27,7 +27,9 @@ Described next(const Export& served, int extents_fd, const MetaContext& context,
             const DirtyExtent extent = context.tracker.tracker->frozen().next_extent(within);
             return {extent.range, extent.dirty ? wire::kStateDirty : 0};
         }
+        case MetaContext::Kind::incoming:
         case MetaContext::Kind::session:
+        case MetaContext::Kind::commit:
             break;  // selecting it is all there is to it
     }
     return {within, 0};

@@ -249,6 +249,10 @@ void ControlApi::hold(HttpRequest request, Export& served) {
         }
         return;
     }
+    if (served.landing().expected()) {
+        request.reply_error(409, quoted(served) + " is incoming: nobody has it yet to hold it");
+        return;
+    }
     // Answered when the last write is out; shared because a std::function is copied.
     auto waiting = std::make_shared<HttpRequest>(std::move(request));
     const auto drained = [waiting, &hold, &served](bool all_out) {

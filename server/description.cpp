@@ -40,7 +40,8 @@ json describe(Server& server, const Export& served) {
     if (const std::optional<MoveRecord> record = server.move_of(served)) {
         moved = {{"to", record->moved_to}, {"at", record->moved_at}, {"job", record->job}};
     }
-    const char* state = served.gate().retired()         ? "retired"
+    const char* state = served.landing().expected()     ? "incoming"
+                        : served.gate().retired()       ? "retired"
                         : server.hold_of(served).held() ? "held"
                                                         : "serving";
     return {{"name", served.name()},

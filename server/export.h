@@ -11,6 +11,7 @@
 
 #include "iothread/disk_file.h"
 #include "server/fence.h"
+#include "server/landing.h"
 #include "server/statistics.h"
 #include "server/throttle.h"
 #include "server/tracker.h"
@@ -24,6 +25,7 @@ struct ExportOptions {
     std::string path;
     std::string description;
     bool read_only = false;
+    bool incoming = false;  // a mirror fills it before others use it
     CacheMode cache = CacheMode::automatic;
     std::optional<std::uint64_t> create_bytes;
 };
@@ -54,6 +56,8 @@ class Export {
     [[nodiscard]] TrackerSet& trackers() noexcept { return trackers_; }
     [[nodiscard]] const TrackerSet& trackers() const noexcept { return trackers_; }
     [[nodiscard]] Fence& fence() noexcept { return fence_; }
+    [[nodiscard]] Landing& landing() noexcept { return landing_; }
+    [[nodiscard]] const Landing& landing() const noexcept { return landing_; }
     [[nodiscard]] Throttle& throttle() noexcept { return throttle_; }
     [[nodiscard]] const Throttle& throttle() const noexcept { return throttle_; }
 
@@ -76,6 +80,7 @@ class Export {
     WriteGate gate_;
     TrackerSet trackers_;
     Fence fence_;
+    Landing landing_;
     Throttle throttle_;
     std::atomic<int> write_back_error_{0};
 };

@@ -8,15 +8,14 @@
 
 namespace nbdm {
 
-std::optional<SessionName> SessionName::parse(std::string_view context) {
-    constexpr std::string_view kPrefix = "nbd-mirror:session:";
+std::optional<SessionName> SessionName::parse(std::string_view context, std::string_view prefix) {
     constexpr std::string_view kLetters =
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
     constexpr std::size_t kMaxIdBytes = 64;
-    if (!context.starts_with(kPrefix)) {
+    if (!context.starts_with(prefix)) {
         return std::nullopt;
     }
-    context.remove_prefix(kPrefix.size());
+    context.remove_prefix(prefix.size());
     const std::string_view id = context.substr(0, context.find(':'));
     if (id.empty() || id.size() > kMaxIdBytes || id.size() == context.size() ||
         id.find_first_not_of(kLetters) != std::string_view::npos) {
@@ -38,6 +37,8 @@ std::string_view Fence::why_not(Entered entered) noexcept {
             return "later connections of the same mirror have taken this one's place";
         case Entered::still_busy:
             return "earlier connections of the same mirror still have requests under way";
+        case Entered::another_session:
+            return "another mirror fills this export";
         case Entered::yes:
             break;
     }
@@ -69,11 +70,17 @@ Fence::~Fence() {
     }
 }
 
-Fence::Entered Fence::enter(const SessionName& name, IoThread& thread,
+Fence::Entered Fence::enter(const SessionName& name, Others others, IoThread& thread,
                             std::chrono::steady_clock::time_point deadline, Membership& place) {
     // How often the wait looks whether the thread is to stop.
     constexpr std::chrono::milliseconds kStep{50};
     std::unique_lock lock(mutex_);
+    if (others == Others::refused &&
+        std::any_of(sessions_.begin(), sessions_.end(), [&](const auto& each) {
+            return each.first != name.id && !each.second.members.empty();
+        })) {
+        return Entered::another_session;
+    }
     Session& session = sessions_[name.id];
     session.used = ++entries_;
     if (name.epoch < session.epoch) {

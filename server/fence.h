@@ -16,14 +16,18 @@
 
 namespace nbdm {
 
-// Which mirror a connection belongs to, and which of its attempts: metadata context
-// nbd-mirror:session:ID:EPOCH.
+// Which mirror a connection belongs to, and which of its attempts: metadata contexts
+// nbd-mirror:session:ID:EPOCH and nbd-mirror:commit:ID:EPOCH.
 struct SessionName {
+    static constexpr std::string_view kSession = "nbd-mirror:session:";
+    static constexpr std::string_view kCommit = "nbd-mirror:commit:";
+
     std::string id;  // letters, digits, '.', '_' and '-', 1 to 64 of them
     std::uint64_t epoch = 0;
 
     // Nothing when it is no such context's name.
-    [[nodiscard]] static std::optional<SessionName> parse(std::string_view context);
+    [[nodiscard]] static std::optional<SessionName> parse(std::string_view context,
+                                                          std::string_view prefix);
 };
 
 // Keeps what a mirror has sent and given up from reaching the disk after what it sends now: a write
@@ -52,6 +56,7 @@ class Fence {
         ~Membership() { leave(); }
 
         void leave() noexcept;
+        [[nodiscard]] bool stands() const noexcept { return member_ != nullptr; }
         // A higher epoch has come: nothing of this connection may reach the disk any more.
         [[nodiscard]] bool shut_out() const noexcept {
             return member_ != nullptr && member_->shut_out.load(std::memory_order_acquire);
@@ -68,13 +73,15 @@ class Fence {
     Fence& operator=(const Fence&) = delete;
     ~Fence();  // asserts that no connection is left
 
-    enum class Entered { yes, too_late, still_busy };
+    enum class Entered { yes, too_late, still_busy, another_session };
+    // Whether connections of other sessions may be there.
+    enum class Others { allowed, refused };
     // Why not, for the client; empty for `yes`.
     [[nodiscard]] static std::string_view why_not(Entered entered) noexcept;
     // `thread` is the caller's. Returns when no connection of a lower epoch has anything under way.
     // `too_late`: a higher epoch has come; `still_busy`: that did not happen by `deadline`, or the
     // thread is to stop. `place` is only taken with `yes`.
-    [[nodiscard]] Entered enter(const SessionName& name, IoThread& thread,
+    [[nodiscard]] Entered enter(const SessionName& name, Others others, IoThread& thread,
                                 std::chrono::steady_clock::time_point deadline, Membership& place);
 
   private:

@@ -5,6 +5,8 @@
 #include <array>
 #include <utility>
 
+#include "control/log.h"
+#include "server/option_cursor.h"
 #include "server/request_limits.h"
 
 namespace nbdm {
@@ -22,42 +24,6 @@ constexpr std::uint32_t kMaxOptionBytes = 64 << 10;
 constexpr std::uint32_t kMaxSkippedOptionBytes = 4 << 20;
 // A client that has not agreed on anything after this many options is not trying to.
 constexpr int kMaxOptions = 1024;
-
-// Takes parts off the front of an option's data; once something was missing, everything is.
-class Cursor {
-  public:
-    explicit Cursor(std::span<const std::byte> data) noexcept : data_(data) {}
-
-    template <typename T>
-    T number() noexcept {
-        const auto bytes = take(sizeof(T));
-        if (bytes.size() != sizeof(T)) {
-            return 0;
-        }
-        return wire::load<wire::Big<T>>(bytes);
-    }
-    std::string string(std::size_t bytes) {
-        const auto part = take(bytes);
-        return {reinterpret_cast<const char*>(part.data()), part.size()};
-    }
-    // Everything was there and nothing is left.
-    [[nodiscard]] bool complete() const noexcept { return !missing_ && data_.empty(); }
-    [[nodiscard]] bool missing() const noexcept { return missing_; }
-
-  private:
-    std::span<const std::byte> take(std::size_t bytes) noexcept {
-        if (missing_ || bytes > data_.size()) {
-            missing_ = true;
-            return {};
-        }
-        const auto part = data_.first(bytes);
-        data_ = data_.subspan(bytes);
-        return part;
-    }
-
-    std::span<const std::byte> data_;
-    bool missing_ = false;
-};
 
 std::span<const std::byte> bytes_of_text(std::string_view text) noexcept {
     return std::as_bytes(std::span(text.data(), text.size()));
@@ -153,7 +119,7 @@ Handshake::Next Handshake::handle(Option option, Data data) {
 }
 
 Handshake::Next Handshake::export_name(Data data) {
-    const std::string name = Cursor(data).string(data.size());
+    const std::string name = OptionCursor(data).string(data.size());
     Export* served = exports_.find(name);
     // This option has no way to say no.
     if (!refusal_.empty()) {
@@ -165,6 +131,9 @@ Handshake::Next Handshake::export_name(Data data) {
     if (served == nullptr) {
         unknown_export_ = name;
         return end(DisconnectReason::unknown_export);
+    }
+    if (!wait_for_landing(*served)) {
+        return end(stream_.reason());
     }
     enter(*served);
     const wire::ExportNameReply answer{.size_bytes = served->size_bytes(),
@@ -201,7 +170,7 @@ Handshake::Next Handshake::list(Data data) {
 }
 
 Handshake::Next Handshake::info_or_go(Data data) {
-    Cursor cursor(data);
+    OptionCursor cursor(data);
     const std::string name = cursor.string(cursor.number<std::uint32_t>());
     const std::uint16_t count = cursor.number<std::uint16_t>();
     std::vector<wire::Info> wanted;
@@ -218,6 +187,9 @@ Handshake::Next Handshake::info_or_go(Data data) {
     // A client that was refused a context may go on all the same; this one must not write.
     if (!refusal_.empty()) {
         return refuse(OptionReply::error_policy, refusal_);
+    }
+    if (option_ == Option::go && !wait_for_landing(*served)) {
+        return end(stream_.reason());
     }
     if (!send_info(*served, wanted) || reply(OptionReply::ack) == Next::disconnect) {
         return Next::disconnect;
@@ -300,7 +272,7 @@ Handshake::Next Handshake::meta_context(Data data) {
         // A new selection replaces the old one, also when it is refused.
         select(nullptr, {});
     }
-    Cursor cursor(data);
+    OptionCursor cursor(data);
     const std::string name = cursor.string(cursor.number<std::uint32_t>());
     const std::uint32_t count = cursor.number<std::uint32_t>();
     std::vector<std::string> queries;
@@ -327,6 +299,8 @@ Handshake::Next Handshake::meta_context(Data data) {
         select(served, contexts);
         refusal_ = enter_session(*served);
         if (!refusal_.empty()) {
+            log_warning("export '" + served->name() +
+                        "': a mirror's connection is refused: " + std::string(refusal_));
             return refuse(OptionReply::error_policy, refusal_);
         }
     }
@@ -355,14 +329,38 @@ void Handshake::select(const Export* served, std::vector<MetaContext> contexts) 
 }
 
 std::string_view Handshake::enter_session(Export& served) {
-    const auto session =
-        std::find_if(session_.contexts.begin(), session_.contexts.end(),
-                     [](const auto& each) { return each.kind == MetaContext::Kind::session; });
+    const auto session = std::find_if(session_.contexts.begin(), session_.contexts.end(),
+                                      [](const auto& each) { return each.is_of_mirror(); });
     if (session == session_.contexts.end()) {
         return "";
     }
-    return Fence::why_not(served.fence().enter(*SessionName::parse(session->name), stream_.thread(),
-                                               stream_.deadline(), session_.membership));
+    const bool commits = session->kind == MetaContext::Kind::commit;
+    const SessionName name =
+        *SessionName::parse(session->name, commits ? SessionName::kCommit : SessionName::kSession);
+    const auto enter = [&] {
+        return Fence::why_not(served.fence().enter(
+            name, served.landing().expected() ? Fence::Others::refused : Fence::Others::allowed,
+            stream_.thread(), stream_.deadline(), session_.membership));
+    };
+    if (commits) {
+        return served.landing().commit(name.id, enter);
+    }
+    const std::string_view refusal = enter();
+    if (refusal.empty() && !served.landing().may_enter()) {
+        session_.membership.leave();
+        return "the disk has landed here, and belongs to its guest";
+    }
+    return refusal;
+}
+
+bool Handshake::wait_for_landing(Export& served) {
+    if (!served.landing().expected() ||
+        (contexts_for_ == &served && session_.membership.stands())) {
+        return true;
+    }
+    log_info("export '" + served.name() + "': a client waits until the disk has landed");
+    const Landing::Waiting waiting(served.landing(), stream_.thread());
+    return stream_.wait_until([&] { return !served.landing().expected(); });
 }
 
 Handshake::Next Handshake::reply(OptionReply type, Data data) {

@@ -11,6 +11,8 @@ namespace nbdm {
 namespace {
 
 constexpr std::string_view kAllocation = "base:allocation";
+// Of an export that waits for a mirror.
+constexpr std::string_view kIncoming = "nbd-mirror:incoming";
 // One map, two names: QEMU's is what backup tools ask for.
 constexpr std::array<std::string_view, 2> kDirtyPrefixes = {"nbd-mirror:dirty-bitmap:",
                                                             "qemu:dirty-bitmap:"};
@@ -18,6 +20,10 @@ constexpr std::array<std::string_view, 2> kDirtyPrefixes = {"nbd-mirror:dirty-bi
 std::vector<MetaContext> all_contexts(const Export& served) {
     std::vector<MetaContext> result;
     result.push_back({.name = std::string(kAllocation), .tracker = {}});
+    if (served.landing().expected()) {
+        result.push_back(
+            {.name = std::string(kIncoming), .kind = MetaContext::Kind::incoming, .tracker = {}});
+    }
     for (const std::string_view prefix : kDirtyPrefixes) {
         for (const std::string& name : served.trackers().names()) {
             if (const auto tracker = served.trackers().find(name)) {
@@ -51,9 +57,13 @@ std::vector<MetaContext> match_meta_contexts(const Export& served,
     };
     bool has_session = false;
     for (const std::string& query : queries) {
-        if (!has_session && SessionName::parse(query)) {
+        const bool commits = SessionName::parse(query, SessionName::kCommit) &&
+                             (served.landing().expected() || served.landing().landed());
+        if (!has_session && (commits || SessionName::parse(query, SessionName::kSession))) {
             has_session = true;
-            add({.name = query, .kind = MetaContext::Kind::session, .tracker = {}});
+            add({.name = query,
+                 .kind = commits ? MetaContext::Kind::commit : MetaContext::Kind::session,
+                 .tracker = {}});
         }
         for (const MetaContext& context : all) {
             const bool matches = query == context.name ||

@@ -116,6 +116,8 @@ std::string metrics_text(Server& server) {
               const Throttle::Setting now = each.throttle().setting(Throttle::Clock::now());
               return now.delay.count() > 0 || now.bytes_per_s > 0 ? 1 : 0;
           });
+    gauge("nbd_mirror_export_incoming", "1 until the disk has landed.",
+          [](const Export& each) { return each.landing().expected() ? 1 : 0; });
     gauge("nbd_mirror_export_retired", "1 once the disk has moved away.",
           [](const Export& each) { return each.gate().retired() ? 1 : 0; });
     gauge("nbd_mirror_export_write_error", "1 once a data sync has failed.",

@@ -41,6 +41,13 @@ void apply_key(ExportOptions& options, const std::string& key, const std::string
             throw std::invalid_argument(where + "ro takes no value");
         }
         options.read_only = true;
+    } else if (key == "incoming") {
+        if (!value.empty()) {
+            throw std::invalid_argument(where +
+                                        "incoming takes no value: guests wait, and are not "
+                                        "served from the source meanwhile");
+        }
+        options.incoming = true;
     } else if (key == "size") {
         options.create_bytes = parse_size(value);
         if (!options.create_bytes || *options.create_bytes == 0) {
@@ -64,7 +71,7 @@ void apply_key(ExportOptions& options, const std::string& key, const std::string
         options.description = value;
     } else {
         throw std::invalid_argument(where + "'" + key +
-                                    "' is not known; ro, size=SIZE, cache=MODE "
+                                    "' is not known; ro, incoming, size=SIZE, cache=MODE "
                                     "and description=TEXT are");
     }
 }
@@ -221,6 +228,10 @@ ExportOptions parse_export(const std::string& text) {
     }
     if (options.path.empty()) {
         throw std::invalid_argument("export '" + text + "' has no path");
+    }
+    if (options.read_only && options.incoming) {
+        throw std::invalid_argument("export '" + options.name +
+                                    "': one that is incoming is written to, it cannot be ro");
     }
     return options;
 }

@@ -24,6 +24,59 @@ constexpr const char* kHint =
 
 constexpr const char* kTakenBack = "taken_back_at";
 
+std::runtime_error damaged(const std::string& path, const json::exception& error) {
+    return std::runtime_error("the record '" + path +
+                              "' is damaged, so that nobody can say which disks it is about; "
+                              "remove it when they are not to be served here (" +
+                              error.what() + ")");
+}
+
+json describe(const Export& served) {
+    const DiskIdentity disk = DiskIdentity::of(served.file());
+    return {{"export", served.name()},
+            {"path", disk.path},
+            {"storage", disk.storage},
+            {"born_at_ns", disk.born_at_ns}};
+}
+
+DiskIdentity identity_in(const json& stored) {
+    return {.path = stored.at("path"),
+            .storage = stored.at("storage"),
+            .born_at_ns = stored.at("born_at_ns")};
+}
+
+// Paths, none when there is no such directory.
+std::vector<std::string> records_in(const std::string& directory) {
+    std::vector<std::string> paths;
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+        if (entry.path().extension() == ".json") {
+            paths.push_back(entry.path());
+        }
+    }
+    if (error && error != std::errc::no_such_file_or_directory) {
+        throw std::runtime_error("cannot look for records of moved disks in '" + directory +
+                                 "': " + error.message() + "; " + kHint);
+    }
+    return paths;
+}
+
+// Records are found by what is in them; the name is for people, and of no other record.
+template <typename Make>
+void write_new_record(const std::string& directory, Make make) {
+    ensure_directory(directory, 0700);
+    const auto now = std::chrono::system_clock::now();
+    const auto fraction = now.time_since_epoch() % std::chrono::seconds(1);
+    const std::string path = directory + "/" + utc_text(now, "%Y%m%dT%H%M%S.") +
+                             std::to_string(fraction.count()) + ".json";
+    try {
+        write_file_durably(path, make(utc_text(now)).dump(2) + "\n");
+    } catch (const std::system_error&) {
+        ::unlink(path.c_str());  // it may stand already, and only its directory not be synced
+        throw;
+    }
+}
+
 // Calls `call(index, record)` for each disk that has moved by this record and was not taken back.
 template <typename Call>
 void for_each_move(const std::string& path, Call call) {
@@ -32,9 +85,7 @@ void for_each_move(const std::string& path, Call call) {
         std::size_t index = 0;
         for (const json& disk : stored.at("disks")) {
             if (!disk.contains(kTakenBack)) {
-                call(index, MoveRecord{.disk = {.path = disk.at("path"),
-                                                .storage = disk.at("storage"),
-                                                .born_at_ns = disk.at("born_at_ns")},
+                call(index, MoveRecord{.disk = identity_in(disk),
                                        .export_name = disk.at("export"),
                                        .moved_to = disk.at("moved_to"),
                                        .job = stored.at("job"),
@@ -43,10 +94,7 @@ void for_each_move(const std::string& path, Call call) {
             ++index;
         }
     } catch (const json::exception& error) {
-        throw std::runtime_error("the record of moved disks '" + path +
-                                 "' is damaged, so that nobody can say which disks it is about; "
-                                 "remove it when they are not to be served here (" +
-                                 error.what() + ")");
+        throw damaged(path, error);
     }
 }
 
@@ -60,56 +108,83 @@ void OwnershipRecords::check_writable() const {
 }
 
 void OwnershipRecords::record_moves(const std::vector<Move>& moves, const std::string& job) const {
-    ensure_directory(directory_, 0700);
+    const std::lock_guard lock(mutex_);
     json disks = json::array();
     for (const Move& move : moves) {
-        const DiskIdentity disk = DiskIdentity::of(move.moved.file());
-        disks.push_back({{"export", move.moved.name()},
-                         {"path", disk.path},
-                         {"storage", disk.storage},
-                         {"born_at_ns", disk.born_at_ns},
-                         {"moved_to", move.moved_to}});
+        json disk = describe(move.moved);
+        disk["moved_to"] = move.moved_to;
+        disks.push_back(disk);
     }
-    const auto now = std::chrono::system_clock::now();
-    const json record = {{"job", job}, {"moved_at", utc_text(now)}, {"disks", disks}};
-    // Found by what is in it; the name is for people, and of no other record.
-    const auto fraction = now.time_since_epoch() % std::chrono::seconds(1);
-    const std::string path = directory_ + "/" + utc_text(now, "%Y%m%dT%H%M%S.") +
-                             std::to_string(fraction.count()) + ".json";
-    try {
-        write_file_durably(path, record.dump(2) + "\n");
-    } catch (const std::system_error&) {
-        ::unlink(path.c_str());  // it may stand already, and only its directory not be synced
-        throw;
+    write_new_record(directory_, [&](const std::string& now) {
+        return json{{"job", job}, {"moved_at", now}, {"disks", disks}};
+    });
+    // It has not arrived any more, which the record above says already.
+    for (const Move& move : moves) {
+        for (const auto& [path, record] : arrivals_of(DiskIdentity::of(move.moved.file()))) {
+            ::unlink(path.c_str());
+        }
     }
+}
+
+void OwnershipRecords::record_arrival(const Export& arrived, const std::string& job) const {
+    const std::lock_guard lock(mutex_);
+    write_new_record(arrivals_, [&](const std::string& now) {
+        json record = describe(arrived);
+        record["job"] = job;
+        record["arrived_at"] = now;
+        return record;
+    });
+    take_back_locked(arrived.file());
+}
+
+std::optional<ArrivalRecord> OwnershipRecords::find_arrival(const DiskFile& file) const {
+    const std::lock_guard lock(mutex_);
+    const auto found = arrivals_of(DiskIdentity::of(file));
+    return found.empty() ? std::nullopt : std::optional(found.front().second);
+}
+
+std::vector<std::pair<std::string, ArrivalRecord>> OwnershipRecords::arrivals_of(
+    const DiskIdentity& disk) const {
+    std::vector<std::pair<std::string, ArrivalRecord>> found;
+    for (const std::string& path : records_in(arrivals_)) {
+        const json stored = json::parse(read_file(path).value_or(""), nullptr, false);
+        try {
+            if (identity_in(stored).is_same_as(disk)) {
+                found.emplace_back(path, ArrivalRecord{.job = stored.at("job"),
+                                                       .arrived_at = stored.at("arrived_at")});
+            }
+        } catch (const json::exception& error) {
+            throw damaged(path, error);
+        }
+    }
+    return found;
 }
 
 std::vector<OwnershipRecords::Stored> OwnershipRecords::records_of(const DiskFile& file) const {
     std::vector<Stored> found;
-    std::error_code error;
     const DiskIdentity disk = DiskIdentity::of(file);
-    for (const auto& entry : std::filesystem::directory_iterator(directory_, error)) {
-        if (entry.path().extension() == ".json") {
-            for_each_move(entry.path(), [&](std::size_t index, MoveRecord record) {
-                if (record.disk.is_same_as(disk)) {
-                    found.push_back({entry.path(), index, std::move(record)});
-                }
-            });
-        }
-    }
-    if (error && error != std::errc::no_such_file_or_directory) {
-        throw std::runtime_error("cannot look for records of moved disks in '" + directory_ +
-                                 "': " + error.message() + "; " + kHint);
+    for (const std::string& path : records_in(directory_)) {
+        for_each_move(path, [&](std::size_t index, MoveRecord record) {
+            if (record.disk.is_same_as(disk)) {
+                found.push_back({path, index, std::move(record)});
+            }
+        });
     }
     return found;
 }
 
 std::optional<MoveRecord> OwnershipRecords::find(const DiskFile& file) const {
+    const std::lock_guard lock(mutex_);
     const std::vector<Stored> found = records_of(file);
     return found.empty() ? std::nullopt : std::optional(found.front().record);
 }
 
 void OwnershipRecords::take_back(const DiskFile& file) const {
+    const std::lock_guard lock(mutex_);
+    take_back_locked(file);
+}
+
+void OwnershipRecords::take_back_locked(const DiskFile& file) const {
     for (const Stored& stored : records_of(file)) {
         json record = json::parse(read_file(stored.path).value_or(""));
         record.at("disks").at(stored.index)[kTakenBack] =

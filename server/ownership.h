@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "server/disk_identity.h"
@@ -19,15 +21,24 @@ struct MoveRecord {
     std::string moved_at;  // UTC, ISO 8601
 };
 
+// What is known of a disk that a mirror has brought here.
+struct ArrivalRecord {
+    std::string job;
+    std::string arrived_at;  // UTC, ISO 8601
+};
+
 // Who owns a disk, recorded durably: one small JSON file for each hand-over, of one disk or of
 // several together. A disk is found in them by its identity, so that another export name or path
 // does not lead around it.
 //
-// Threads: one at a time. Fails: std::system_error or std::runtime_error that names the file.
+// A disk that was brought here is recorded likewise, until it moves away again.
+//
+// Threads: any. Fails: std::system_error or std::runtime_error that names the file.
 class OwnershipRecords {
   public:
     // The directory is made by check_writable() or with the first record.
-    explicit OwnershipRecords(const std::string& state_dir) : directory_(state_dir + "/moved") {}
+    explicit OwnershipRecords(const std::string& state_dir)
+        : directory_(state_dir + "/moved"), arrivals_(state_dir + "/arrived") {}
 
     // Throws when no move could be recorded.
     void check_writable() const;
@@ -43,15 +54,25 @@ class OwnershipRecords {
     // The disk is served here again: what is recorded of it no longer counts.
     void take_back(const DiskFile& file) const;
 
+    // A mirror's job has brought the disk here, to which it may have been before.
+    void record_arrival(const Export& arrived, const std::string& job) const;
+    [[nodiscard]] std::optional<ArrivalRecord> find_arrival(const DiskFile& file) const;
+
   private:
     struct Stored {
         std::string path;
         std::size_t index = 0;  // of the disk in it
         MoveRecord record;
     };
+    void take_back_locked(const DiskFile& file) const;
     [[nodiscard]] std::vector<Stored> records_of(const DiskFile& file) const;
+    // The files of arrivals of this disk, and what is in them.
+    [[nodiscard]] std::vector<std::pair<std::string, ArrivalRecord>> arrivals_of(
+        const DiskIdentity& disk) const;
 
     const std::string directory_;
+    const std::string arrivals_;
+    mutable std::mutex mutex_;  // guards the files
 };
 
 }  // namespace nbdm

@@ -152,6 +152,16 @@ void Server::open_export(const ExportOptions& options) {
         return;
     }
     const std::optional<MoveRecord> moved = ownership_.find(opened.file());
+    if (options.incoming) {
+        const auto& owned = options_.take_ownership;
+        if (std::find(owned.begin(), owned.end(), options.name) != owned.end()) {
+            throw std::invalid_argument("--take-ownership '" + options.name +
+                                        "': the export is incoming, and somebody else's until it "
+                                        "has landed");
+        }
+        open_incoming(opened, moved.has_value());
+        return;
+    }
     if (!moved) {
         return;
     }
@@ -164,6 +174,22 @@ void Server::open_export(const ExportOptions& options) {
     moved_.push_back(moved_sentence(opened) +
                      "; it can be served with ',ro', or for writing again with --take-ownership '" +
                      options.name + "'");
+}
+
+// A disk that has moved away may come back this way.
+void Server::open_incoming(Export& opened, bool moved_away) {
+    const std::optional<ArrivalRecord> arrived = ownership_.find_arrival(opened.file());
+    if (arrived && !moved_away) {
+        log_info("export '" + opened.name() + "' has landed already, at " + arrived->arrived_at +
+                 " (job '" + arrived->job + "')");
+        opened.landing().set_landed();
+        return;
+    }
+    opened.landing().expect([this, &opened](const std::string& job) {
+        ownership_.record_arrival(opened, job);
+        log_info("export '" + opened.name() + "' ('" + opened.file().path() +
+                 "') has landed (job '" + job + "')");
+    });
 }
 
 std::optional<MoveRecord> Server::move_of(const Export& served) const {

@@ -102,6 +102,28 @@ bool SocketStream::write(std::span<const std::byte> from) noexcept {
     return true;
 }
 
+bool SocketStream::wait_until(const std::function<bool()>& done) noexcept {
+    const Clock::time_point begin = Clock::now();
+    while (!done()) {
+        std::array<pollfd, 2> fds{pollfd{fd_, POLLRDHUP, 0}, pollfd{thread_.wake_fd(), POLLIN, 0}};
+        const int ready = ::poll(fds.data(), fds.size(), -1);
+        if (thread_.stop_requested()) {
+            reason_ = DisconnectReason::server_stopped;
+            return false;
+        }
+        if (ready > 0 && fds[0].revents != 0) {
+            reason_ = DisconnectReason::connection_lost;
+            return false;
+        }
+        if (ready > 0) {
+            std::uint64_t count = 0;
+            [[maybe_unused]] const ssize_t got = ::read(thread_.wake_fd(), &count, sizeof(count));
+        }
+    }
+    deadline_ += Clock::now() - begin;
+    return true;
+}
+
 bool SocketStream::wait_for(short events) noexcept {
     for (;;) {
         const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline_ - Clock::now());

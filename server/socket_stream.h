@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 
 #include "iothread/io_thread.h"
@@ -45,6 +46,10 @@ class SocketStream {
     [[nodiscard]] bool skip(std::uint64_t bytes) noexcept;
     [[nodiscard]] bool write(std::span<const std::byte> from) noexcept;
 
+    // Waits, for as long as the client is there, until `done`, which is asked when the thread is
+    // woken; the deadline is put off by as long. False: see reason().
+    [[nodiscard]] bool wait_until(const std::function<bool()>& done) noexcept;
+
     [[nodiscard]] DisconnectReason reason() const noexcept { return reason_; }
     [[nodiscard]] IoThread& thread() const noexcept { return thread_; }
     [[nodiscard]] Clock::time_point deadline() const noexcept { return deadline_; }
@@ -54,7 +59,7 @@ class SocketStream {
 
     const int fd_;
     IoThread& thread_;
-    const Clock::time_point deadline_;
+    Clock::time_point deadline_;
     DisconnectReason reason_ = DisconnectReason::connection_lost;
 };
 

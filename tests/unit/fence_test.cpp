@@ -17,7 +17,8 @@ using std::chrono::steady_clock;
 struct Client {
     Fence::Entered enter(Fence& fence, const std::string& id, std::uint64_t epoch,
                          steady_clock::duration patience = seconds(30)) {
-        return fence.enter({id, epoch}, thread, steady_clock::now() + patience, place);
+        return fence.enter({id, epoch}, Fence::Others::allowed, thread,
+                           steady_clock::now() + patience, place);
     }
     IoThread thread{{.name = "client"}, [](IoThread&) {}};
     Fence::Membership place;
@@ -89,16 +90,20 @@ TEST(Fence, WhoWaitsIsShutOutByAHigherEpochStill) {
 }
 
 TEST(SessionName, IsReadExactly) {
-    const auto name = SessionName::parse("nbd-mirror:session:vm-1.a_B:18446744073709551615");
+    const auto name = SessionName::parse("nbd-mirror:session:vm-1.a_B:18446744073709551615",
+                                         SessionName::kSession);
     ASSERT_TRUE(name);
     EXPECT_EQ(name->id, "vm-1.a_B");
     EXPECT_EQ(name->epoch, UINT64_MAX);
     for (const std::string id_and_epoch : {"", ":", "x", "x:", ":1", "x:1:", "x:1:2", "x:-1",
                                            "x: 1", "x:0x1", "x y:1", "x:18446744073709551616"}) {
-        EXPECT_FALSE(SessionName::parse("nbd-mirror:session:" + id_and_epoch)) << id_and_epoch;
+        EXPECT_FALSE(
+            SessionName::parse("nbd-mirror:session:" + id_and_epoch, SessionName::kSession))
+            << id_and_epoch;
     }
-    EXPECT_FALSE(SessionName::parse("nbd-mirror:session:" + std::string(65, 'x') + ":1"));
-    EXPECT_FALSE(SessionName::parse("base:allocation"));
+    EXPECT_FALSE(SessionName::parse("nbd-mirror:session:" + std::string(65, 'x') + ":1",
+                                    SessionName::kSession));
+    EXPECT_FALSE(SessionName::parse("base:allocation", SessionName::kSession));
 }
 
 }  // namespace

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A disk that a mirror brings to an incoming export: nobody else uses it until it has landed, and
+then only its guest does."""
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+from harness import MIB, SERVER, background, content, make_disk, same_content, wait_for
+
+nbd = pytest.importorskip("nbd")
+
+SIZE = 32 * MIB
+
+
+@pytest.fixture
+def source(world):
+    make_disk(world.path("source"), SIZE, [(0, 12 * MIB)])
+    with world.server(f"d={world.path('source')}", name="source-server") as server:
+        yield server
+
+
+@pytest.fixture
+def target(world):
+    make_disk(world.path("target"), SIZE)
+    with landing_place(world) as server:
+        yield server
+
+
+def landing_place(world, more=",incoming", state="target-state"):
+    return world.server(f"d={world.path('target')}{more}", name="target-server",
+                        options=["--state-dir", world.quick(state)])
+
+
+def connect(server, *contexts):
+    handle = nbd.NBD()
+    for context in contexts:
+        handle.add_meta_context(context)
+    handle.connect_uri(server.uri("d"))
+    return handle
+
+
+def state(server):
+    return server.export("d")["state"]
+
+
+def owner(world, job="job"):
+    return json.loads(world.client("status", job, "--json").stdout)["owner"]
+
+
+def connections(server):
+    return len(server.ask("GET", "/v1/connections")[1]["connections"])
+
+
+def wait_for_waiting(server):
+    wait_for(lambda: "a client waits until the disk has landed" in server.messages())
+
+
+def test_a_guest_waits_until_the_disk_has_landed(world, source, target):
+    with background(lambda: connect(target).pread(MIB, 0)) as guest:
+        wait_for_waiting(target)
+        with world.mirror(source.source("d"), target.uri("d")) as mirror:
+            mirror.wait_for_phase("ready")
+            assert (state(source), state(target)) == ("serving", "incoming")
+            assert owner(world) == "source" and guest.result is None
+            assert mirror.cutover().returncode == 0
+            assert mirror.wait() == 0
+    assert guest.result == content(world.path("source"), 0, MIB)
+    assert (state(source), state(target)) == ("retired", "serving")
+    assert owner(world) == "target"
+    assert "guests may write at the target" in world.client("status", "job").stdout
+    assert same_content(world.path("source"), world.path("target"))
+    connect(target).pwrite(b"g" * 512, 0)
+
+
+def test_what_may_be_asked_while_the_disk_is_on_its_way(world, target):
+    asker = nbd.NBD()
+    asker.set_opt_mode(True)
+    asker.connect_uri(target.uri("d"))
+    names = []
+    asker.opt_list(lambda name, _: names.append(name) or 0)
+    assert names == ["d"]
+    asker.opt_info()
+    assert asker.get_size() == SIZE
+    asker.opt_abort()
+    assert 'nbd_mirror_export_incoming{export="d"} 1' in target.ask("GET", "/metrics")[1]
+    status, answer = target.ask("POST", "/v1/exports/d/hold", {})
+    assert status == 409 and "incoming" in answer["error"]
+
+
+def test_who_waits_may_leave_and_does_not_keep_the_server_from_stopping(world):
+    make_disk(world.path("target"), SIZE)
+    with landing_place(world) as target:
+        guests = [subprocess.Popen(["nbdinfo", target.uri("d")], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL) for _ in range(2)]
+        wait_for(lambda: target.messages().count("a client waits") == 2)
+        assert connections(target) == 2
+        guests[0].kill()
+        guests[0].wait()
+        wait_for(lambda: connections(target) == 1)
+        target.stop()
+        assert guests[1].wait(60) != 0
+
+
+def test_a_disk_that_has_landed_stays_so_and_no_mirror_gets_at_it(world, source, target):
+    with world.mirror(source.source("d"), target.uri("d"), "--cutover", "auto") as mirror:
+        assert mirror.wait() == 0
+    other = make_disk(world.path("other"), SIZE)
+    target.stop()
+    with landing_place(world) as target, world.server(f"d={other}", name="other-server") as second:
+        assert "has landed already" in target.messages()
+        connect(target).pwrite(b"g" * 512, 0)
+        result = world.client("mirror", second.source("d"), target.uri("d"), "--job", "next",
+                              "--reconnect-timeout", "0")
+        assert result.returncode == 1 and "the server's log says why" in result.stderr
+        assert "belongs to its guest" in target.messages()
+        assert content(world.path("target"), 0, 512) == b"g" * 512
+
+
+def test_a_mirror_that_died_behind_the_retirement_tells_the_target_when_resumed(world, source,
+                                                                                target):
+    with world.mirror(source.source("d"), target.uri("d")) as mirror:
+        mirror.wait_for_phase("ready")
+        os.kill(mirror.pid, signal.SIGSTOP)
+        hold = source.ask("POST", "/v1/exports/d/hold", {})[1]["hold"]
+        assert source.ask("POST", "/v1/exports/d/retire", {"hold": hold, "job": "job"})[0] == 200
+        mirror.kill()
+    assert (state(source), state(target)) == ("retired", "incoming")
+    with world.mirror(None, None, "--resume") as mirror:
+        assert mirror.wait() == 0
+    assert state(target) == "serving" and owner(world) == "target"
+
+
+def test_a_target_that_cannot_record_the_landing_keeps_everybody_out(world, source, target):
+    world.quick("target-state").mkdir(exist_ok=True)
+    in_the_way = world.quick("target-state") / "arrived"
+    in_the_way.write_text("")
+    with world.mirror(source.source("d"), target.uri("d"), "--cutover", "auto",
+                      "--reconnect-timeout", "1", expect=(1,)) as mirror:
+        assert mirror.wait() == 1
+        assert "guests may write nowhere" in mirror.messages()
+        assert "--resume" in mirror.messages()
+    assert (state(source), state(target)) == ("retired", "incoming")
+    assert owner(world) == "nobody"
+    in_the_way.unlink()
+    with world.mirror(None, None, "--resume") as mirror:
+        assert mirror.wait() == 0
+    assert state(target) == "serving" and owner(world) == "target"
+    assert same_content(world.path("source"), world.path("target"))
+
+
+def test_only_one_mirror_fills_a_landing_place(world, source, target):
+    other = make_disk(world.path("other"), SIZE)
+    with world.server(f"d={other}", name="other-server") as second:
+        with world.mirror(source.source("d"), target.uri("d")) as mirror:
+            mirror.wait_for_phase("ready")
+            result = world.client("mirror", second.source("d"), target.uri("d"), "--job", "next",
+                                  "--reconnect-timeout", "0")
+            assert result.returncode == 1 and "the server's log says why" in result.stderr
+            assert "another mirror fills" in target.messages()
+            assert mirror.cutover().returncode == 0
+            assert mirror.wait() == 0
+    assert same_content(world.path("source"), world.path("target"))
+
+
+def test_nothing_that_was_sent_before_the_landing_arrives_after_it(world, target):
+    late = connect(target, "nbd-mirror:session:job:5")
+    late.pwrite(b"m" * 512, 0)
+    commit = "nbd-mirror:commit:job:9"
+    mirror = connect(target, commit)
+    assert mirror.can_meta_context(commit)
+    assert state(target) == "serving"
+    with pytest.raises(nbd.Error):
+        late.pwrite(b"l" * 512, 0)
+    for context in ("nbd-mirror:session:job:7", "nbd-mirror:session:job:10",
+                    "nbd-mirror:session:other:1"):
+        with pytest.raises(nbd.Error):
+            connect(target, context)
+    # A commit may be repeated: its answer may have been lost.
+    assert connect(target, "nbd-mirror:commit:job:11").can_meta_context(
+        "nbd-mirror:commit:job:11")
+    guest = connect(target)
+    assert guest.pread(512, 0) == b"m" * 512
+
+
+def test_a_commit_that_comes_too_late_is_none(world, target):
+    newer = connect(target, "nbd-mirror:session:job:9")
+    with pytest.raises(nbd.Error):
+        connect(target, "nbd-mirror:commit:job:5")
+    with pytest.raises(nbd.Error):
+        connect(target, "nbd-mirror:commit:other:99")
+    assert state(target) == "incoming"
+    newer.pwrite(b"n" * 512, 0)
+
+
+def test_an_export_that_is_not_incoming_knows_no_commit(world, source):
+    commit = "nbd-mirror:commit:job:1"
+    handle = connect(source, commit, "nbd-mirror:incoming")
+    assert not handle.can_meta_context(commit)
+    assert not handle.can_meta_context("nbd-mirror:incoming")
+
+
+def test_a_disk_may_come_back_to_where_it_was(world):
+    make_disk(world.path("source"), SIZE, [(0, MIB)])
+    make_disk(world.path("target"), SIZE)
+
+    def first(more):
+        return world.server(f"d={world.path('source')}{more}", name="first-server")
+
+    with first("") as here, landing_place(world) as there:
+        with world.mirror(here.source("d"), there.uri("d"), "--cutover", "auto") as mirror:
+            assert mirror.wait() == 0
+        connect(there).pwrite(b"new" * 512, 0)
+        here.stop()
+        with first(",incoming") as here:
+            assert state(here) == "incoming"
+            with world.mirror(there.source("d"), here.uri("d"), "--cutover", "auto",
+                              job="back") as mirror:
+                assert mirror.wait() == 0
+            assert (state(there), state(here)) == ("retired", "serving")
+            connect(here).pwrite(b"x", 0)
+        with first("") as here:  # it is here for good
+            assert state(here) == "serving"
+    # And there it may land again.
+    with landing_place(world) as there:
+        assert state(there) == "incoming"
+
+
+def test_a_released_copy_has_not_landed(world, source, target):
+    with world.mirror(source.source("d"), target.uri("d"), "--cutover", "auto", "--handover",
+                      "release") as mirror:
+        assert mirror.wait() == 0
+    assert (state(source), state(target)) == ("serving", "incoming")
+    assert owner(world) == "source"
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["d=disk,ro,incoming"], "it cannot be ro"),
+    (["d=disk,incoming=nbd://source/d"], "incoming takes no value"),
+    (["d=disk,incoming", "--take-ownership", "d"], "incoming"),
+])
+def test_wrong_usage_of_incoming_is_said(world, arguments, sentence):
+    make_disk(world.path("disk"), MIB)
+    result = subprocess.run([SERVER, *arguments], cwd=world.directory, env=world.env,
+                            capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2 and sentence in result.stderr
+    assert len(result.stderr.splitlines()) == 1
