@@ -30,20 +30,6 @@ std::set<std::string> names_in(const std::string& directory, const std::string& 
     return names;
 }
 
-// The last state on disk.
-std::optional<json> read_state(const std::string& job) {
-    const std::optional<std::string> text = read_file(job_state_path(job));
-    if (!text) {
-        return std::nullopt;
-    }
-    json state = json::parse(*text, nullptr, false);
-    if (!state.is_object()) {
-        throw JobError("the state of job '" + job + "' in '" + job_state_path(job) +
-                       "' is damaged");
-    }
-    return state;
-}
-
 }  // namespace
 
 std::set<std::string> known_jobs() {
@@ -56,8 +42,21 @@ bool job_runs(const std::string& job) {
     return unix_socket_answers(job_socket(job));
 }
 
+std::optional<json> written_job_state(const std::string& job) {
+    const std::optional<std::string> text = read_file(job_state_path(job));
+    if (!text) {
+        return std::nullopt;
+    }
+    json state = json::parse(*text, nullptr, false);
+    if (!state.is_object()) {
+        throw JobError("the state of job '" + job + "' in '" + job_state_path(job) +
+                       "' is damaged");
+    }
+    return state;
+}
+
 std::optional<json> ended_job_state(const std::string& job) {
-    std::optional<json> read = read_state(job);
+    std::optional<json> read = written_job_state(job);
     if (!read) {
         return std::nullopt;
     }
@@ -88,7 +87,7 @@ std::optional<json> job_state(const std::string& job) {
         if (!job_runs(job)) {
             return ended_job_state(job);
         }
-        std::optional<json> state = read_state(job);
+        std::optional<json> state = written_job_state(job);
         if (state) {
             (*state)["error"] = error.what();
         }

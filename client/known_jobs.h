@@ -23,6 +23,8 @@ constexpr std::chrono::milliseconds kJobAnswerLimit{5'000};
 // The last state of a job that does not run; of one whose process died without saying so, with that
 // said. Nothing when there is no such job.
 [[nodiscard]] std::optional<nlohmann::json> ended_job_state(const std::string& job);
+// The last state that a job has written, which may be old. Nothing when there is none.
+[[nodiscard]] std::optional<nlohmann::json> written_job_state(const std::string& job);
 // The state of any job. Nothing when there is no such job.
 [[nodiscard]] std::optional<nlohmann::json> job_state(const std::string& job);
 

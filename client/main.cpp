@@ -13,6 +13,7 @@
 #include "client/job_runner.h"
 #include "client/mirror.h"
 #include "client/options.h"
+#include "client/watch/watch.h"
 #include "iothread/check.h"
 
 namespace {
@@ -102,7 +103,8 @@ int run(const MirrorCommand& command) {
 }
 
 int run(const StatusCommand& command) {
-    return show_status(command.job, command.json);
+    return command.watch ? watch_jobs(command.job, command.json)
+                         : show_status(command.job, command.json);
 }
 
 int run(const JobCommand& command) {

@@ -46,6 +46,7 @@ struct RawOptions {
     std::optional<std::string> hooks;
     std::int64_t hook_timeout_s = 30;
     bool json = false;
+    bool watch = false;
 };
 
 void declare_connections(CLI::App& command, RawOptions& raw) {
@@ -324,6 +325,7 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
     CLI::App* status = app.add_subcommand("status", "show running and ended mirror jobs");
     status->add_option("JOB", raw.job, "the job's name (all jobs)");
     status->add_flag("--json", raw.json, "as JSON");
+    status->add_flag("--watch", raw.watch, "show it until it has ended, or q is pressed");
     const std::vector<std::pair<CLI::App*, JobCommand::Kind>> job_commands = {
         {declare_job_command(app, raw, "cutover",
                              "hand the disk over to the target, once the job is ready"),
@@ -353,7 +355,7 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
     }
     const std::string job = raw.job.value_or("");
     if (status->parsed()) {
-        return StatusCommand{job, raw.json};
+        return StatusCommand{job, raw.json, raw.watch};
     }
     if (set->parsed()) {
         SetCommand command{job, limit_changes(raw)};

@@ -29,6 +29,7 @@ struct MirrorCommand {
 struct StatusCommand {
     std::string job;  // empty: all
     bool json = false;
+    bool watch = false;
 };
 // What is asked of a running job.
 struct JobCommand {
