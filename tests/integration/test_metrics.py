@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a running mirror tells machines: its metrics, and its block map."""
+"""What a running mirror tells machines: its metrics, and its block map; and what dashboards make of
+them."""
 
+import json
 import re
 
 import pytest
@@ -67,6 +69,59 @@ def test_each_metric_of_a_job_is_in_its_manual_page(world, pair):
     with world.mirror(a.source("d"), b.uri("d"), expect=(0, 4)) as mirror:
         mirror.wait_for_phase("ready")
         assert names_of(mirror.control) == set(re.findall(r"nbd_mirror_\w+", page))
+
+
+def queries(value):
+    """All expressions in a dashboard, those of its variables too, and all legends."""
+    if isinstance(value, list):
+        return [query for each in value for query in queries(each)]
+    if not isinstance(value, dict):
+        return []
+    own = [value[key] for key in ("expr", "legendFormat", "query") if isinstance(value.get(key), str)]
+    return own + queries(list(value.values()))
+
+
+def families(control):
+    """Names of samples, those of histograms too -> names of their labels."""
+    found = {}
+    for line in ask(control, "GET", "/metrics")[1].splitlines():
+        if name := re.match(r"# TYPE (\S+)", line):
+            found[name[1]] = set()
+        elif not line.startswith("#"):
+            name = re.match(r"\w+", line)[0]
+            found.setdefault(name, set()).update(re.findall(r'(\w+)="', line))
+    return found
+
+
+def dashboard(name):
+    return json.loads((ROOT / "dist" / "grafana" / f"{name}.json").read_text())
+
+
+def test_the_dashboards_use_only_metrics_that_exist(world, pair):
+    a, b = pair
+    with world.mirror(a.source("d"), b.uri("d"), expect=(0, 4)) as mirror:
+        mirror.wait_for_phase("ready")
+        for name, control in (("jobs", mirror.control), ("servers", a.control)):
+            there = families(control)
+            used = "\n".join(queries(dashboard(name)))
+            assert set(re.findall(r"nbd_mirror_\w+", used)) - set(there) == set()
+            labels = set(re.findall(r"{{(\w+)}}", used)) | set(re.findall(r"(\w+)=~?\"", used))
+            labels |= {each for group in re.findall(r"by \(([^)]*)\)", used)
+                       for each in group.split(", ")}
+            # The label of jobs is a variable; Prometheus adds where it has found a sample.
+            assert labels - {"$label", "label", "instance"} - set().union(*there.values()) == set()
+
+
+@pytest.mark.parametrize("name", ["jobs", "servers"])
+def test_the_panels_of_a_dashboard_lie_beside_one_another(name):
+    panels = dashboard(name)["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {(at["x"] + i, at["y"] + j) for i in range(at["w"]) for j in range(at["h"])}
+        assert at["x"] + at["w"] <= 24 and not cells & taken, panel["title"]
+        taken |= cells
 
 
 def test_a_downtime_is_expected_once_the_first_round_is_through(world, pair):
