@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/copy.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "client/source_server.h"
@@ -80,8 +81,8 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status, Pace& pace,
     if (options.verify) {
         disk.add_to_do(size);
         TargetZeroes written(target.open_scout("", cancellation), target.traits().size_bytes);
-        const std::vector<Range> differences =
-            engine.compare(*source.open_scout("", cancellation), written);
+        const std::vector<Range> differences = first_differences(
+            engine.compare({}, *source.open_scout("", cancellation), written, {}));
         if (!differences.empty()) {
             throw JobError("the copy differs from the source:\n" +
                            describe_differences(differences));
@@ -116,7 +117,13 @@ std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status, 
     TargetZeroes zeroes(target.open_scout("", cancellation), target.traits().size_bytes);
     Engine engine(source, target, options.engine, disk, pace, cancellation);
     status.set_phase(Phase::copying);
-    return engine.compare(*scout, zeroes);
+    return first_differences(engine.compare({}, *scout, zeroes, {}));
+}
+
+std::vector<Range> first_differences(std::vector<Range> differences) {
+    constexpr std::size_t kMaxNamed = 16;
+    differences.resize(std::min(differences.size(), kMaxNamed));
+    return differences;
 }
 
 std::string describe_differences(const std::vector<Range>& differences) {

@@ -149,9 +149,14 @@ void DiskMirror::connect() {
     engine_ = std::make_unique<Engine>(*source_, *target_, options, status_, shared_.pace,
                                        shared_.cancellation);
     last_freeze_ = Clock::now();
+    if (options_.copy.verify) {
+        verification_ = std::make_unique<Verification>(record_->size_bytes);
+        verify_everything_ = true;
+    }
 }
 
 void DiskMirror::disconnect() {
+    verification_.reset();
     engine_.reset();
     target_zeroes_.reset();
     dirtiness_.reset();
@@ -197,6 +202,9 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
             engine_->use_connections(shared_.connections.among_copying(index_));
         }
     };
+    if (verification_) {
+        verification_->explain(*dirtiness_);
+    }
     if (frozen.dirty_bytes > 0) {
         TargetZeroes unknown(false);
         const bool checkpoints = haste == Haste::none;
@@ -215,6 +223,10 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
     // Also when nothing was copied: a disk is not handed over to a target that has gone meanwhile.
     engine_->flush(tick);
     round.flushing = Clock::now() - begin - round.copying;
+    if (verification_) {
+        verify(frozen.dirty_bytes, haste, tick);
+        round.copying = Clock::now() - begin - round.flushing;
+    }
     // Only now: what was acknowledged is never looked at again.
     round_server_.acknowledge(record_->tracker, frozen.generation);
     first_round_ = false;
@@ -224,6 +236,21 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
     }
     status_.set_dirty(0);
     return round;
+}
+
+void DiskMirror::verify(std::uint64_t dirty_bytes, Haste haste, const std::function<void()>& tick) {
+    using What = Verification::What;
+    using Writers = Verification::Writers;
+    const What what = verify_everything_ ? What::everything : What::dirty;
+    status_.add_to_do(verify_everything_ ? record_->size_bytes : dirty_bytes);
+    // Holes are not read where there are some at both sides, which matters when all is looked at.
+    TargetZeroes zeroes = verify_everything_
+                              ? TargetZeroes(target_->open_scout("", shared_.cancellation),
+                                             target_->traits().size_bytes)
+                              : TargetZeroes(false);
+    verification_->check(*engine_, *dirtiness_, zeroes, what,
+                         haste == Haste::writers_wait ? Writers::wait : Writers::write, tick);
+    verify_everything_ = false;
 }
 
 void DiskMirror::acknowledge_progress(std::uint64_t generation) {

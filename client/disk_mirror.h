@@ -19,6 +19,7 @@
 #include "client/job_record.h"
 #include "client/pace.h"
 #include "client/source_server.h"
+#include "client/verification.h"
 
 namespace nbdm {
 
@@ -108,6 +109,7 @@ class DiskMirror {
     void connect();
     void take_up();
     void acknowledge_progress(std::uint64_t generation);
+    void verify(std::uint64_t dirty_bytes, Haste haste, const std::function<void()>& tick);
 
     const Options options_;
     const std::size_t index_;
@@ -125,6 +127,10 @@ class DiskMirror {
     // since old data may lie under a new hole.
     std::unique_ptr<TargetZeroes> target_zeroes_;
     std::unique_ptr<Engine> engine_;
+
+    // When what was copied is to be verified. What other connections have copied was not, perhaps.
+    std::unique_ptr<Verification> verification_;
+    bool verify_everything_ = true;
 
     std::atomic<bool> first_round_{true};
     std::uint64_t acknowledged_to_ = 0;  // in this generation

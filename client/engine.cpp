@@ -150,8 +150,14 @@ void Engine::flush(const std::function<void()>& tick) {
     make_pass({}, tick).flush();
 }
 
-std::vector<Range> Engine::compare(Scout& source, TargetZeroes& target_zeroes) {
-    make_pass({.with_data = Piece::Kind::compare}, {}).run(source, target_zeroes);
+std::vector<Range> Engine::compare(Sweep sweep, Scout& source, TargetZeroes& target_zeroes,
+                                   const std::function<void()>& tick) {
+    {
+        const std::lock_guard lock(differences_mutex_);
+        differences_.clear();
+    }
+    make_pass({.only_dirty = sweep.only_dirty, .with_data = Piece::Kind::compare}, tick)
+        .run(source, target_zeroes);
     const std::lock_guard lock(differences_mutex_);
     std::sort(differences_.begin(), differences_.end(),
               [](const Range& a, const Range& b) { return a.offset < b.offset; });
@@ -159,10 +165,8 @@ std::vector<Range> Engine::compare(Scout& source, TargetZeroes& target_zeroes) {
     for (const Range& range : differences_) {
         if (!merged.empty() && merged.back().end() == range.offset) {
             merged.back().length += range.length;
-        } else if (merged.size() < kMaxDifferences) {
-            merged.push_back(range);
         } else {
-            break;
+            merged.push_back(range);
         }
     }
     return merged;

@@ -63,11 +63,12 @@ class Engine {
     // Adds or ends workers, without waiting for them, where both sides allow several; call it now
     // and then. One that cannot connect is said in the log, and tried again with the next change.
     void use_connections(unsigned connections);
-    // Where the two differ, ascending and merged, the first kMaxDifferences.
-    [[nodiscard]] std::vector<Range> compare(Scout& source, TargetZeroes& target_zeroes);
+    // Where the two differ, ascending and merged; of very many not all. `tick` as with copy().
+    [[nodiscard]] std::vector<Range> compare(Sweep sweep, Scout& source,
+                                             TargetZeroes& target_zeroes,
+                                             const std::function<void()>& tick);
 
   private:
-    static constexpr std::size_t kMaxDifferences = 16;
     void note_difference(Range range);
     void add_worker(OpenedHandles first);
     [[nodiscard]] Pass make_pass(Pass::Options options, const std::function<void()>& tick);

@@ -280,6 +280,8 @@ std::optional<std::string> Mirror::cut_over() {
         return done.line;
     } catch (const Cancelled&) {
         throw;
+    } catch (const VerificationFailed&) {
+        throw;  // it would not be better the next time
     } catch (const HandOverUnknown&) {
         status_.set_owner(Owner::unknown);
         throw;

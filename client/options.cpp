@@ -100,6 +100,8 @@ void declare_mirror(CLI::App& command, RawOptions& raw) {
                        "SOURCE TARGET of further disks of the guest, exports of the same server");
     declare_writing(command, raw);
     command.add_option("--job", raw.job, "the job's name (the export's)");
+    command.add_flag("--verify", raw.verify,
+                     "read all that was copied again, and compare it with the source");
     command.add_flag("--resume", raw.resume,
                      "go on with a job whose mirror has died; SOURCE and TARGET are recorded");
     command

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mirror --verify`: what was copied is proved to be at the target, under writers."""
+
+import pytest
+
+from harness import MIB, fio_writer, make_disk, same_content, wait_for
+from peers import Recorder
+
+nbd = pytest.importorskip("nbd")
+
+SIZE = 64 * MIB
+DATA = 16 * MIB
+BAD = 3 * MIB
+
+
+@pytest.fixture
+def source(world):
+    make_disk(world.path("source"), SIZE, [(0, DATA)])
+    make_disk(world.path("target"), SIZE)
+    with world.server(f"d={world.path('source')}", name="source-server") as server:
+        yield server
+
+
+@pytest.fixture
+def target(world, source):
+    with world.server(f"d={world.path('target')}", name="target-server") as server:
+        yield server
+
+
+class BadTarget(Recorder):
+    """Each write of the block at BAD arrives with one wrong byte, as long as it is told to."""
+
+    def __init__(self, world):
+        disk, self.good = world.path("target"), world.quick("good")
+        write = f"dd of='{disk}' bs=64k oflag=seek_bytes conv=notrunc status=none seek="
+        super().__init__(world, disk, pwrite=(
+            f"{write}$4; if [ $4 -eq {BAD} ] && [ ! -e '{self.good}' ]; then "
+            f"printf x | {write}{BAD + 5}; fi"))
+
+
+def write(server, offset, data):
+    handle = nbd.NBD()
+    handle.connect_uri(server.uri("d"))
+    handle.pwrite(data, offset)
+    handle.shutdown()
+
+
+def test_all_that_was_copied_is_read_again_and_no_writer_is_taken_for_an_error(world, source,
+                                                                               target):
+    with fio_writer(world, source.uri("d"), size=8 * MIB, rate="16m", block="4k"):
+        with world.mirror(source.source("d"), target.uri("d"), "--verify") as mirror:
+            mirror.wait_for_phase("ready")
+            assert target.export("d")["read_bytes"] >= DATA
+            passes = mirror.status()["disks"][0]["passes"]
+            wait_for(lambda: mirror.status()["disks"][0]["passes"] > passes + 10)
+            assert mirror.cutover().returncode == 0
+            assert mirror.wait() == 0
+    assert same_content(world.path("source"), world.path("target"))
+
+
+def test_holes_are_not_read(world, source, target):
+    with world.mirror(source.source("d"), target.uri("d"), "--verify") as mirror:
+        mirror.wait_for_phase("ready")
+        assert mirror.cutover().returncode == 0
+        assert mirror.wait() == 0
+    assert target.export("d")["read_bytes"] < DATA + 4 * MIB
+
+
+def test_a_block_that_did_not_arrive_is_found_before_the_hand_over(world, source):
+    with BadTarget(world) as target:
+        with world.mirror(source.source("d"), target.uri, "--verify", expect=(1,)) as mirror:
+            mirror.wait_for_phase("ready")
+            result = mirror.cutover()
+            assert result.returncode == 1
+            assert "the target is not what was copied to it" in result.stderr
+            assert f"bytes {BAD}-" in result.stderr
+            assert mirror.wait() == 1
+        assert source.export("d")["state"] == "serving"
+        write(source, 0, b"x" * 512)  # its writers go on
+        # A mirror that goes on with it reads all of it again, and copies what is rewritten.
+        target.good.touch()
+        write(source, BAD, b"y" * 512)
+        with world.mirror(None, None, "--resume", "--verify") as mirror:
+            mirror.wait_for_phase("ready")
+            assert mirror.cutover().returncode == 0
+            assert mirror.wait() == 0
+    assert same_content(world.path("source"), world.path("target"))
+
+
+def test_a_block_of_the_last_delta_that_did_not_arrive_is_found(world, source):
+    with BadTarget(world) as target:
+        target.good.touch()
+        with world.mirror(source.source("d"), target.uri, "--verify", expect=(1,)) as mirror:
+            mirror.wait_for_phase("ready")
+            target.good.unlink()
+            write(source, BAD, b"y" * 512)
+            assert mirror.cutover().returncode == 1
+            assert mirror.wait() == 1
+            assert f"bytes {BAD}-" in mirror.messages()
+    assert source.export("d")["state"] == "serving"
+
+
+def test_without_it_nobody_looks(world, source):
+    with BadTarget(world) as target:
+        with world.mirror(source.source("d"), target.uri) as mirror:
+            mirror.wait_for_phase("ready")
+            assert mirror.cutover().returncode == 0
+            assert mirror.wait() == 0
+    assert not same_content(world.path("source"), world.path("target"))
