@@ -60,6 +60,7 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status, Pace& pace,
     }
     Side target = Side::open_target(options.target, target_options, cancellation);
     check_sides(source, target);
+    warn_of_full_target(source, target);
     if (target.traits().size_bytes > size) {
         log_info("target " + target.name() + " is larger than the source; what lies beyond " +
                  std::to_string(size) + " bytes is left as it is");

@@ -117,6 +117,9 @@ void DiskMirror::open_sides(Opening opening) {
     if (!address.empty() && server_.has_client(address)) {
         throw JobError("'" + target().text + "' is the source itself");
     }
+    if (opening == Opening::first) {
+        warn_of_full_target(*source_, *target_);
+    }
     if (!target_->traits().can_flush) {
         throw JobError("target " + target().text +
                        " cannot flush: a disk cannot be handed over to it durably");

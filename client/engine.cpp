@@ -32,6 +32,18 @@ void check_sides(const Side& source, const Side& target) {
     }
 }
 
+void warn_of_full_target(const Side& source, const Side& target) {
+    // Not all that is allocated need be data; and what neither says, nobody knows.
+    const auto needed = source.space().allocated_bytes;
+    const auto room = target.space().room_bytes;
+    if (needed && room && *needed > *room) {
+        log_warning("target " + target.name() + " has room for " +
+                    format_size(static_cast<double>(*room)) + ", and of source " + source.name() +
+                    " up to " + format_size(static_cast<double>(*needed)) +
+                    " is data: the target may become full");
+    }
+}
+
 EngineOptions fitting_options(EngineOptions options, const EndpointTraits& source,
                               const EndpointTraits& target) {
     // Without multi-conn a flush on one connection says nothing of the others' writes.

@@ -28,6 +28,9 @@ struct EngineOptions {
 // has been changed by then.
 void check_sides(const Side& source, const Side& target);
 
+// Warns when the target's storage may become full, as far as both say how much they have.
+void warn_of_full_target(const Side& source, const Side& target);
+
 // The options as both sides can take them: one connection where one of them does not promise
 // multi-conn, requests of a power of two that both accept.
 [[nodiscard]] EngineOptions fitting_options(EngineOptions options, const EndpointTraits& source,

@@ -37,12 +37,20 @@ struct Answer {
     std::string dirty_context;
     std::vector<Status> allocation;
     std::vector<Status> dirtiness;
+    std::map<std::string, std::uint32_t> numbers;  // of other contexts, their first status
     bool done = false;
     int error = 0;
 
     void take(const char* context, std::uint64_t offset, const std::uint32_t* entries,
               std::size_t count) {
-        auto& into = context == dirty_context ? dirtiness : allocation;
+        const bool is_dirtiness = context == dirty_context;
+        if (!is_dirtiness && std::string_view(context) != LIBNBD_CONTEXT_BASE_ALLOCATION) {
+            if (count > 1) {
+                numbers.emplace(context, entries[1]);
+            }
+            return;
+        }
+        auto& into = is_dirtiness ? dirtiness : allocation;
         for (std::size_t i = 0; i + 1 < count; i += 2) {
             const std::uint64_t end = std::min(offset + entries[i], within.end());
             if (end > offset) {
@@ -77,12 +85,8 @@ std::vector<Extent> combine(const Answer& answer, bool with_dirtiness) {
     return result;
 }
 
-// One block status question, from the start of `within` on.
-std::vector<Extent> ask(NbdHandle& handle, const std::string& dirty_context, Range within,
-                        const Cancellation& cancellation) {
-    Answer answer;
-    answer.within = within.first(kMaxQuestionBytes);
-    answer.dirty_context = dirty_context;
+// One block status question.
+void ask(NbdHandle& handle, Answer& answer, const Cancellation& cancellation) {
     const nbd_extent_callback extent = {
         .callback =
             [](void* data, const char* context, std::uint64_t offset, std::uint32_t* entries,
@@ -109,13 +113,22 @@ std::vector<Extent> ask(NbdHandle& handle, const std::string& dirty_context, Ran
     handle.run_until([&answer] { return answer.done; }, kAnswerLimit, cancellation);
     if (answer.error != 0) {
         const std::string sentence = "cannot learn the extents at offset " +
-                                     std::to_string(within.offset) + " of " + handle.uri() + ": " +
-                                     error_text(answer.error);
+                                     std::to_string(answer.within.offset) + " of " + handle.uri() +
+                                     ": " + error_text(answer.error);
         if (is_lost_connection(answer.error)) {
             throw ConnectionLost(sentence);
         }
         throw JobError(sentence);
     }
+}
+
+// From the start of `within` on.
+std::vector<Extent> ask(NbdHandle& handle, const std::string& dirty_context, Range within,
+                        const Cancellation& cancellation) {
+    Answer answer;
+    answer.within = within.first(kMaxQuestionBytes);
+    answer.dirty_context = dirty_context;
+    ask(handle, answer, cancellation);
     std::vector<Extent> result = combine(answer, !dirty_context.empty());
     if (result.empty()) {
         throw JobError(handle.uri() + " gave no extents at offset " +
@@ -158,6 +171,20 @@ std::vector<Extent> all_extents(NbdHandle& handle, Range all, const Cancellation
         left = Range::from_to(result.back().range.end(), all.end());
     }
     return result;
+}
+
+std::map<std::string, std::uint32_t> ask_numbers(NbdHandle& handle,
+                                                 const std::vector<std::string>& contexts,
+                                                 const Cancellation& cancellation) {
+    if (std::none_of(contexts.begin(), contexts.end(), [&](const std::string& context) {
+            return nbd_can_meta_context(handle.get(), context.c_str()) == 1;
+        })) {
+        return {};
+    }
+    Answer answer;
+    answer.within = Range{0, handle.traits().size_bytes}.first(handle.traits().alignment);
+    ask(handle, answer, cancellation);
+    return std::move(answer.numbers);
 }
 
 std::vector<Extent> KnownScout::extents(Range within) {

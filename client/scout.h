@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -60,6 +61,11 @@ class NbdScout final : public Scout {
                                               const Cancellation& cancellation);
 
 // Says again what was learned before.
+// Of some metadata contexts, whose status is a number: the one at the disk's start; of those that
+// the connection has. Throws JobError or Cancelled.
+[[nodiscard]] std::map<std::string, std::uint32_t> ask_numbers(
+    NbdHandle& handle, const std::vector<std::string>& contexts, const Cancellation& cancellation);
+
 class KnownScout final : public Scout {
   public:
     // Ascending, without gaps, from offset 0 on.

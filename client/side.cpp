@@ -63,8 +63,18 @@ Side Side::open_target(const Location& location, const TargetOptions& options,
 
 void Side::use_server(const std::string& uri, const Cancellation& cancellation) {
     uri_ = uri;
-    first_ = connect({LIBNBD_CONTEXT_BASE_ALLOCATION, kIncomingContext}, cancellation);
+    const std::string allocated = "nbd-mirror:allocated";
+    const std::string room = "nbd-mirror:room";
+    first_ =
+        connect({LIBNBD_CONTEXT_BASE_ALLOCATION, kIncomingContext, allocated, room}, cancellation);
     traits_ = first_->traits();
+    const auto mebibytes = ask_numbers(*first_, {allocated, room}, cancellation);
+    const auto bytes_of = [&](const std::string& context) {
+        const auto found = mebibytes.find(context);
+        return found == mebibytes.end() ? std::nullopt
+                                        : std::optional(std::uint64_t{found->second} << 20);
+    };
+    space_ = {.allocated_bytes = bytes_of(allocated), .room_bytes = bytes_of(room)};
 }
 
 void Side::use_file(std::unique_ptr<DiskFile> file) {
@@ -73,6 +83,9 @@ void Side::use_file(std::unique_ptr<DiskFile> file) {
     traits_.read_only = !file_->writable();
     traits_.alignment = file_->request_alignment();
     traits_.knows_extents = !file_->is_block_device();
+    if (const auto space = file_->space()) {
+        space_ = {.allocated_bytes = space->allocated_bytes, .room_bytes = space->room_bytes};
+    }
 }
 
 std::unique_ptr<NbdHandle> Side::connect(std::vector<std::string> meta_contexts,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -54,6 +55,13 @@ class Side {
     [[nodiscard]] std::string local_address() const {
         return first_ ? first_->local_address() : "";
     }
+    // As far as it was known when the side was opened, to the MiB: what of it is allocated, and how
+    // much may be at most.
+    struct Space {
+        std::optional<std::uint64_t> allocated_bytes;
+        std::optional<std::uint64_t> room_bytes;
+    };
+    [[nodiscard]] const Space& space() const noexcept { return space_; }
     // Null for a server.
     [[nodiscard]] const DiskFile* file() const noexcept { return file_.get(); }
 
@@ -80,6 +88,7 @@ class Side {
     std::unique_ptr<DiskFile> file_;    // null for a server
     std::unique_ptr<NbdHandle> first_;  // null for a file, and once it was taken
     EndpointTraits traits_;
+    Space space_;
     bool is_zero_ = false;
 };
 

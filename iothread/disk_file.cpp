@@ -14,6 +14,7 @@
 #include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 
 #include "iothread/check.h"
@@ -22,6 +23,9 @@
 namespace nbdm {
 
 namespace {
+
+// The unit of stat's st_blocks.
+constexpr std::uint64_t kStatBlockBytes = 512;
 
 // Memory for what is not aligned, whatever the request's size.
 constexpr std::uint64_t kStepBytes = std::uint64_t{1} << 20;
@@ -248,10 +252,22 @@ DiskFile::State DiskFile::state() const noexcept {
     if (::fstat(fd_.get(), &status) != 0) {
         return {.shorter = true};
     }
-    constexpr std::uint64_t kStatBlockBytes = 512;
     return {.shorter = static_cast<std::uint64_t>(status.st_size) < size_bytes(),
             .may_have_holes =
                 static_cast<std::uint64_t>(status.st_blocks) * kStatBlockBytes < size_bytes()};
+}
+
+std::optional<DiskFile::Space> DiskFile::space() const noexcept {
+    struct stat status {};
+    struct statvfs filesystem {};
+    if (is_block_device_ || ::fstat(fd_.get(), &status) != 0 ||
+        ::fstatvfs(fd_.get(), &filesystem) != 0) {
+        return std::nullopt;
+    }
+    const auto allocated = static_cast<std::uint64_t>(status.st_blocks) * kStatBlockBytes;
+    return Space{.allocated_bytes = allocated,
+                 .room_bytes = allocated + std::uint64_t{filesystem.f_bavail} *
+                                               std::uint64_t{filesystem.f_frsize}};
 }
 
 bool DiskFile::is_resident(Range range) const noexcept {

@@ -91,6 +91,12 @@ class DiskFile {
         bool may_have_holes = false;
     };
     [[nodiscard]] State state() const noexcept;
+    // Of the file system of a file; nothing for a device.
+    struct Space {
+        std::uint64_t allocated_bytes = 0;  // by this file
+        std::uint64_t room_bytes = 0;       // that this file may have allocated at most
+    };
+    [[nodiscard]] std::optional<Space> space() const noexcept;
     // Whether all of `range` is in memory, so that reading it waits for no device. False where that
     // cannot be known. A moment later it may have changed.
     [[nodiscard]] bool is_resident(Range range) const noexcept;

@@ -17,6 +17,10 @@ struct Described {
     std::uint32_t status = 0;
 };
 
+std::uint32_t whole_mebibytes(std::uint64_t bytes) {
+    return static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes >> 20, UINT32_MAX));
+}
+
 Described next(const Export& served, int extents_fd, const MetaContext& context, Range within) {
     switch (context.kind) {
         case MetaContext::Kind::allocation: {
@@ -26,6 +30,13 @@ Described next(const Export& served, int extents_fd, const MetaContext& context,
         case MetaContext::Kind::dirtiness: {
             const DirtyExtent extent = context.tracker.tracker->frozen().next_extent(within);
             return {extent.range, extent.dirty ? wire::kStateDirty : 0};
+        }
+        case MetaContext::Kind::allocated:
+        case MetaContext::Kind::room: {
+            const auto space = served.file().space().value_or(DiskFile::Space{});
+            return {within, whole_mebibytes(context.kind == MetaContext::Kind::room
+                                                ? space.room_bytes
+                                                : space.allocated_bytes)};
         }
         case MetaContext::Kind::incoming:
         case MetaContext::Kind::session:

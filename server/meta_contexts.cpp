@@ -11,6 +11,9 @@ namespace nbdm {
 namespace {
 
 constexpr std::string_view kAllocation = "base:allocation";
+// Of a file: what it takes of its file system, and could take.
+constexpr std::string_view kAllocated = "nbd-mirror:allocated";
+constexpr std::string_view kRoom = "nbd-mirror:room";
 // Of an export that waits for a mirror.
 constexpr std::string_view kIncoming = "nbd-mirror:incoming";
 // One map, two names: QEMU's is what backup tools ask for.
@@ -20,10 +23,6 @@ constexpr std::array<std::string_view, 2> kDirtyPrefixes = {"nbd-mirror:dirty-bi
 std::vector<MetaContext> all_contexts(const Export& served) {
     std::vector<MetaContext> result;
     result.push_back({.name = std::string(kAllocation), .tracker = {}});
-    if (served.landing().expected()) {
-        result.push_back(
-            {.name = std::string(kIncoming), .kind = MetaContext::Kind::incoming, .tracker = {}});
-    }
     for (const std::string_view prefix : kDirtyPrefixes) {
         for (const std::string& name : served.trackers().names()) {
             if (const auto tracker = served.trackers().find(name)) {
@@ -32,6 +31,22 @@ std::vector<MetaContext> all_contexts(const Export& served) {
                                   .tracker = *tracker});
             }
         }
+    }
+    return result;
+}
+
+// Those that are there when they are named, and not listed: they are for mirrors.
+std::vector<MetaContext> unlisted_contexts(const Export& served) {
+    std::vector<MetaContext> result;
+    if (served.file().space()) {
+        result.push_back(
+            {.name = std::string(kAllocated), .kind = MetaContext::Kind::allocated, .tracker = {}});
+        result.push_back(
+            {.name = std::string(kRoom), .kind = MetaContext::Kind::room, .tracker = {}});
+    }
+    if (served.landing().expected()) {
+        result.push_back(
+            {.name = std::string(kIncoming), .kind = MetaContext::Kind::incoming, .tracker = {}});
     }
     return result;
 }
@@ -55,6 +70,11 @@ std::vector<MetaContext> match_meta_contexts(const Export& served,
         result.push_back(context);
         result.back().id = static_cast<std::uint32_t>(result.size());
     };
+    const auto is_there = [&](const MetaContext& context) {
+        return std::any_of(result.begin(), result.end(),
+                           [&](const auto& other) { return other.name == context.name; });
+    };
+    const std::vector<MetaContext> unlisted = unlisted_contexts(served);
     bool has_session = false;
     for (const std::string& query : queries) {
         const bool commits = SessionName::parse(query, SessionName::kCommit) &&
@@ -65,13 +85,15 @@ std::vector<MetaContext> match_meta_contexts(const Export& served,
                  .kind = commits ? MetaContext::Kind::commit : MetaContext::Kind::session,
                  .tracker = {}});
         }
+        for (const MetaContext& context : unlisted) {
+            if (query == context.name && !is_there(context)) {
+                add(context);
+            }
+        }
         for (const MetaContext& context : all) {
             const bool matches = query == context.name ||
                                  (kind == MetaQueryKind::list && lists(query, context.name));
-            const bool there = std::any_of(result.begin(), result.end(), [&](const auto& other) {
-                return other.name == context.name;
-            });
-            if (matches && !there) {
+            if (matches && !is_there(context)) {
                 add(context);
             }
         }

@@ -14,7 +14,7 @@ namespace nbdm {
 struct MetaContext {
     std::uint32_t id = 0;  // of this connection; 0 when it is only listed
     std::string name;
-    enum class Kind { allocation, dirtiness, incoming, session, commit };
+    enum class Kind { allocation, dirtiness, allocated, room, incoming, session, commit };
     Kind kind = Kind::allocation;
     TrackerReference tracker;  // of dirtiness
 

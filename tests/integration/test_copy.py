@@ -196,7 +196,7 @@ def test_a_lost_target_is_one_clear_line_and_status_1(world):
         assert len(lines) == 1 and lines[0].startswith("nbd-mirror: cannot ")
 
 
-def test_a_full_target_is_one_clear_line(world):
+def test_a_target_that_will_be_full_is_said_before_and_when_it_is(world):
     small = world.path("small")
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small],
@@ -207,8 +207,17 @@ def test_a_full_target_is_one_clear_line(world):
         with world.server(f"d={small}/disk,size=16M") as server:
             result = world.client("copy", source, server.uri("d"), "--progress", "none")
         assert result.returncode == 1
-        assert "No space left on device" in result.stderr and len(result.stderr.splitlines()) == 1
+        foreseen, met = result.stderr.splitlines()
+        assert "room for 4.0 MiB" in foreseen and "up to 16.0 MiB is data" in foreseen
+        assert "No space left on device" in met
+        (small / "disk").unlink()
         result = world.client("copy", source, small / "other", "--create", "--progress", "none")
-        assert result.returncode == 1 and "No space left on device" in result.stderr
+        foreseen, met = result.stderr.splitlines()
+        assert "room for 4.0 MiB" in foreseen and "No space left on device" in met
+        # What is a hole needs no room.
+        (small / "other").unlink()
+        sparse = make_disk(world.path("sparse"), 16 * MIB, [(0, 2 * MIB)])
+        result = world.client("copy", sparse, small / "third", "--create", "--progress", "none")
+        assert (result.returncode, result.stderr) == (0, "")
     finally:
         subprocess.run(["umount", small], check=True)

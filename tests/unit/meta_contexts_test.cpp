@@ -53,6 +53,21 @@ TEST_F(MetaContexts, AContextIsSelectedOnceWithAnIdOfItsOwn) {
     EXPECT_EQ(set[1].kind, MetaContext::Kind::dirtiness);
 }
 
+TEST_F(MetaContexts, WhatOnlyMirrorsAskForIsThereWhenItIsNamedAndNotListed) {
+    const std::vector<std::string> asked = {"nbd-mirror:allocated", "nbd-mirror:room",
+                                            "nbd-mirror:room", "nbd-mirror:incoming",
+                                            "nbd-mirror:commit:vm1:7"};
+    // The export is a file, and not incoming.
+    EXPECT_EQ(names(match_meta_contexts(served_, asked, MetaQueryKind::set)),
+              (Names{"nbd-mirror:allocated", "nbd-mirror:room"}));
+    served_.landing().expect([](const std::string&) {});
+    EXPECT_EQ(names(match_meta_contexts(served_, asked, MetaQueryKind::set)),
+              (Names{"nbd-mirror:allocated", "nbd-mirror:room", "nbd-mirror:incoming",
+                     "nbd-mirror:commit:vm1:7"}));
+    EXPECT_EQ(names(match_meta_contexts(served_, {}, MetaQueryKind::list)),
+              (Names{"base:allocation", "nbd-mirror:dirty-bitmap:t", "qemu:dirty-bitmap:t"}));
+}
+
 TEST_F(MetaContexts, ASessionIsThereWhenItIsNamedAndAConnectionHasOne) {
     const auto set = match_meta_contexts(
         served_, {"nbd-mirror:session:vm1:7", "nbd-mirror:session:vm2:8"}, MetaQueryKind::set);
