@@ -21,10 +21,15 @@ constexpr std::uint64_t bits(std::uint64_t first, std::uint64_t last) noexcept {
 DirtyMap::DirtyMap(std::uint64_t disk_bytes, std::uint32_t block_bytes)
     : disk_bytes_(disk_bytes),
       block_shift_(static_cast<unsigned>(std::countr_zero(block_bytes))),
-      word_count_((align_up(disk_bytes, std::uint64_t{kWordBits} << block_shift_) >> block_shift_) /
-                  kWordBits),
+      word_count_(shape(disk_bytes, block_bytes).words),
       words_(std::make_unique<std::atomic<std::uint64_t>[]>(word_count_)) {
     assert(std::has_single_bit(block_bytes));
+}
+
+DirtyMap::Shape DirtyMap::shape(std::uint64_t disk_bytes, std::uint32_t block_bytes) noexcept {
+    const std::uint64_t blocks = align_up(disk_bytes, std::uint64_t{block_bytes}) / block_bytes;
+    return {.words = align_up(blocks, std::uint64_t{kWordBits}) / kWordBits,
+            .last_word = blocks == 0 ? 0 : bits(0, (blocks - 1) % kWordBits)};
 }
 
 void DirtyMap::mark(Range range) noexcept {
@@ -91,6 +96,23 @@ std::uint64_t DirtyMap::count_bytes() const noexcept {
     const std::uint64_t tail = block_of(disk_bytes_);
     const bool tail_dirty = missing > 0 && (last_word & bits(tail, tail)) != 0;
     return tail_dirty ? bytes - missing : bytes;
+}
+
+std::vector<std::uint64_t> DirtyMap::words() const {
+    std::vector<std::uint64_t> result(word_count_);
+    for (std::uint64_t word = 0; word < word_count_; ++word) {
+        result[word] = words_[word].load(std::memory_order_acquire);
+    }
+    return result;
+}
+
+void DirtyMap::mark_words(std::span<const std::uint64_t> words) noexcept {
+    assert(words.size() == word_count_);
+    for (std::uint64_t word = 0; word < word_count_; ++word) {
+        if (words[word] != 0) {
+            words_[word].fetch_or(words[word], std::memory_order_release);
+        }
+    }
 }
 
 DirtyExtent DirtyMap::next_extent(Range within) const noexcept {

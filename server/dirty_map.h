@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "iothread/range.h"
 
@@ -44,6 +46,17 @@ class DirtyMap {
     // The longest extent of one kind at the start of `within` (not empty), in whole blocks but cut
     // to `within`.
     [[nodiscard]] DirtyExtent next_extent(Range within) const noexcept;
+
+    // The marks as they are kept elsewhere: bit i of word w is block 64 * w + i. A moment's look.
+    [[nodiscard]] std::vector<std::uint64_t> words() const;
+    // Marks what is set in `words`, which are of a map of the same shape.
+    void mark_words(std::span<const std::uint64_t> words) noexcept;
+    // How many words a map of this shape has, and which bits of the last one are blocks.
+    struct Shape {
+        std::uint64_t words = 0;
+        std::uint64_t last_word = 0;
+    };
+    [[nodiscard]] static Shape shape(std::uint64_t disk_bytes, std::uint32_t block_bytes) noexcept;
 
     [[nodiscard]] std::uint64_t disk_bytes() const noexcept { return disk_bytes_; }
     [[nodiscard]] std::uint32_t block_bytes() const noexcept {

@@ -2,6 +2,8 @@
 #include "server/tracker.h"
 
 #include <algorithm>
+#include <cassert>
+#include <functional>
 #include <random>
 
 namespace nbdm {
@@ -175,6 +177,42 @@ bool TrackerSet::grow_to(std::uint64_t disk_bytes) {
     }
     disk_bytes_ = disk_bytes;
     return true;
+}
+
+TrackerSetImage TrackerSet::image() const {
+    const std::lock_guard lock(mutex_);
+    TrackerSetImage image{.last_incarnation = last_incarnation_, .trackers = {}};
+    for (const auto& tracker : all_) {
+        if (tracker->name_.empty()) {
+            continue;
+        }
+        TrackerImage& one = image.trackers.emplace_back(
+            TrackerImage{.name = tracker->name_,
+                         .incarnation = tracker->incarnation(),
+                         .granularity_bytes = tracker->active_.block_bytes(),
+                         .exclusive = tracker->exclusive_,
+                         .generation = tracker->generation_,
+                         .dirty = tracker->active_.words()});
+        const std::vector<std::uint64_t> frozen = tracker->frozen_.words();
+        std::transform(frozen.begin(), frozen.end(), one.dirty.begin(), one.dirty.begin(),
+                       std::bit_or<>());
+    }
+    return image;
+}
+
+void TrackerSet::restore(const TrackerSetImage& kept) {
+    const std::lock_guard lock(mutex_);
+    for (const TrackerImage& each : kept.trackers) {
+        last_incarnation_ = each.incarnation - 1;
+        [[maybe_unused]] const Added added =
+            add_locked(each.name, each.granularity_bytes, each.exclusive, Start::clean);
+        assert(added == Added::created);
+        Tracker& tracker = *find_locked(each.name);
+        tracker.generation_ = each.generation;
+        tracker.active_.mark_words(each.dirty);
+    }
+    // The next ones go on from there, so that none has a number that was another's.
+    last_incarnation_ = kept.last_incarnation;
 }
 
 std::vector<TrackerStatus> TrackerSet::status() const {

@@ -99,6 +99,23 @@ struct Frozen {
     std::uint64_t dirty_bytes = 0;
 };
 
+// A tracker as it is kept while no server runs.
+struct TrackerImage {
+    std::string name;
+    std::uint32_t incarnation = 0;
+    std::uint32_t granularity_bytes = 0;
+    bool exclusive = false;
+    std::uint64_t generation = 0;
+    // DirtyMap::words() of all that its consumer has not acknowledged.
+    std::vector<std::uint64_t> dirty;
+};
+
+// All trackers of an export.
+struct TrackerSetImage {
+    std::uint32_t last_incarnation = 0;
+    std::vector<TrackerImage> trackers;
+};
+
 // The trackers of one export.
 //
 // Threads: mark() by any iothread, lock-free. The others by any thread; they take a mutex that
@@ -144,6 +161,12 @@ class TrackerSet {
     // The disk has grown: later trackers cover all of it. False, and nothing is changed, while a
     // tracker stands, whose consumer knows the old size.
     [[nodiscard]] bool grow_to(std::uint64_t disk_bytes);
+
+    // What is to be kept of them. Nobody writes, or marks made meanwhile may be missing.
+    [[nodiscard]] TrackerSetImage image() const;
+    // They stand again, with the incarnations that they had, and all that was dirty is in the
+    // active maps. Before anything else is done with this set, which has the disk's size of then.
+    void restore(const TrackerSetImage& kept);
 
     [[nodiscard]] std::vector<TrackerStatus> status() const;
     [[nodiscard]] std::optional<TrackerReference> find(std::string_view name) const;

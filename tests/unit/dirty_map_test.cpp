@@ -28,6 +28,26 @@ std::vector<bool> blocks_of(const DirtyMap& map, std::uint64_t disk_bytes) {
 
 }  // namespace
 
+TEST(DirtyMap, WordsOfOneMapMarkTheSameBlocksInAnother) {
+    for (const std::uint64_t bytes : {1, 4096, 64 * 4096, 64 * 4096 + 1, 1000 * 4096}) {
+        DirtyMap map(bytes, kBlock);
+        map.mark({0, 1});
+        map.mark({bytes - 1, 1});
+        const std::vector<std::uint64_t> words = map.words();
+        const DirtyMap::Shape shape = DirtyMap::shape(bytes, kBlock);
+        ASSERT_EQ(words.size(), shape.words);
+        EXPECT_EQ(words.back() & ~shape.last_word, 0U);
+        DirtyMap other(bytes, kBlock);
+        other.mark({bytes / 2, 1});
+        map.mark({bytes / 2, 1});
+        other.mark_words(words);
+        EXPECT_EQ(blocks_of(other, bytes), blocks_of(map, bytes));
+        EXPECT_EQ(other.count_bytes(), map.count_bytes());
+        map.mark({0, bytes});
+        EXPECT_EQ(map.words().back(), shape.last_word);
+    }
+}
+
 TEST(DirtyMap, ClearingUpToAnOffsetLeavesABlockThatItCuts) {
     constexpr std::uint64_t kBlocks = 200;  // more than three words
     for (const std::uint64_t blocks : {0, 1, 63, 64, 65, 128, 199}) {

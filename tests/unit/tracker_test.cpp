@@ -139,4 +139,33 @@ TEST(TrackerSet, RefusesOtherGranularityUnknownNamesAndTooMany) {
     EXPECT_EQ(trackers.add("one more", kBlock), TrackerSet::Added::too_many);
 }
 
+TEST(TrackerSet, TrackersStandAgainFromTheirImage) {
+    TrackerSet before(kDisk);
+    ASSERT_EQ(before.add("shared", 4096), TrackerSet::Added::created);
+    ASSERT_EQ(before.add_exclusive("own", kBlock), TrackerSet::Added::created);
+    ASSERT_EQ(before.add("gone", kBlock), TrackerSet::Added::created);
+    const std::uint32_t last = before.find("gone")->incarnation;
+    ASSERT_TRUE(before.remove("gone"));
+    before.mark({0, 1});
+    const std::uint64_t generation = before.freeze("own")->generation;
+    before.mark({kDisk - 1, 1});
+
+    TrackerSet after(kDisk);
+    after.restore(before.image());
+    ASSERT_EQ(after.status().size(), 2u);
+    for (const TrackerStatus& each : after.status()) {
+        EXPECT_EQ(each.incarnation, before.find(each.name)->incarnation);
+        EXPECT_EQ(each.exclusive, each.name == "own");
+        EXPECT_EQ(each.granularity_bytes, each.name == "own" ? kBlock : 4096u);
+        EXPECT_EQ(each.dirty_bytes, 2 * each.granularity_bytes);
+        EXPECT_EQ(each.frozen_bytes, 0u);
+    }
+    // The consumer may say what the last server did not hear.
+    EXPECT_EQ(after.acknowledge("own", generation), TrackerSet::Acknowledged::yes);
+    EXPECT_EQ(after.freeze("own")->dirty_bytes, 2 * kBlock);
+    EXPECT_EQ(after.freeze("own")->generation, generation + 2);
+    ASSERT_EQ(after.add("gone", kBlock), TrackerSet::Added::created);
+    EXPECT_EQ(after.find("gone")->incarnation, last + 1);
+}
+
 }  // namespace nbdm
