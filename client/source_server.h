@@ -19,7 +19,8 @@ class NoAnswer : public ConnectionLost {
     using ConnectionLost::ConnectionLost;
 };
 
-// The tracker does not stand any more: the server was started anew, or another mirror has begun.
+// The tracker does not stand any more: the server was started without it, or another mirror has
+// begun.
 class TrackerGone : public ConnectionLost {
   public:
     using ConnectionLost::ConnectionLost;

@@ -63,9 +63,11 @@ void serve(CommandLine options) {
                           [&](HttpRequest request) { api.handle(std::move(request)); });
     });
     server.take_ownership();
+    server.restore_trackers();
     server.announce();
     notifier.ready();
     event_base_dispatch(base.get());
+    server.keep_trackers();
 }
 
 }  // namespace

@@ -70,6 +70,7 @@ Server::Server(event_base* base, ServerOptions options, std::vector<UniqueFd> in
     : base_(base),
       options_(std::move(options)),
       ownership_(options_.state_dir),
+      kept_trackers_(options_.state_dir),
       max_connections_(affordable_connections(options_.max_connections, options_.exports.size())),
       done_fd_(make_eventfd()),
       drained_fd_(make_eventfd()),
@@ -214,6 +215,19 @@ void Server::take_ownership() {
     }
 }
 
+void Server::restore_trackers() {
+    for (const auto& each : exports_.all()) {
+        // What is tracked of a disk that moves away is no use: its copies go their own ways.
+        const bool moves = each->gate().retired() ||
+                           std::find(taken_.begin(), taken_.end(), each.get()) != taken_.end();
+        if (moves) {
+            kept_trackers_.drop(*each);
+        } else {
+            kept_trackers_.restore(*each);
+        }
+    }
+}
+
 void Server::watch(int fd, event_callback_fn handler) {
     EventPointer made(event_new(base_, fd, EV_READ | EV_PERSIST, handler, this));
     event_add(made.get(), nullptr);
@@ -298,6 +312,15 @@ void Server::drain() {
         },
         this));
     evtimer_add(drain_timer_.get(), &kDrainTime);
+}
+
+void Server::keep_trackers() const {
+    if (!connections_.empty()) {
+        return;
+    }
+    for (const auto& each : exports_.all()) {
+        kept_trackers_.save(*each);
+    }
 }
 
 std::vector<std::string> Server::uris(const Export& served) const {

@@ -18,6 +18,7 @@
 #include "server/connection.h"
 #include "server/export.h"
 #include "server/hold.h"
+#include "server/kept_trackers.h"
 #include "server/listener.h"
 #include "server/ownership.h"
 
@@ -54,6 +55,9 @@ class Server {
     // Makes the --take-ownership of the command line durable, disk by disk. Call when nothing else
     // can fail any more: a server that does not serve has taken nothing.
     void take_ownership();
+    // The trackers that the last server has kept stand again. Before any client is served, and
+    // after everything else that may fail: they are kept no more.
+    void restore_trackers();
     // Logs where it listens: everything that could fail at the start has succeeded.
     void announce() const;
     // Where it has moved to, as recorded; nothing of one that is served here.
@@ -64,6 +68,8 @@ class Server {
     // Accepts no more clients; the ones there are finish what they asked for. The loop ends when
     // the last is gone, or kDrainTime later.
     void drain();
+    // When the loop has ended: keeps the trackers for the next server, unless a client is left.
+    void keep_trackers() const;
 
     [[nodiscard]] ExportTable& exports() noexcept { return exports_; }
     [[nodiscard]] const std::list<Connection>& connections() const noexcept { return connections_; }
@@ -112,6 +118,7 @@ class Server {
     event_base* const base_;
     const ServerOptions options_;
     const OwnershipRecords ownership_;
+    const KeptTrackers kept_trackers_;
     const std::size_t max_connections_;
     const UniqueFd done_fd_;     // rung by a connection that ended
     const UniqueFd drained_fd_;  // rung by a writer that left a held export
