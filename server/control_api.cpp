@@ -2,7 +2,6 @@
 #include "server/control_api.h"
 
 #include <algorithm>
-#include <bit>
 #include <chrono>
 #include <utility>
 
@@ -12,6 +11,7 @@
 #include "control/request_body.h"
 #include "server/description.h"
 #include "server/metrics.h"
+#include "server/tracker_api.h"
 
 namespace nbdm {
 
@@ -21,7 +21,6 @@ namespace {
 
 constexpr std::chrono::milliseconds kDefaultLease{5000};
 constexpr std::uint64_t kMaxLeaseMs = 60'000;
-constexpr std::size_t kMaxTrackerNameBytes = 256;
 // A writer that may go no faster is as good as stopped.
 constexpr std::uint64_t kMinThrottledRate = 64 << 10;
 
@@ -35,36 +34,6 @@ json describe_retired(const HoldTimes& times) {
 
 std::string quoted(const Export& served) {
     return "export '" + served.name() + "'";
-}
-
-// Of a path like /v1/exports/NAME/trackers/T.
-const std::string& tracker_in(const HttpRequest& request) {
-    return request.path[4];
-}
-
-std::string quoted_tracker(const HttpRequest& request, const Export& served) {
-    return "tracker '" + tracker_in(request) + "' of " + quoted(served);
-}
-
-// Whoever names it means the tracker it has made, and no later one of that name.
-std::optional<std::uint64_t> incarnation_in(RequestBody& body) {
-    return body.optional_number("incarnation", 0, UINT32_MAX);
-}
-
-// Whether the tracker of the path stands, and is of that incarnation if one is given; otherwise the
-// request is answered.
-bool is_meant(HttpRequest& request, const Export& served,
-              std::optional<std::uint64_t> incarnation) {
-    const auto standing = served.trackers().find(tracker_in(request));
-    if (!standing) {
-        request.reply_error(404, quoted(served) + " has no tracker '" + tracker_in(request) + "'");
-        return false;
-    }
-    if (incarnation && *incarnation != standing->incarnation) {
-        request.reply_error(409, quoted_tracker(request, served) + " is another one by now");
-        return false;
-    }
-    return true;
 }
 
 }  // namespace
@@ -89,10 +58,6 @@ void ControlApi::handle_export(HttpRequest request) {
     using Handler = void (ControlApi::*)(HttpRequest, Export&);
     static constexpr HttpRoute<Handler> kRoutes[] = {
         {"GET", "/v1/exports/*", &ControlApi::show_export},
-        {"PUT", "/v1/exports/*/trackers/*", &ControlApi::put_tracker},
-        {"DELETE", "/v1/exports/*/trackers/*", &ControlApi::remove_tracker},
-        {"POST", "/v1/exports/*/trackers/*/freeze", &ControlApi::freeze},
-        {"POST", "/v1/exports/*/trackers/*/acknowledge", &ControlApi::acknowledge},
         {"POST", "/v1/exports/*/hold", &ControlApi::hold},
         {"POST", "/v1/exports/*/release", &ControlApi::release},
         {"POST", "/v1/exports/*/retire", &ControlApi::retire},
@@ -104,6 +69,8 @@ void ControlApi::handle_export(HttpRequest request) {
     Export* served = server_.exports().find(name);
     if (served == nullptr) {
         request.reply_error(404, "there is no export '" + name + "'");
+    } else if (request.path.size() > 3 && request.path[3] == "trackers") {
+        handle_tracker(std::move(request), *served);
     } else if (const Handler handler = find_handler(kRoutes, request)) {
         (this->*handler)(std::move(request), *served);
     }
@@ -127,106 +94,6 @@ void ControlApi::show_exports(HttpRequest request) {
 
 void ControlApi::show_export(HttpRequest request, Export& served) {
     request.reply(200, describe(server_, served));
-}
-
-void ControlApi::remove_tracker(HttpRequest request, Export& served) {
-    RequestBody body(request.body);
-    const auto incarnation = incarnation_in(body);
-    body.end();
-    if (is_meant(request, served, incarnation)) {
-        // It stands: only this thread removes them.
-        static_cast<void>(served.trackers().remove(tracker_in(request)));
-        log_debug(quoted_tracker(request, served) + " is removed");
-        request.reply(200, json::object());
-    }
-}
-
-void ControlApi::freeze(HttpRequest request, Export& served) {
-    RequestBody body(request.body);
-    const auto incarnation = incarnation_in(body);
-    body.end();
-    if (is_meant(request, served, incarnation)) {
-        const auto frozen = served.trackers().freeze(tracker_in(request));
-        request.reply(200,
-                      {{"generation", frozen->generation}, {"dirty_bytes", frozen->dirty_bytes}});
-    }
-}
-
-void ControlApi::acknowledge(HttpRequest request, Export& served) {
-    RequestBody body(request.body);
-    const auto incarnation = incarnation_in(body);
-    const std::uint64_t generation = body.number("generation", 0, INT64_MAX);
-    const auto up_to = body.optional_number("up_to", 0, INT64_MAX);
-    body.end();
-    if (!is_meant(request, served, incarnation)) {
-        return;
-    }
-    TrackerSet& trackers = served.trackers();
-    const std::string name = tracker_in(request);
-    const auto done = up_to ? trackers.acknowledge_up_to(name, generation, *up_to)
-                            : trackers.acknowledge(name, generation);
-    if (done == TrackerSet::Acknowledged::yes) {
-        request.reply(200, json::object());
-    } else {
-        request.reply_error(409, quoted_tracker(request, served) + " is not at generation " +
-                                     std::to_string(generation));
-    }
-}
-
-void ControlApi::put_tracker(HttpRequest request, Export& served) {
-    constexpr std::uint64_t kDefaultGranularity = 65536;
-    const std::string& name = tracker_in(request);
-    RequestBody body(request.body);
-    const std::uint64_t granularity =
-        body.optional_number("granularity", TrackerSet::kMinGranularityBytes,
-                             TrackerSet::kMaxGranularityBytes)
-            .value_or(kDefaultGranularity);
-    const bool exclusive = body.flag("exclusive");
-    const bool all_dirty = body.flag("all_dirty");
-    body.end();
-    if (all_dirty && !exclusive) {
-        throw std::invalid_argument("'all_dirty' is for an exclusive tracker");
-    }
-    if (!std::has_single_bit(granularity)) {
-        throw std::invalid_argument("'granularity' is a power of two");
-    }
-    if (name.empty() || name.size() > kMaxTrackerNameBytes) {
-        throw std::invalid_argument("a tracker's name has 1 to " +
-                                    std::to_string(kMaxTrackerNameBytes) + " bytes");
-    }
-    if (served.read_only()) {
-        request.reply_error(409, quoted(served) + " is read-only: nothing can be tracked there");
-        return;
-    }
-    const auto bytes = static_cast<std::uint32_t>(granularity);
-    const auto start = all_dirty ? TrackerSet::Start::all_dirty : TrackerSet::Start::clean;
-    const auto added = exclusive ? served.trackers().add_exclusive(name, bytes, start)
-                                 : served.trackers().add(name, bytes);
-    const auto standing = served.trackers().find(name);
-    const json answer = {{"name", name},
-                         {"granularity", granularity},
-                         {"incarnation", standing ? standing->incarnation : 0}};
-    switch (added) {
-        case TrackerSet::Added::created:
-            log_debug(quoted_tracker(request, served) + " is started");
-            request.reply(201, answer);
-            break;
-        case TrackerSet::Added::exists:
-            request.reply(200, answer);
-            break;
-        case TrackerSet::Added::other_granularity:
-            request.reply_error(409, quoted_tracker(request, served) + " has another granularity");
-            break;
-        case TrackerSet::Added::taken:
-            request.reply_error(409, quoted(served) +
-                                         " has an exclusive tracker that is being read, or a "
-                                         "shared one named '" +
-                                         name + "'");
-            break;
-        case TrackerSet::Added::too_many:
-            request.reply_error(507, quoted(served) + " has as many trackers as it can");
-            break;
-    }
 }
 
 void ControlApi::hold(HttpRequest request, Export& served) {

@@ -25,10 +25,6 @@ class ControlApi {
     void show_exports(HttpRequest request);
     void retire_together(HttpRequest request);
     void show_export(HttpRequest request, Export& served);
-    void put_tracker(HttpRequest request, Export& served);
-    void remove_tracker(HttpRequest request, Export& served);
-    void freeze(HttpRequest request, Export& served);
-    void acknowledge(HttpRequest request, Export& served);
     void hold(HttpRequest request, Export& served);
     void refuse_hold(HttpRequest request, Export& served, const std::string& id);
     void release(HttpRequest request, Export& served);
