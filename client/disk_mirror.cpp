@@ -5,6 +5,7 @@
 #include <bit>
 #include <utility>
 
+#include "client/refreezing_scout.h"
 #include "control/log.h"
 
 namespace nbdm {
@@ -21,6 +22,17 @@ std::string session_context(const std::string& job, const char* kind = "session"
     const auto epoch = std::chrono::duration_cast<std::chrono::nanoseconds>(
         std::chrono::system_clock::now().time_since_epoch());
     return std::string("nbd-mirror:") + kind + ":" + job + ":" + std::to_string(epoch.count());
+}
+
+// As fine as guests write, as long as a map of the disk has no more than this: what a write dirties
+// is copied in whole blocks.
+std::uint32_t default_granularity(std::uint64_t size_bytes) {
+    constexpr std::uint64_t kMaxMapBytes = 16 << 20;
+    constexpr std::uint64_t kFinest = 16 << 10;
+    constexpr std::uint64_t kBitsPerByte = 8;
+    return static_cast<std::uint32_t>(
+        std::clamp(std::bit_ceil(size_bytes / (kMaxMapBytes * kBitsPerByte) + 1), kFinest,
+                   std::uint64_t{64} << 20));
 }
 
 }  // namespace
@@ -131,9 +143,9 @@ void DiskMirror::open_sides(Opening opening) {
 
 void DiskMirror::start_tracker(bool compare) {
     // Blocks that are dirty begin and end where the target can be written.
-    const auto granularity =
-        std::max(options_.granularity_bytes,
-                 static_cast<std::uint32_t>(std::bit_ceil(target_->traits().alignment)));
+    const auto granularity = std::max(
+        options_.granularity_bytes.value_or(default_granularity(source_->traits().size_bytes)),
+        static_cast<std::uint32_t>(std::bit_ceil(target_->traits().alignment)));
     record_ = DiskRecord{.source = source().text,
                          .target = target().text,
                          .size_bytes = source_->traits().size_bytes,
@@ -189,6 +201,7 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
     const Clock::time_point begin = Clock::now();
     const std::chrono::duration<double> since = begin - last_freeze_.exchange(begin);
     Round round{.dirty_bytes = frozen.dirty_bytes,
+                .copied_bytes = frozen.dirty_bytes,
                 .dirty_bytes_per_s = static_cast<double>(frozen.dirty_bytes) / since.count()};
     if (!first_round_) {
         status_.set_dirty_rate(round.dirty_bytes_per_s);
@@ -210,14 +223,23 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
     }
     if (frozen.dirty_bytes > 0) {
         TargetZeroes unknown(false);
-        const bool checkpoints = haste == Haste::none;
-        engine_->copy({.only_dirty = true, .compare = record_->compare, .checkpoints = checkpoints},
-                      *dirtiness_, target_zeroes_ ? *target_zeroes_ : unknown, [&] {
-                          if (checkpoints) {
-                              acknowledge_progress(frozen.generation);
-                          }
-                          tick();
-                      });
+        TargetZeroes& zeroes = target_zeroes_ ? *target_zeroes_ : unknown;
+        const Engine::Sweep sweep{
+            .only_dirty = true, .compare = record_->compare, .checkpoints = haste == Haste::none};
+        if (haste == Haste::none) {
+            RefreezingScout scout(*dirtiness_, [&](Range window) {
+                const std::uint64_t more =
+                    round_server_.refreeze(record_->tracker, frozen.generation, window);
+                status_.add_to_do(more);
+                round.copied_bytes += more;
+            });
+            engine_->copy(sweep, scout, zeroes, [&] {
+                acknowledge_progress(frozen.generation);
+                tick();
+            });
+        } else {
+            engine_->copy(sweep, *dirtiness_, zeroes, tick);
+        }
     }
     // What it says was before the copy; and it has a connection.
     target_zeroes_.reset();
@@ -227,7 +249,7 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
     engine_->flush(tick);
     round.flushing = Clock::now() - begin - round.copying;
     if (verification_) {
-        verify(frozen.dirty_bytes, haste, tick);
+        verify(round.copied_bytes, haste, tick);
         round.copying = Clock::now() - begin - round.flushing;
     }
     // Only now: what was acknowledged is never looked at again.

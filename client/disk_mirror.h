@@ -38,7 +38,7 @@ class DiskMirror {
     struct Options {
         CopyOptions copy;  // the source is a server's export
         std::string job;
-        std::uint32_t granularity_bytes = 64 << 10;
+        std::optional<std::uint32_t> granularity_bytes;  // of the dirty map; nothing: by its size
     };
     // What the disks of one job share.
     struct Shared {
@@ -73,8 +73,9 @@ class DiskMirror {
     // As long as writers wait, nothing is done for the case that the round is broken off.
     enum class Haste { none, writers_wait };
     struct Round {
-        std::uint64_t dirty_bytes = 0;  // that the freeze found
-        double dirty_bytes_per_s = 0;   // since the freeze before
+        std::uint64_t dirty_bytes = 0;   // that the freeze found
+        std::uint64_t copied_bytes = 0;  // these, and what was written before the copy came by
+        double dirty_bytes_per_s = 0;    // since the freeze before
         Clock::duration copying{};
         Clock::duration flushing{};
     };

@@ -209,7 +209,7 @@ std::uint64_t Mirror::catch_up(DiskMirror::Haste haste, const std::function<void
     lost_since_.reset();
     dirty_bytes_per_s_ = first ? 0 : round.dirty_bytes_per_s;
     // Of the first round most may be holes.
-    const std::uint64_t copied = first ? disks_.sent_bytes() - sent_before : round.dirty_bytes;
+    const std::uint64_t copied = first ? disks_.sent_bytes() - sent_before : round.copied_bytes;
     forecast_.learn(copied, round.copying, round.flushing);
     fits_ = would_be_ready(round.dirty_bytes);
     return round.dirty_bytes;

@@ -91,6 +91,7 @@ DiskMirror::Round MirroredDisks::catch_up(DiskMirror::Haste haste,
     DiskMirror::Round all;
     for (const DiskMirror::Round& round : rounds) {
         all.dirty_bytes += round.dirty_bytes;
+        all.copied_bytes += round.copied_bytes;
         all.dirty_bytes_per_s += round.dirty_bytes_per_s;
         all.copying = std::max(all.copying, round.copying);
         all.flushing = std::max(all.flushing, round.flushing);

@@ -38,7 +38,7 @@ struct RawOptions {
     std::optional<std::string> job;
     bool resume = false;
     std::int64_t reconnect_timeout_s = 30;
-    std::string granularity = "64K";
+    std::optional<std::string> granularity;
     std::string cutover = "manual";
     std::string handover = "retire";
     std::string converge = "throttle";
@@ -109,7 +109,8 @@ void declare_mirror(CLI::App& command, RawOptions& raw) {
                     "seconds for which a lost connection is tried to be made again (30)")
         ->check(CLI::Range(0, 86400));
     command.add_option("--granularity", raw.granularity,
-                       "bytes of one block of the dirty map, a power of two from 4K to 64M (64K)");
+                       "bytes of one block of the dirty map, a power of two from 4K to 64M (16K; "
+                       "more for disks of more than 2 TiB)");
     command
         .add_option("--cutover", raw.cutover,
                     "manual: when told to; auto: as soon as it is ready (manual)")
@@ -253,8 +254,10 @@ MirrorCommand mirror_command(const RawOptions& raw) {
     options.reconnect_timeout = std::chrono::seconds(raw.reconnect_timeout_s);
     DiskMirror::Options disk;
     disk.copy = copy_options(raw);
-    disk.granularity_bytes =
-        static_cast<std::uint32_t>(power_of_two(raw.granularity, "--granularity", 4096, 64 << 20));
+    if (raw.granularity) {
+        disk.granularity_bytes = static_cast<std::uint32_t>(
+            power_of_two(*raw.granularity, "--granularity", 4096, 64 << 20));
+    }
     if (raw.resume && raw.source.empty()) {
         if (!raw.job) {
             throw std::invalid_argument("mirror --resume: which job? --job names it");

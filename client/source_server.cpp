@@ -187,6 +187,14 @@ SourceServer::Frozen SourceServer::freeze(const Tracker& tracker) {
             .dirty_bytes = field<std::uint64_t>(answer, "dirty_bytes")};
 }
 
+std::uint64_t SourceServer::refreeze(const Tracker& tracker, std::uint64_t generation,
+                                     Range range) {
+    return field<std::uint64_t>(
+        ask_tracker(tracker, "refreeze",
+                    {{"generation", generation}, {"from", range.offset}, {"to", range.end()}}),
+        "dirty_bytes");
+}
+
 void SourceServer::acknowledge(const Tracker& tracker, std::uint64_t generation) {
     ask_tracker(tracker, "acknowledge", {{"generation", generation}});
 }

@@ -10,6 +10,7 @@
 #include "client/cancellation.h"
 #include "client/location.h"
 #include "control/http_client.h"
+#include "iothread/range.h"
 
 namespace nbdm {
 
@@ -80,6 +81,9 @@ class SourceServer {
     };
     // These throw TrackerGone when it is, or another one by now.
     [[nodiscard]] Frozen freeze(const Tracker& tracker);
+    // What was written in `range` since joins this generation; returns the bytes that are new in
+    // it.
+    std::uint64_t refreeze(const Tracker& tracker, std::uint64_t generation, Range range);
     void acknowledge(const Tracker& tracker, std::uint64_t generation);
     // Of what lies before this offset.
     void acknowledge_up_to(const Tracker& tracker, std::uint64_t generation,

@@ -62,6 +62,29 @@ void DirtyMap::move_into(DirtyMap& other) noexcept {
     }
 }
 
+std::uint64_t DirtyMap::move_into(DirtyMap& other, Range range) noexcept {
+    assert(other.word_count_ == word_count_ && other.block_shift_ == block_shift_);
+    if (range.empty()) {
+        return 0;
+    }
+    assert(range.end() <= disk_bytes_);
+    std::uint64_t blocks = 0;
+    const std::uint64_t last = block_of(range.end() - 1);
+    for (std::uint64_t first = block_of(range.offset); first <= last;) {
+        const std::uint64_t word = first / kWordBits;
+        const std::uint64_t end_of_word = word * kWordBits + kWordBits - 1;
+        const std::uint64_t mask = bits(first, std::min(last, end_of_word));
+        first = end_of_word + 1;
+        if ((words_[word].load(std::memory_order_relaxed) & mask) == 0) {
+            continue;  // as above
+        }
+        const std::uint64_t taken = words_[word].fetch_and(~mask, std::memory_order_acq_rel) & mask;
+        const std::uint64_t before = other.words_[word].fetch_or(taken, std::memory_order_release);
+        blocks += static_cast<std::uint64_t>(std::popcount(taken & ~before));
+    }
+    return blocks << block_shift_;
+}
+
 void DirtyMap::clear() noexcept {
     for (std::uint64_t word = 0; word < word_count_; ++word) {
         words_[word].store(0, std::memory_order_release);

@@ -137,6 +137,16 @@ std::optional<Frozen> TrackerSet::freeze(std::string_view name) {
     return Frozen{tracker->generation_, tracker->frozen_.count_bytes()};
 }
 
+std::optional<std::uint64_t> TrackerSet::refreeze(std::string_view name, std::uint64_t generation,
+                                                  Range range) {
+    const std::lock_guard lock(mutex_);
+    Tracker* tracker = find_locked(name);
+    if (tracker == nullptr || tracker->generation_ != generation || tracker->acknowledged_) {
+        return std::nullopt;
+    }
+    return tracker->active_.move_into(tracker->frozen_, range);
+}
+
 TrackerSet::Acknowledged TrackerSet::acknowledge(std::string_view name, std::uint64_t generation) {
     const std::lock_guard lock(mutex_);
     Tracker* tracker = find_locked(name);

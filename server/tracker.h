@@ -151,6 +151,12 @@ class TrackerSet {
     // return.
     [[nodiscard]] std::optional<Frozen> freeze(std::string_view name);
 
+    // What was marked in `range` since joins this generation, in whole blocks. Atomic towards
+    // writers as freeze() is. Returns the bytes that are new in it; nothing when the tracker is not
+    // at that generation, or that was acknowledged.
+    [[nodiscard]] std::optional<std::uint64_t> refreeze(std::string_view name,
+                                                        std::uint64_t generation, Range range);
+
     enum class Acknowledged { yes, other_generation, unknown_tracker };
     // The consumer's copy of this generation is durable: the frozen map is cleared.
     [[nodiscard]] Acknowledged acknowledge(std::string_view name, std::uint64_t generation);

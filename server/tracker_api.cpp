@@ -81,6 +81,25 @@ void freeze(HttpRequest request, Export& served) {
     }
 }
 
+void refreeze(HttpRequest request, Export& served) {
+    RequestBody body(request.body);
+    const auto incarnation = incarnation_in(body);
+    const std::uint64_t generation = body.number("generation", 0, INT64_MAX);
+    const std::uint64_t from = body.number("from", 0, served.size_bytes());
+    const std::uint64_t to = body.number("to", from, served.size_bytes());
+    body.end();
+    if (!is_meant(request, served, incarnation)) {
+        return;
+    }
+    const auto found =
+        served.trackers().refreeze(tracker_in(request), generation, Range::from_to(from, to));
+    if (found) {
+        request.reply(200, {{"dirty_bytes", *found}});
+    } else {
+        refuse_generation(request, served, generation);
+    }
+}
+
 void acknowledge(HttpRequest request, Export& served) {
     RequestBody body(request.body);
     const auto incarnation = incarnation_in(body);
@@ -165,6 +184,7 @@ void handle_tracker(HttpRequest request, Export& served) {
         {"PUT", "/v1/exports/*/trackers/*", &put_tracker},
         {"DELETE", "/v1/exports/*/trackers/*", &remove_tracker},
         {"POST", "/v1/exports/*/trackers/*/freeze", &freeze},
+        {"POST", "/v1/exports/*/trackers/*/refreeze", &refreeze},
         {"POST", "/v1/exports/*/trackers/*/acknowledge", &acknowledge},
     };
     if (const Handler handler = find_handler(kRoutes, request)) {

@@ -75,6 +75,24 @@ def test_a_refused_write_is_not_marked(server):
     assert tracker(server, "t/freeze")[1]["dirty_bytes"] == 0
 
 
+def test_a_range_is_frozen_anew(server):
+    tracker(server, "t", "PUT", {"granularity": BLOCK})
+    handle = connect(server)
+    generation = tracker(server, "t/freeze")[1]["generation"]
+    handle.pwrite(b"x", 0)
+    handle.pwrite(b"x", 8 * BLOCK)
+    body = {"generation": generation, "from": 0, "to": 4 * BLOCK}
+    assert tracker(server, "t/refreeze", body=body) == (200, {"dirty_bytes": BLOCK})
+    assert dirty_ranges(server, "t") == [(0, BLOCK)]
+    assert tracker(server, "t/refreeze", body={**body, "generation": generation + 1})[0] == 409
+    for wrong in ({"to": 1 << 40}, {"from": 5 * BLOCK}, {"from": -1}):
+        assert tracker(server, "t/refreeze", body={**body, **wrong})[0] == 400
+    assert tracker(server, "t/acknowledge", body={"generation": generation})[0] == 200
+    assert tracker(server, "t/refreeze", body=body)[0] == 409
+    tracker(server, "t/freeze")
+    assert dirty_ranges(server, "t") == [(8 * BLOCK, BLOCK)]
+
+
 def test_generations_are_acknowledged_in_step(server):
     tracker(server, "t", "PUT", {"granularity": BLOCK})
     handle = connect(server)

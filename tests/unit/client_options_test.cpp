@@ -31,7 +31,7 @@ TEST(Options, MirrorHasTheDefaultsOfTheManual) {
     const auto command = std::get<MirrorCommand>(*parse({"mirror", "server:pool/vm 1", "/t"}));
     const MirrorOptions& options = command.options;
     EXPECT_EQ(options.job, "pool_vm_1");
-    EXPECT_EQ(options.disks.front().granularity_bytes, 65536U);
+    EXPECT_EQ(options.disks.front().granularity_bytes, std::nullopt);
     EXPECT_EQ(options.disks.front().copy.engine.connections, 4U);
     EXPECT_EQ(options.disks.front().copy.engine.requests, 16U);
     EXPECT_EQ(options.handover, Handover::retire);

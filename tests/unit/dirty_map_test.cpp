@@ -116,6 +116,24 @@ TEST(DirtyMap, MovingAddsToWhatWasNotAcknowledged) {
     EXPECT_EQ(active.count_bytes(), 0u);
 }
 
+TEST(DirtyMap, AMoveOfARangeTakesItsBlocksAndCountsWhatIsNew) {
+    constexpr std::uint64_t kDisk = 200 * kBlock;
+    DirtyMap active(kDisk, kBlock);
+    DirtyMap frozen(kDisk, kBlock);
+    active.mark({0, kDisk});
+    frozen.mark({70 * kBlock, 10 * kBlock});
+    EXPECT_EQ(active.move_into(frozen, {60 * kBlock, 80 * kBlock}), 70u * kBlock);
+    for (std::uint64_t block = 0; block < 200; ++block) {
+        const bool inside = block >= 60 && block < 140;
+        EXPECT_EQ(active.next_extent({block * kBlock, kBlock}).dirty, !inside) << block;
+        EXPECT_EQ(frozen.next_extent({block * kBlock, kBlock}).dirty, inside) << block;
+    }
+    EXPECT_EQ(active.move_into(frozen, {60 * kBlock, 80 * kBlock}), 0u);
+    EXPECT_EQ(active.move_into(frozen, {5 * kBlock, 0}), 0u);
+    EXPECT_EQ(active.move_into(frozen, {0, kDisk}), 120u * kBlock);
+    EXPECT_EQ(active.count_bytes(), 0u);
+}
+
 TEST(DirtyMap, AMarkThatRacesWithAMoveIsNeverLost) {
     constexpr std::uint64_t kDisk = 64 * kBlock;
     constexpr int kMarks = 20000;

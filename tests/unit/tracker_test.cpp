@@ -70,6 +70,24 @@ TEST(TrackerSet, WhatIsAcknowledgedInPartComesAgainInPart) {
     EXPECT_EQ(trackers.freeze("t")->dirty_bytes, 0u);
 }
 
+TEST(TrackerSet, WhatIsFrozenAnewJoinsTheGenerationAndTheRestTheNext) {
+    TrackerSet trackers(16 * kBlock);
+    ASSERT_EQ(trackers.add("t", kBlock), TrackerSet::Added::created);
+    trackers.mark({0, kBlock});
+    const Frozen first = trackers.freeze("t").value();
+    trackers.mark({0, 3 * kBlock});
+    trackers.mark({9 * kBlock, kBlock});
+    EXPECT_EQ(trackers.refreeze("t", first.generation, {0, 8 * kBlock}), 2U * kBlock);
+    EXPECT_EQ(trackers.refreeze("t", first.generation + 1, {0, 8 * kBlock}), std::nullopt);
+    EXPECT_EQ(trackers.refreeze("other", first.generation, {0, 8 * kBlock}), std::nullopt);
+    EXPECT_EQ(trackers.status().at(0).frozen_bytes, 3U * kBlock);
+    ASSERT_EQ(trackers.acknowledge("t", first.generation), TrackerSet::Acknowledged::yes);
+    // Nobody copies what would join it now.
+    trackers.mark({kBlock, kBlock});
+    EXPECT_EQ(trackers.refreeze("t", first.generation, {0, 8 * kBlock}), std::nullopt);
+    EXPECT_EQ(trackers.freeze("t")->dirty_bytes, 2U * kBlock);
+}
+
 TEST(TrackerSet, TrackersDoNotTakeEachOthersMarks) {
     TrackerSet trackers(kDisk);
     ASSERT_EQ(trackers.add("a", kBlock), TrackerSet::Added::created);
