@@ -66,6 +66,7 @@ def track(server, name="t", export="d", **more):
 
 
 def trackers(server, export="d"):
+    """Once it answers, it has looked for kept ones: its socket listens earlier."""
     return {each["name"]: each for each in server.export(export)["trackers"]}
 
 
@@ -207,6 +208,7 @@ def test_what_another_program_has_written_meanwhile_is_found_by_comparing(world,
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as some copying programs do
     before = sent(target)
     with start(world) as source:
+        assert trackers(source) == {}
         assert "another program has changed it" in source.messages()
         with resume(world) as mirror:
             finish(mirror)
