@@ -23,7 +23,7 @@ import time
 from measure import (Failed, Parser, add_directory, add_number, need_built, need_fio,
                      need_installed, need_room, random_file, run_benchmark, serving, started,
                      workspace)
-from harness import CLIENT, GIB, MIB, SERVER, make_disk, wait_for
+from harness import CLIENT, GIB, MIB, SERVER, ask, make_disk, wait_for
 
 BLOCK, DEPTH, RATE = "16k", 16, "100m"
 SLOW_BITS_PER_S = 60_000_000 * 8
@@ -75,8 +75,8 @@ class Qmp:
 class Ours:
     name = "nbd-mirror"
 
-    def __init__(self, world, stack_source, target):
-        self.world, self.source, self.target = world, stack_source, target
+    def __init__(self, world, source, target):
+        self.world, self.source, self.target = world, source, target
         self.sock = world.path("source.sock")
 
     def server(self):
@@ -181,7 +181,6 @@ def measure(kind, work, where, size, limit):
                 time.sleep(1)
                 sent = None
                 if work != "slow":
-                    from harness import ask
                     sent = ask(control, "GET", "/v1/exports/d")[1]["written_bytes"]
                 fio.process.send_signal(signal.SIGINT)
                 fio.wait()

@@ -14,7 +14,7 @@ from harness import accepts, need, wait_for
 
 HERE = pathlib.Path(__file__).parent
 RUNS = [("run.py", "copy"), ("run.py", "sparse"), ("run.py", "mirror"), ("server_ratios.py",),
-        ("server_sweep.py",)]
+        ("server_sweep.py",), ("mirror_ratios.py",)]
 
 
 def start(script, *arguments, **options):
@@ -53,7 +53,8 @@ def test_values_that_make_no_sense_are_status_2(arguments):
 
 @pytest.mark.parametrize("run, peer", [
     (("run.py", "copy"), "nbdkit"), (("run.py", "mirror"), "fio"),
-    (("server_ratios.py",), "nbdkit"), (("server_sweep.py",), "fio")])
+    (("server_ratios.py",), "nbdkit"), (("server_sweep.py",), "fio"),
+    (("mirror_ratios.py",), "fio")])
 def test_a_peer_that_is_not_installed_is_named(tmp_path, run, peer):
     one_line(start(*run, env=dict(os.environ, PATH=str(tmp_path))), 1, "not installed", peer)
 
@@ -101,11 +102,12 @@ def processes_of(session):
 @pytest.mark.parametrize("run", [
     ("run.py", "copy", "--mib", 64), ("run.py", "sparse", "--mib", 64),
     ("run.py", "mirror", "--mib", 64), ("server_ratios.py", "small-read", "--mib", 64),
-    ("server_sweep.py",)], ids=lambda each: " ".join(map(str, each[:2])))
+    ("server_sweep.py",), ("mirror_ratios.py", "uniform", "--mib", 64)], ids=lambda each: " ".join(map(str, each[:2])))
 def test_an_interrupt_leaves_nothing_behind(tmp_path, run, end):
     for program in ("nbdkit", "nbdcopy", "qemu-nbd", "qemu-img", "fio"):
         need(program)
-    options = {"run.py": ["--directory"], "server_ratios.py": ["--memory", "--disk"],
+    options = {"run.py": ["--directory"], "mirror_ratios.py": ["--directory"],
+               "server_ratios.py": ["--memory", "--disk"],
                "server_sweep.py": ["--memory", "--disk"]}[run[0]]
     process = start(*run, *(part for each in options for part in (each, tmp_path)))
     wait_for(lambda: serves(tmp_path), what="a server")
