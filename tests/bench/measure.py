@@ -138,9 +138,9 @@ def run_benchmark(main):
     """However `main` ends, the `with` blocks that it is in are left: their processes and files are
     gone. What was foreseen is one line and status 1."""
     def interrupted(*_):
-        # Once: what is under way now is cleaning up.
+        # Once: what is under way now is cleaning up. Not ignored, which programs would inherit.
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)
+            signal.signal(each, lambda *_: None)
         Undivided.interrupted = True
         if not Undivided.depth:
             raise KeyboardInterrupt

@@ -102,7 +102,8 @@ def processes_of(session):
 @pytest.mark.parametrize("run", [
     ("run.py", "copy", "--mib", 64), ("run.py", "sparse", "--mib", 64),
     ("run.py", "mirror", "--mib", 64), ("server_ratios.py", "small-read", "--mib", 64),
-    ("server_sweep.py",), ("mirror_ratios.py", "uniform", "--mib", 64)], ids=lambda each: " ".join(map(str, each[:2])))
+    ("server_sweep.py",), ("mirror_ratios.py", "uniform", "--mib", 64)],
+    ids=lambda each: " ".join(map(str, each[:2])))
 def test_an_interrupt_leaves_nothing_behind(tmp_path, run, end):
     for program in ("nbdkit", "nbdcopy", "qemu-nbd", "qemu-img", "fio"):
         need(program)
