@@ -126,12 +126,16 @@ class Undivided:
 
 
 @contextlib.contextmanager
-def started(world, arguments, log, expect=(0,)):
-    """A process that is ended with the `with` block, also when an interrupt meets its start."""
+def undivided(make):
+    """What `make()` starts is ended with the `with` block, also when an interrupt meets its start."""
     with contextlib.ExitStack() as stack:
         with Undivided():
-            process = stack.enter_context(Process(arguments, world.env, world.path(log), expect))
-        yield process
+            made = stack.enter_context(make())
+        yield made
+
+
+def started(world, arguments, log, expect=(0,)):
+    return undivided(lambda: Process(arguments, world.env, world.path(log), expect))
 
 
 def run_benchmark(main):

@@ -22,7 +22,7 @@ import time
 
 from measure import (Failed, Parser, add_directory, add_number, cpu_seconds, nbdkit, need_built,
                      need_fio, need_installed, need_room, ours, qemu_nbd, random_file, run,
-                     run_benchmark, serving, workspace)
+                     run_benchmark, serving, undivided, workspace)
 from harness import (CLIENT, GIB, MIB, SERVER, allocated_bytes, fio_writer, make_disk, same_content,
                      wait_for)
 
@@ -123,11 +123,14 @@ def move(world, size, seed):
     """Moves a disk once, under a writer: the downtime in milliseconds."""
     source = random_file(world.path("source"), size)
     target = make_disk(world.path("target"), size)
-    with world.server(f"d={source}") as a, world.server(f"d={target}") as b, \
-            fio_writer(world, a.uri("d"), seconds=300, size=size, seed=seed) as fio:
+    with undivided(lambda: world.server(f"d={source}")) as a, \
+            undivided(lambda: world.server(f"d={target}")) as b, \
+            undivided(lambda: fio_writer(world, a.uri("d"), seconds=300, size=size,
+                                         seed=seed)) as fio:
         wait_for(lambda: a.export("d")["written_bytes"] > 0 or not fio.running())
         begin = time.monotonic()
-        with world.mirror(a.source("d"), b.uri("d"), "--max-downtime", "500") as mirror:
+        with undivided(lambda: world.mirror(a.source("d"), b.uri("d"), "--max-downtime",
+                                            "500")) as mirror:
             mirror.wait_for_phase("ready", limit=120)
             ready = time.monotonic() - begin
             time.sleep(10)  # it has to stay ready for ten seconds
