@@ -133,7 +133,7 @@ void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
     }
     WakeOperation wake(ring, thread_);
     bool has_left = false;
-    while (!thread_.stop_requested() && !(has_left && free_.size() == slots_.size())) {
+    while (!thread_.stop_requested()) {
         while (!ready_.empty()) {
             Slot& slot = *ready_.front();
             ready_.pop_front();
@@ -141,9 +141,13 @@ void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
         }
         if (!retiring()) {
             take_pieces(pool);
-        } else if (!std::exchange(has_left, true)) {
-            parts_.queue.leave(thread_);
-            continue;
+        } else {
+            if (!std::exchange(has_left, true)) {
+                parts_.queue.leave(thread_);
+            }
+            if (free_.size() == slots_.size()) {
+                break;
+            }
         }
         // Waits when nothing is left to do here: what was begun is in the ring, and a new piece
         // rings the wake-up.

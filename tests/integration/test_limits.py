@@ -7,6 +7,7 @@ import time
 import pytest
 
 from harness import KIB, MIB, ask, fio_writer, make_disk, same_content, wait_for
+from peers import Nbdkit
 
 nbd = pytest.importorskip("nbd")
 SIZE = 256 * MIB
@@ -197,6 +198,18 @@ def test_connections_come_and_go_while_it_copies(world, pair):
         assert mirror.cutover().returncode == 0
         mirror.wait()
     assert same_content(world.path("source"), world.path("target"))
+
+
+def test_a_connection_that_is_given_up_ends_with_its_last_request(world, pair):
+    a, _ = pair
+    with Nbdkit(world, "memory", str(SIZE), "wdelay=500ms", filters=["delay"]) as target, \
+            world.mirror(a.source("d"), target.uri, "-c", "4", "--requests", "1",
+                         "--request-size", "64K", expect=(4,)) as mirror:
+        wait_for(lambda: mirror.status() and mirror.status()["disks"][0]["sent_bytes"] > 0)
+        # All of them are writing, as nearly always.
+        set_limits(world, "--connections", "1")
+        wait_for(lambda: mirror.status()["connections"] == 1)
+        assert world.client("cancel", "job").returncode == 0
 
 
 def test_max_downtime_can_be_changed(world, pair):
