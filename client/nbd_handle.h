@@ -17,6 +17,8 @@ namespace nbdm {
 
 // The metadata context of an export that waits for a mirror.
 constexpr const char* kIncomingContext = "nbd-mirror:incoming";
+// The metadata context by which an nbd-mirror-server tells our reads from those of its clients.
+constexpr const char* kBackgroundContext = "nbd-mirror:background";
 
 // One libnbd handle, connected. libnbd's own calls are made through get().
 //

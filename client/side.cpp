@@ -35,6 +35,7 @@ Side Side::open_source(const Location& location, const Cancellation& cancellatio
     if (location.kind == Location::Kind::path) {
         side.use_file(open_source_file(location.path_or_uri));
     } else {
+        side.context_ = kBackgroundContext;
         side.use_server(location.path_or_uri, cancellation);
     }
     return side;
@@ -45,7 +46,7 @@ Side Side::open_target(const Location& location, const TargetOptions& options,
     Side side;
     side.name_ = location.text;
     side.is_zero_ = options.is_zero;
-    side.session_ = options.session;
+    side.context_ = options.session;
     if (location.kind == Location::Kind::path) {
         side.use_file(std::make_unique<DiskFile>(
             location.path_or_uri, DiskFile::Options{.writable = true,
@@ -90,8 +91,8 @@ void Side::use_file(std::unique_ptr<DiskFile> file) {
 
 std::unique_ptr<NbdHandle> Side::connect(std::vector<std::string> meta_contexts,
                                          const Cancellation& cancellation) const {
-    if (!session_.empty()) {
-        meta_contexts.push_back(session_);
+    if (!context_.empty()) {
+        meta_contexts.push_back(context_);
     }
     return std::make_unique<NbdHandle>(uri_, meta_contexts, cancellation);
 }
@@ -102,7 +103,7 @@ std::unique_ptr<Scout> Side::open_scout(const std::string& tracker,
         return std::make_unique<FileScout>(*file_);
     }
     if (traits_.can_multi_conn || !tracker.empty()) {
-        return std::make_unique<NbdScout>(uri_, tracker, session_, cancellation);
+        return std::make_unique<NbdScout>(uri_, tracker, context_, cancellation);
     }
     const Range all{0, traits_.size_bytes};
     if (!first_ || !traits_.knows_extents || all.empty()) {

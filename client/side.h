@@ -83,7 +83,7 @@ class Side {
                                                      const Cancellation& cancellation) const;
 
     std::string name_;
-    std::string session_;
+    std::string context_;               // of all connections; empty: none
     std::string uri_;                   // empty for a file
     std::unique_ptr<DiskFile> file_;    // null for a server
     std::unique_ptr<NbdHandle> first_;  // null for a file, and once it was taken

@@ -41,6 +41,7 @@ Described next(const Export& served, int extents_fd, const MetaContext& context,
         case MetaContext::Kind::incoming:
         case MetaContext::Kind::session:
         case MetaContext::Kind::commit:
+        case MetaContext::Kind::background:
             break;  // selecting it is all there is to it
     }
     return {within, 0};

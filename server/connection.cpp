@@ -83,6 +83,7 @@ DisconnectReason Connection::negotiate_and_serve() {
         return handshake.reason();
     }
     Export& served = *session->served;
+    background_ = session->is_background();
     served_.store(&served, std::memory_order_release);
     const std::string who = "client " + options_.peer + " of export '" + served.name() + "'";
     log_info(who + " is connected" + (session->read_only ? ", read-only" : ""));

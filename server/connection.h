@@ -48,6 +48,8 @@ class Connection {
     [[nodiscard]] Export* served() const noexcept {
         return served_.load(std::memory_order_acquire);
     }
+    // Of one that is served: nobody waits for what it asks, a mirror's for example.
+    [[nodiscard]] bool background() const noexcept { return background_; }
     [[nodiscard]] const Statistics& statistics() const noexcept { return statistics_; }
     [[nodiscard]] std::chrono::system_clock::time_point since() const noexcept { return since_; }
 
@@ -60,6 +62,7 @@ class Connection {
     const ExportTable& exports_;
     const UniqueFd socket_;
     const std::chrono::system_clock::time_point since_ = std::chrono::system_clock::now();
+    bool background_ = false;  // final before served_ is set
     std::atomic<Export*> served_{nullptr};
     Statistics statistics_;
     std::atomic<bool> done_{false};

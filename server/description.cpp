@@ -13,6 +13,24 @@ namespace nbdm {
 
 using nlohmann::json;
 
+namespace {
+
+// By kind, of the clients that somebody waits for.
+json describe_latency(const Server& server, const Export& served) {
+    Statistics statistics;
+    server.add_statistics(served, Server::Clients::not_in_background, statistics);
+    json kinds = json::object();
+    for (std::size_t i = 0; i < Statistics::kTimed.size(); ++i) {
+        const auto command = static_cast<std::size_t>(Statistics::kTimed[i]);
+        const Statistics::Latency& latency = statistics.latency[i];
+        kinds[std::string(Statistics::kCommands[command])] = {
+            {"requests", latency.count()}, {"total_us", latency.total_ns.get() / 1000}};
+    }
+    return kinds;
+}
+
+}  // namespace
+
 json describe_throttle(const Export& served) {
     const Throttle::Setting now = served.throttle().setting(Throttle::Clock::now());
     if (now.bytes_per_s > 0) {
@@ -34,7 +52,7 @@ json describe(Server& server, const Export& served) {
                             {"exclusive", each.exclusive}});
     }
     Statistics statistics;
-    server.add_statistics(served, statistics);
+    server.add_statistics(served, Server::Clients::all, statistics);
     const int error = served.write_back_error();
     json moved;
     if (const std::optional<MoveRecord> record = server.move_of(served)) {
@@ -57,6 +75,7 @@ json describe(Server& server, const Export& served) {
             {"connections", server.connections_to(served)},
             {"read_bytes", statistics.read_bytes()},
             {"written_bytes", statistics.written_bytes()},
+            {"latency", describe_latency(server, served)},
             {"write_error", error == 0 ? json() : json(error_text(error))}};
 }
 
@@ -78,6 +97,7 @@ json describe_connections(const Server& server) {
         all.push_back({{"id", each.id()},
                        {"peer", each.peer()},
                        {"export", served != nullptr ? json(served->name()) : json()},
+                       {"background", served != nullptr && each.background()},
                        {"tls", false},
                        {"thread", each.tid()},
                        {"cpu", each.cpu() >= 0 ? json(each.cpu()) : json()},

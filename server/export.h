@@ -70,6 +70,7 @@ class Export {
 
     // Of connections that have ended. The main thread changes it.
     Statistics past;
+    Statistics past_in_background;  // of these, which are not in the other
 
   private:
     // Of what is served for writing, but was hardly meant to be.

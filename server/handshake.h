@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -25,6 +26,12 @@ struct Session {
     std::vector<MetaContext> contexts;
     std::vector<TrackerReader> readers;  // one for each tracker among the contexts
     Fence::Membership membership;        // when a mirror's session is among them
+
+    // Nobody waits for what the client asks.
+    [[nodiscard]] bool is_background() const noexcept {
+        return std::any_of(contexts.begin(), contexts.end(),
+                           [](const MetaContext& each) { return each.is_background(); });
+    }
 };
 
 // The fixed newstyle negotiation of one client: a loop that reads one option, and one handler for

@@ -16,6 +16,8 @@ constexpr std::string_view kAllocated = "nbd-mirror:allocated";
 constexpr std::string_view kRoom = "nbd-mirror:room";
 // Of an export that waits for a mirror.
 constexpr std::string_view kIncoming = "nbd-mirror:incoming";
+// Of a client whose requests nobody waits for.
+constexpr std::string_view kBackground = "nbd-mirror:background";
 // One map, two names: QEMU's is what backup tools ask for.
 constexpr std::array<std::string_view, 2> kDirtyPrefixes = {"nbd-mirror:dirty-bitmap:",
                                                             "qemu:dirty-bitmap:"};
@@ -38,6 +40,8 @@ std::vector<MetaContext> all_contexts(const Export& served) {
 // Those that are there when they are named, and not listed: they are for mirrors.
 std::vector<MetaContext> unlisted_contexts(const Export& served) {
     std::vector<MetaContext> result;
+    result.push_back(
+        {.name = std::string(kBackground), .kind = MetaContext::Kind::background, .tracker = {}});
     if (served.file().space()) {
         result.push_back(
             {.name = std::string(kAllocated), .kind = MetaContext::Kind::allocated, .tracker = {}});

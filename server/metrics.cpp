@@ -84,7 +84,7 @@ std::string metrics_text(Server& server) {
     std::vector<Reported> all;
     for (const auto& each : server.exports().all()) {
         all.push_back({*each, std::make_unique<Statistics>()});
-        server.add_statistics(*each, *all.back().statistics);
+        server.add_statistics(*each, Server::Clients::all, *all.back().statistics);
     }
     PrometheusText text;
     text.gauge("nbd_mirror_connections", "Connected clients.");

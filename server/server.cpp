@@ -268,7 +268,8 @@ void Server::reap() {
             return false;
         }
         if (each.served() != nullptr) {
-            each.served()->past.add(each.statistics());
+            Export& served = *each.served();
+            (each.background() ? served.past_in_background : served.past).add(each.statistics());
         }
         return true;
     });
@@ -347,10 +348,13 @@ std::size_t Server::connections_to(const Export& served) const {
                       [&](const Connection& each) { return each.served() == &served; }));
 }
 
-void Server::add_statistics(const Export& served, Statistics& sum) const {
+void Server::add_statistics(const Export& served, Clients which, Statistics& sum) const {
     sum.add(served.past);
+    if (which == Clients::all) {
+        sum.add(served.past_in_background);
+    }
     for (const Connection& each : connections_) {
-        if (each.served() == &served) {
+        if (each.served() == &served && (which == Clients::all || !each.background())) {
             sum.add(each.statistics());
         }
     }

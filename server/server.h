@@ -81,8 +81,10 @@ class Server {
     // For people: what it does at the moment.
     [[nodiscard]] std::string status() const;
     [[nodiscard]] std::size_t connections_to(const Export& served) const;
-    // Adds everything that was asked of the export, on all connections ever made to it, to `sum`.
-    void add_statistics(const Export& served, Statistics& sum) const;
+    enum class Clients { all, not_in_background };
+    // Adds everything that such clients have asked of the export, on all connections ever made to
+    // it, to `sum`.
+    void add_statistics(const Export& served, Clients which, Statistics& sum) const;
 
     // One for each export.
     [[nodiscard]] Hold& hold_of(const Export& served);

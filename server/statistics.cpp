@@ -26,6 +26,14 @@ void Statistics::Latency::observe(std::chrono::nanoseconds time) noexcept {
     (bucket < kBuckets ? buckets[bucket] : above).add(1);
 }
 
+std::uint64_t Statistics::Latency::count() const noexcept {
+    std::uint64_t sum = above.get();
+    for (const Number& bucket : buckets) {
+        sum += bucket.get();
+    }
+    return sum;
+}
+
 void Statistics::arrived(Command command) noexcept {
     if (index_of(command) < requests.size()) {
         requests[index_of(command)].count.add(1);

@@ -46,6 +46,7 @@ class Statistics {
             return std::chrono::microseconds(std::int64_t{8} << bucket);  // 8 us to 16.8 s
         }
         void observe(std::chrono::nanoseconds time) noexcept;
+        [[nodiscard]] std::uint64_t count() const noexcept;
 
         std::array<Number, kBuckets> buckets;
         Number above;

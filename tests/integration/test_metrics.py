@@ -184,3 +184,31 @@ def test_the_block_map_shows_what_is_written_again(world, pair):
         mirror.wait_for_phase("ready")
         assert mirror.cutover().returncode == 0
         mirror.wait()
+
+
+def test_the_latencies_of_an_export_are_those_of_its_clients(world, pair):
+    nbd = pytest.importorskip("nbd")
+    a, b = pair
+
+    def latency():
+        return a.export("d")["latency"]
+
+    handle = nbd.NBD()
+    handle.connect_uri(a.uri("d"))
+    handle.pread(MIB, 0)
+    handle.pwrite(b"x" * MIB, 0)
+    wait_for(lambda: latency()["write"]["requests"] == 1)
+    before = latency()
+    assert before["read"]["requests"] == 1 and before["flush"] == {"requests": 0, "total_us": 0}
+    assert before["write"]["total_us"] > 0
+    with world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "8M", expect=(4,)) as mirror:
+        wait_for(lambda: b.export("d")["written_bytes"] > 0)
+        connections = a.connections()
+        assert any("read" in each["requests"] for each in connections if each["background"])
+        assert len([each for each in connections if not each["background"]]) == 1
+        assert all(each["background"] for each in b.connections() if each["export"] == "d")
+        assert latency() == before
+        assert world.client("cancel", "job").returncode == 0
+        assert mirror.wait() == 4
+    wait_for(lambda: len(a.connections()) == 1)
+    assert latency() == before

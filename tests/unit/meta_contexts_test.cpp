@@ -77,4 +77,15 @@ TEST_F(MetaContexts, ASessionIsThereWhenItIsNamedAndAConnectionHasOne) {
               (Names{"nbd-mirror:dirty-bitmap:t"}));
 }
 
+TEST_F(MetaContexts, AClientSaysThatItIsInTheBackgroundByASelection) {
+    const auto set = match_meta_contexts(
+        served_, {"nbd-mirror:background", "nbd-mirror:background"}, MetaQueryKind::set);
+    ASSERT_EQ(names(set), (Names{"nbd-mirror:background"}));
+    EXPECT_TRUE(set[0].is_background());
+    const auto other = match_meta_contexts(served_, {"base:allocation", "nbd-mirror:session:vm1:7"},
+                                           MetaQueryKind::set);
+    EXPECT_FALSE(other.at(0).is_background());
+    EXPECT_TRUE(other.at(1).is_background()) << "a mirror's, which writes";
+}
+
 }  // namespace nbdm
