@@ -308,7 +308,8 @@ std::optional<DiskMirror::Look> DiskMirror::look() {
         }
         Look look{
             .dirty_bytes = first_round_ ? own->dirty_bytes : own->dirty_bytes + own->frozen_bytes,
-            .dirty_bytes_per_s = {}};
+            .dirty_bytes_per_s = {},
+            .clients = about.clients};
         status_.set_dirty(look.dirty_bytes);
         // A rate of less time says little.
         constexpr std::chrono::duration<double> kMinTime{0.2};

@@ -93,6 +93,7 @@ class DiskMirror {
     struct Look {
         std::uint64_t dirty_bytes = 0;
         std::optional<double> dirty_bytes_per_s;  // since the last freeze; nothing: not known
+        ClientTimes clients;
     };
     // Looks at the source's server: what is dirty is shown and returned, unless it did not answer;
     // throws when the disk is not its any more.

@@ -3,6 +3,9 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
+
+#include "client/connection_tuner.h"
 
 namespace nbdm {
 
@@ -32,6 +35,17 @@ std::optional<TimeWindow> read_window(const json& value, const std::string& key)
     return parsed;
 }
 
+// Nothing: auto.
+std::optional<unsigned> read_connections(const json& value, const std::string& key) {
+    if (value == "auto") {
+        return std::nullopt;
+    }
+    if (value.is_string()) {
+        throw std::invalid_argument(key + " is a number, or \"auto\"");
+    }
+    return static_cast<unsigned>(read_number(value, key, 1, kMaxConnections));
+}
+
 }  // namespace
 
 LimitChanges LimitChanges::from_json(const json& body) {
@@ -46,8 +60,7 @@ LimitChanges LimitChanges::from_json(const json& body) {
         } else if (key == "window") {
             changes.window = read_window(value, key);
         } else if (key == "connections") {
-            changes.connections =
-                static_cast<unsigned>(read_number(value, key, 1, kMaxConnections));
+            changes.connections = read_connections(value, key);
         } else if (key == "max_downtime_ms") {
             changes.max_downtime = std::chrono::milliseconds(
                 read_number(value, key, 1, static_cast<std::uint64_t>(kMaxDowntimeLimit.count())));
@@ -67,7 +80,7 @@ json LimitChanges::to_json() const {
         body["window"] = *window ? json((*window)->text()) : json();
     }
     if (connections) {
-        body["connections"] = *connections;
+        body["connections"] = *connections ? json(**connections) : json("auto");
     }
     if (max_downtime) {
         body["max_downtime_ms"] = max_downtime->count();
@@ -86,7 +99,15 @@ void JobLimits::apply(const LimitChanges& changes) {
         status_.set_window(window_ ? window_->text() : "");
         refresh_locked(std::time(nullptr));
     }
-    connections_ = changes.connections.value_or(connections_);
+    if (changes.connections) {
+        const bool were_auto = std::exchange(connections_are_auto_, !*changes.connections);
+        if (!connections_are_auto_) {
+            connections_ = **changes.connections;
+        } else if (!were_auto) {
+            connections_ = ConnectionTuner::kFirst;
+        }
+        status_.set_connections_auto(connections_are_auto_);
+    }
     max_downtime_ = changes.max_downtime.value_or(max_downtime_);
     status_.set_max_downtime(max_downtime_);
 }
@@ -128,6 +149,18 @@ void JobLimits::wait_for_change(std::chrono::milliseconds limit) {
 unsigned JobLimits::connections() const {
     const std::lock_guard lock(mutex_);
     return connections_;
+}
+
+bool JobLimits::connections_are_auto() const {
+    const std::lock_guard lock(mutex_);
+    return connections_are_auto_;
+}
+
+void JobLimits::tune_connections(unsigned connections) {
+    const std::lock_guard lock(mutex_);
+    if (connections_are_auto_) {
+        connections_ = connections;
+    }
 }
 
 std::chrono::milliseconds JobLimits::max_downtime() const {

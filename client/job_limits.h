@@ -18,10 +18,10 @@ namespace nbdm {
 
 // What an operator says of a job's limits, at its start or while it runs; what is missing stays.
 struct LimitChanges {
-    // The inner nothing: no limit, no window.
+    // The inner nothing: no limit, no window, as many as are best.
     std::optional<std::optional<std::uint64_t>> bwlimit_bytes_per_s;
     std::optional<std::optional<TimeWindow>> window;
-    std::optional<unsigned> connections;
+    std::optional<std::optional<unsigned>> connections;
     std::optional<std::chrono::milliseconds> max_downtime;
 
     // The body of PATCH /v1/job, and back. Throws std::invalid_argument with a sentence.
@@ -51,6 +51,10 @@ class JobLimits {
     // Up to `limit`, and less when something has been changed.
     void wait_for_change(std::chrono::milliseconds limit);
     [[nodiscard]] unsigned connections() const;
+    // Left to the job, which calls tune_connections().
+    [[nodiscard]] bool connections_are_auto() const;
+    // Where that is so.
+    void tune_connections(unsigned connections);
     [[nodiscard]] std::chrono::milliseconds max_downtime() const;
 
   private:
@@ -65,6 +69,7 @@ class JobLimits {
     bool outside_window_ = false;
     std::optional<TimeWindow> window_;
     unsigned connections_ = 4;
+    bool connections_are_auto_ = false;
     std::chrono::milliseconds max_downtime_{500};
 };
 

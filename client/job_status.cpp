@@ -91,6 +91,7 @@ nlohmann::json to_json(const JobSnapshot& snapshot) {
     return {{"job", snapshot.job},
             {"phase", to_string(snapshot.phase)},
             {"connections", sum_of_disks(snapshot).connections},
+            {"connections_auto", snapshot.connections_auto},
             {"bwlimit_bytes_per_s",
              snapshot.bwlimit_bytes_per_s ? json(*snapshot.bwlimit_bytes_per_s) : json()},
             {"paused", snapshot.paused == Paused::no
@@ -120,6 +121,11 @@ JobStatus::JobStatus(std::string job, std::vector<DiskEnds> disks, int changed_f
 void JobStatus::set_bwlimit(std::optional<std::uint64_t> bytes_per_s) {
     const std::lock_guard lock(mutex_);
     now_.bwlimit_bytes_per_s = bytes_per_s;
+}
+
+void JobStatus::set_connections_auto(bool is_auto) {
+    const std::lock_guard lock(mutex_);
+    now_.connections_auto = is_auto;
 }
 
 void JobStatus::set_paused(Paused paused) {

@@ -36,6 +36,7 @@ struct JobSnapshot {
     std::string window;  // empty: none
     std::chrono::milliseconds max_downtime{0};
     Paused paused = Paused::no;
+    bool connections_auto = false;    // their number is left to the job
     std::vector<DiskSnapshot> disks;  // at least one
     std::optional<double> eta_s;
     std::optional<double> expected_downtime_ms;  // if it were cut over now
@@ -60,6 +61,7 @@ class JobStatus {
     [[nodiscard]] std::size_t disk_count() const noexcept { return disks_.size(); }
 
     void set_bwlimit(std::optional<std::uint64_t> bytes_per_s);
+    void set_connections_auto(bool is_auto);
     void set_paused(Paused paused);
     void set_window(const std::string& window);
     void set_max_downtime(std::chrono::milliseconds downtime);

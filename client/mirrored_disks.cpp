@@ -11,7 +11,11 @@ namespace nbdm {
 
 MirroredDisks::MirroredDisks(const std::string& job, const std::vector<DiskMirror::Options>& disks,
                              JobStatus& status, JobLimits& limits, const Cancellation& cancellation)
-    : job_(job), status_(status), connections_(disks.size(), limits), record_(job) {
+    : job_(job),
+      status_(status),
+      connections_(disks.size(), limits),
+      auto_connections_(disks.size(), limits),
+      record_(job) {
     const DiskMirror::Shared shared{.connections = connections_,
                                     .pace = limits.pace(),
                                     .record = record_,
@@ -82,12 +86,18 @@ DiskMirror::Round MirroredDisks::catch_up(DiskMirror::Haste haste,
                                           const std::function<void(DiskMirror::Step)>& tick) {
     std::vector<DiskMirror::Round> rounds(disks_.size());
     std::atomic<std::size_t> copying = disks_.size();
+    auto_connections_.restart();
     in_parallel(
         disks_.size(),
         [&](std::size_t i, const std::stop_token& stop) {
             rounds[i] = disks_[i]->catch_up(haste, stop, [&] { --copying; });
         },
-        [&] { tick(copying > 0 ? DiskMirror::Step::copying : DiskMirror::Step::flushing); });
+        [&] {
+            tick(copying > 0 ? DiskMirror::Step::copying : DiskMirror::Step::flushing);
+            if (copying == 0) {
+                auto_connections_.restart();
+            }
+        });
     DiskMirror::Round all;
     for (const DiskMirror::Round& round : rounds) {
         all.dirty_bytes += round.dirty_bytes;
@@ -127,8 +137,16 @@ std::uint64_t MirroredDisks::sent_bytes() const {
     return sum;
 }
 
+std::uint64_t MirroredDisks::zeroed_bytes() const {
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        sum += status_.disk(i).counters.zeroed_bytes.load();
+    }
+    return sum;
+}
+
 std::optional<DiskMirror::Look> MirroredDisks::look() {
-    DiskMirror::Look all{.dirty_bytes = 0, .dirty_bytes_per_s = 0};
+    DiskMirror::Look all{.dirty_bytes = 0, .dirty_bytes_per_s = 0, .clients = {}};
     bool answered = true;
     for (const auto& disk : disks_) {
         const std::optional<DiskMirror::Look> look = disk->look();
@@ -137,13 +155,20 @@ std::optional<DiskMirror::Look> MirroredDisks::look() {
             continue;
         }
         all.dirty_bytes += look->dirty_bytes;
+        all.clients.add(look->clients);
         if (all.dirty_bytes_per_s && look->dirty_bytes_per_s) {
             *all.dirty_bytes_per_s += *look->dirty_bytes_per_s;
         } else {
             all.dirty_bytes_per_s.reset();
         }
     }
-    return answered ? std::optional(all) : std::nullopt;
+    if (!answered) {
+        return std::nullopt;
+    }
+    auto_connections_.look(
+        {.sent_bytes = sent_bytes(), .zeroed_bytes = zeroed_bytes(), .clients = all.clients},
+        AutoConnections::Clock::now());
+    return all;
 }
 
 void MirroredDisks::throttle(Convergence::Delay delay, std::chrono::milliseconds lease) {

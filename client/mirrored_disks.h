@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "client/auto_connections.h"
 #include "client/cancellation.h"
 #include "client/connection_shares.h"
 #include "client/convergence.h"
@@ -47,7 +48,8 @@ class MirroredDisks {
     // Trackers and a record stand: another process can go on.
     [[nodiscard]] bool can_be_resumed() const { return record_.written(); }
 
-    // A round of each; bytes and rates are sums, times those of the slowest.
+    // A round of each; bytes and rates are sums, times those of the slowest. `tick` calls look()
+    // now and then.
     DiskMirror::Round catch_up(DiskMirror::Haste haste,
                                const std::function<void(DiskMirror::Step)>& tick);
     [[nodiscard]] bool are_clean();
@@ -56,7 +58,9 @@ class MirroredDisks {
     // Grows with everything that is done.
     [[nodiscard]] std::uint64_t done_bytes() const;
     [[nodiscard]] std::uint64_t sent_bytes() const;
-    // Nothing when it is not known of all.
+    [[nodiscard]] std::uint64_t zeroed_bytes() const;
+    // Nothing when it is not known of all. What is seen while a round copies is what the number of
+    // connections is tuned by, where that is left to the job.
     [[nodiscard]] std::optional<DiskMirror::Look> look();
 
     void throttle(Convergence::Delay delay, std::chrono::milliseconds lease);
@@ -68,6 +72,7 @@ class MirroredDisks {
     const std::string job_;
     JobStatus& status_;
     ConnectionShares connections_;
+    AutoConnections auto_connections_;
     JobRecord record_;
     std::vector<std::unique_ptr<DiskMirror>> disks_;
 };

@@ -23,8 +23,8 @@ constexpr const char* kSourceHelp = "PATH, NBD URI, server:NAME or server:NAME@C
 struct RawOptions {
     std::string source;
     std::string target;
-    std::vector<std::string> more;  // sources and targets in turn
-    std::optional<unsigned> connections;
+    std::vector<std::string> more;        // sources and targets in turn
+    std::optional<unsigned> connections;  // 0: auto
     unsigned requests = 16;
     std::string request_size = "256K";
     bool create = false;
@@ -56,6 +56,23 @@ void declare_connections(CLI::App& command, RawOptions& raw) {
         ->check(CLI::Range(1U, kMaxConnections));
 }
 
+// Of a job that can find out.
+void declare_connections_or_auto(CLI::App& command, RawOptions& raw) {
+    const auto translate = [](std::string& text) -> std::string {
+        if (text == "auto") {
+            text = "0";
+            return "";
+        }
+        const std::string refusal = CLI::Range(1U, kMaxConnections)(text);
+        return refusal.empty() ? "" : refusal + ", nor auto";
+    };
+    command
+        .add_option("-c,--connections", raw.connections,
+                    "connections to each side, each with a thread of its own, or auto: as many as "
+                    "gain throughput (4)")
+        ->transform(CLI::Validator(translate, ""));
+}
+
 void declare_bwlimit(CLI::App& command, RawOptions& raw) {
     command.add_option("--bwlimit", raw.bwlimit,
                        "RATE in bytes per second, at least 64K, of the whole job, or off (off)");
@@ -78,7 +95,6 @@ void declare_sides(CLI::App& command, RawOptions& raw, const char* source_help,
                    Sides sides = Sides::required) {
     command.add_option("SOURCE", raw.source, source_help)->required(sides == Sides::required);
     command.add_option("TARGET", raw.target, "PATH or NBD URI")->required(sides == Sides::required);
-    declare_connections(command, raw);
     command.add_option("--requests", raw.requests, "requests in flight per connection (16)")
         ->check(CLI::Range(1, 256));
     command.add_option("--request-size", raw.request_size,
@@ -98,6 +114,7 @@ void declare_mirror(CLI::App& command, RawOptions& raw) {
     declare_sides(command, raw, "server:NAME or server:NAME@CONTROL_SOCKET", Sides::optional);
     command.add_option("MORE", raw.more,
                        "SOURCE TARGET of further disks of the guest, exports of the same server");
+    declare_connections_or_auto(command, raw);
     declare_writing(command, raw);
     command.add_option("--job", raw.job, "the job's name (the export's)");
     command.add_flag("--verify", raw.verify,
@@ -170,7 +187,9 @@ LimitChanges limit_changes(const RawOptions& raw) {
             }
         }
     }
-    changes.connections = raw.connections;
+    if (raw.connections) {
+        changes.connections = *raw.connections > 0 ? raw.connections : std::nullopt;
+    }
     if (raw.max_downtime_ms) {
         changes.max_downtime = std::chrono::milliseconds(*raw.max_downtime_ms);
     }
@@ -318,6 +337,7 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
     RawOptions raw;
     CLI::App* copy = app.add_subcommand("copy", "copy a disk that is not being written");
     declare_sides(*copy, raw, kSourceHelp);
+    declare_connections(*copy, raw);
     declare_writing(*copy, raw);
     declare_bwlimit(*copy, raw);
     copy->add_flag("--verify", raw.verify, "compare source and target afterwards");
@@ -327,6 +347,7 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
     declare_mirror(*mirror, raw);
     CLI::App* verify = app.add_subcommand("verify", "compare two disks");
     declare_sides(*verify, raw, kSourceHelp);
+    declare_connections(*verify, raw);
     CLI::App* status = app.add_subcommand("status", "show running and ended mirror jobs");
     status->add_option("JOB", raw.job, "the job's name (all jobs)");
     status->add_flag("--json", raw.json, "as JSON");
@@ -341,7 +362,7 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
         {declare_job_command(app, raw, "cancel", "end a job; its source stays in service"),
          JobCommand::Kind::cancel}};
     CLI::App* set = declare_job_command(app, raw, "set", "change the limits of a running job");
-    declare_connections(*set, raw);
+    declare_connections_or_auto(*set, raw);
     declare_limits(*set, raw);
     if (!parse_arguments(app, argc, argv)) {
         return std::nullopt;

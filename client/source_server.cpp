@@ -31,7 +31,21 @@ T field(const json& answer, const char* key) {
     }
 }
 
+ClientTimes::Kind times_of(const json& latency, const char* kind) {
+    const json of_kind = field<json>(latency, kind);
+    return {.requests = field<std::uint64_t>(of_kind, "requests"),
+            .total_us = field<std::uint64_t>(of_kind, "total_us")};
+}
+
 }  // namespace
+
+void ClientTimes::add(const ClientTimes& other) noexcept {
+    reads.requests += other.reads.requests;
+    reads.total_us += other.reads.total_us;
+    writes.requests += other.writes.requests;
+    writes.total_us += other.writes.total_us;
+    throttled = throttled || other.throttled;
+}
 
 SourceServer::SourceServer(const Location& location, const Cancellation& cancellation)
     : location_(location),
@@ -81,6 +95,10 @@ SourceServer::About SourceServer::about() {
                                   .dirty_bytes = field<std::uint64_t>(each, "dirty_bytes"),
                                   .frozen_bytes = field<std::uint64_t>(each, "frozen_bytes")});
     }
+    const json latency = field<json>(answer, "latency");
+    about.clients = {.reads = times_of(latency, "read"),
+                     .writes = times_of(latency, "write"),
+                     .throttled = !field<json>(answer, "throttle").is_null()};
     if (about.uris.empty()) {
         throw JobError("source server: it listens nowhere, so that " + location_.text +
                        " cannot be read");

@@ -27,6 +27,20 @@ class TrackerGone : public ConnectionLost {
     using ConnectionLost::ConnectionLost;
 };
 
+// What an export was asked for by its clients, but for those in the background like a mirror, and
+// how long that took: counts that grow as long as the server runs.
+struct ClientTimes {
+    struct Kind {
+        std::uint64_t requests = 0;
+        std::uint64_t total_us = 0;
+    };
+    Kind reads;
+    Kind writes;
+    bool throttled = false;  // writes are delayed on purpose
+
+    void add(const ClientTimes& other) noexcept;
+};
+
 // The nbd-mirror-server under the source disk, by its control socket: one export of it.
 //
 // Threads: one at a time. Fails: JobError with a sentence (NoAnswer when there was none);
@@ -52,6 +66,7 @@ class SourceServer {
         std::uint64_t size_bytes = 0;
         std::vector<TrackerAbout> trackers;
         std::vector<std::string> uris;
+        ClientTimes clients;
     };
     // Throws JobError also when nobody can connect to the export.
     [[nodiscard]] About about();

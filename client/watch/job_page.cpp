@@ -293,7 +293,8 @@ void JobPage::add_limits() {
     }
     if (job_.connections > 0) {
         add(std::to_string(job_.connections) +
-            (job_.connections == 1 ? " connection" : " connections"));
+            (job_.connections == 1 ? " connection" : " connections") +
+            (job_.connections_auto ? " (auto)" : ""));
     }
     if (!job_.window.empty()) {
         add("window " + job_.window);

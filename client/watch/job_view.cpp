@@ -99,6 +99,8 @@ JobView view_of_job(const json& status) {
     JobView view{.job = read_text(status, "job"),
                  .phase = read_phase(status),
                  .connections = read_count(status, "connections").value_or(0),
+                 .connections_auto =
+                     status.contains("connections_auto") && status.at("connections_auto") == true,
                  .bwlimit_bytes_per_s = read_count(status, "bwlimit_bytes_per_s"),
                  .paused = paused == "window" ? Paused::by_window
                            : paused.empty()   ? Paused::no

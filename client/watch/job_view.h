@@ -43,6 +43,7 @@ struct JobView {
     std::string job;
     Phase phase = Phase::preparing;
     std::uint64_t connections = 0;
+    bool connections_auto = false;
     std::optional<std::uint64_t> bwlimit_bytes_per_s;
     Paused paused = Paused::no;
     std::string window;  // empty: none

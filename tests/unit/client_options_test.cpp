@@ -108,6 +108,8 @@ TEST(Options, LimitsThatAreNotNamedStayAsTheyAre) {
     EXPECT_EQ(off.limits.to_json(),
               nlohmann::json::parse(R"({"bwlimit_bytes_per_s": null, "window": null,
                                         "connections": 2, "max_downtime_ms": 300})"));
+    const auto tuned = std::get<SetCommand>(*parse({"set", "vm1", "--connections", "auto"}));
+    EXPECT_EQ(tuned.limits.to_json(), nlohmann::json::parse(R"({"connections": "auto"})"));
     EXPECT_NE(refusal({"set", "vm1"}), "");
 }
 
@@ -117,7 +119,10 @@ TEST(Options, LimitsAreCheckedBeforeAnythingBegins) {
         EXPECT_NE(refusal({"copy", "a", "b", "--bwlimit", rate}), "") << rate;
     }
     EXPECT_NE(refusal({"mirror", "server:vm", "/t", "--window", "25:00-01:00"}), "");
-    EXPECT_NE(refusal({"set", "vm1", "--connections", "65"}), "");
+    for (const char* connections : {"0", "65", "many"}) {
+        EXPECT_NE(refusal({"set", "vm1", "--connections", connections}), "") << connections;
+    }
+    EXPECT_NE(refusal({"copy", "a", "b", "--connections", "auto"}), "") << "nobody watches it";
 }
 
 TEST(LimitChanges, ComeBackAsTheyWereSaid) {
@@ -126,8 +131,11 @@ TEST(LimitChanges, ComeBackAsTheyWereSaid) {
     EXPECT_EQ(LimitChanges::from_json(body).to_json(), body);
     EXPECT_EQ(LimitChanges::from_json(nlohmann::json::object()).to_json(),
               nlohmann::json::object());
+    const auto tuned = nlohmann::json::parse(R"({"connections": "auto"})");
+    EXPECT_EQ(LimitChanges::from_json(tuned).to_json(), tuned);
     for (const char* wrong :
-         {R"({"bwlimit_bytes_per_s": 65535})", R"({"bwlimit_bytes_per_s": "1M"})",
+         {R"({"connections": "many"})", R"({"connections": null})",
+          R"({"bwlimit_bytes_per_s": 65535})", R"({"bwlimit_bytes_per_s": "1M"})",
           R"({"bwlimit_bytes_per_s": -1})", R"({"connections": 0})", R"({"connections": 1.5})",
           R"({"max_downtime_ms": 60001})", R"({"window": "always"})", R"({"speed": 1})"}) {
         EXPECT_THROW((void)LimitChanges::from_json(nlohmann::json::parse(wrong)),

@@ -109,6 +109,8 @@ TEST(JobPage, TellsAllIn80By24) {
                   "10.0 GiB of 20.0 GiB", "256.0 MiB dirty", "pass 3", "█", "◆", "190.7 MiB/s",
                   "limit 1.0 GiB/s", "28.6 MiB/s", "1.2 s expected", "500 ms allowed",
                   "each write delayed by 1.5 ms", "4 connections", "q leaves", "12:34:56"});
+    job.connections_auto = true;
+    expect_parts(page(job, 80, 24), {"4 connections (auto)"});
 }
 
 TEST(JobPage, InASmallTerminalWhatMattersMostRemains) {

@@ -15,6 +15,7 @@ TEST(JobView, ReadsWhatAJobSays) {
     snapshot.phase = Phase::ready;
     snapshot.paused = Paused::by_window;
     snapshot.window = "22:00-06:00";
+    snapshot.connections_auto = true;
     DiskSnapshot& disk = snapshot.disks.emplace_back();
     disk.ends.source = "server:vm1";
     disk.moved_bytes = 1;
@@ -28,6 +29,7 @@ TEST(JobView, ReadsWhatAJobSays) {
     EXPECT_EQ(view.phase, Phase::ready);
     EXPECT_EQ(view.paused, Paused::by_window);
     EXPECT_EQ(view.window, "22:00-06:00");
+    EXPECT_TRUE(view.connections_auto);
     ASSERT_EQ(view.disks.size(), 1U);
     EXPECT_EQ(view.disks[0].source, "server:vm1");
     EXPECT_EQ(view.disks[0].total_bytes, 2U);
