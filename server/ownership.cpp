@@ -100,6 +100,16 @@ void for_each_move(const std::string& path, Call call) {
 
 }  // namespace
 
+std::string moved_sentence(const Export& served, const std::optional<MoveRecord>& moved) {
+    std::string sentence =
+        "export '" + served.name() + "' ('" + served.file().path() + "') has moved away";
+    if (!moved) {
+        return sentence;
+    }
+    return sentence + ", to " + (moved->moved_to.empty() ? "an unnamed place" : moved->moved_to) +
+           ", at " + moved->moved_at + (moved->job.empty() ? "" : " (job '" + moved->job + "')");
+}
+
 void OwnershipRecords::check_writable() const {
     with_hint(kHint, [&] {
         ensure_directory(directory_, 0700);

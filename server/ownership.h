@@ -21,6 +21,10 @@ struct MoveRecord {
     std::string moved_at;  // UTC, ISO 8601
 };
 
+// "export 'vm1' ('PATH') has moved away, to URI, at TIME (job 'vm1')", as far as that is known.
+[[nodiscard]] std::string moved_sentence(const Export& served,
+                                         const std::optional<MoveRecord>& moved);
+
 // What is known of a disk that a mirror has brought here.
 struct ArrivalRecord {
     std::string job;

@@ -198,14 +198,7 @@ std::optional<MoveRecord> Server::move_of(const Export& served) const {
 }
 
 std::string Server::moved_sentence(const Export& served) const {
-    std::string sentence =
-        "export '" + served.name() + "' ('" + served.file().path() + "') has moved away";
-    const std::optional<MoveRecord> moved = move_of(served);
-    if (!moved) {
-        return sentence;
-    }
-    return sentence + ", to " + (moved->moved_to.empty() ? "an unnamed place" : moved->moved_to) +
-           ", at " + moved->moved_at + (moved->job.empty() ? "" : " (job '" + moved->job + "')");
+    return nbdm::moved_sentence(served, move_of(served));
 }
 
 void Server::take_ownership() {
