@@ -184,11 +184,23 @@ def last_line(text):
 def run(arguments, **options):
     """Runs a client to its end, which must be a good one: what it printed."""
     arguments = [str(each) for each in arguments]
-    result = subprocess.run(arguments, capture_output=True, text=True, check=False, **options)
-    if result.returncode != 0:
-        raise Failed(f"{pathlib.Path(arguments[0]).name} failed with {result.returncode}: "
-                     + last_line(result.stderr or result.stdout))
-    return result.stdout
+    with contextlib.ExitStack() as stack:
+        with Undivided():
+            # A group of its own: fio's jobs are processes, which have to be ended with it.
+            client = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                      text=True, process_group=0, **options)
+            stack.callback(end_group, client)
+        output, errors = client.communicate()
+    if client.returncode != 0:
+        raise Failed(f"{pathlib.Path(arguments[0]).name} failed with {client.returncode}: "
+                     + last_line(errors or output))
+    return output
+
+
+def end_group(leader):
+    if leader.poll() is None:
+        os.killpg(leader.pid, signal.SIGKILL)
+        leader.wait()
 
 
 def ours(target, sock, direct=False):
