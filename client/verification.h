@@ -2,7 +2,6 @@
 #pragma once
 
 #include <chrono>
-#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -42,9 +41,6 @@ class Verification {
     // does.
     void check(Engine& engine, Scout& dirtiness, TargetZeroes& target_zeroes, What what,
                Writers writers, const std::function<void()>& tick);
-
-    // Ranges that differ, and nobody has explained yet.
-    [[nodiscard]] std::size_t suspect_count() const noexcept { return suspects_.size(); }
 
   private:
     struct Suspect {
