@@ -149,25 +149,26 @@ std::optional<std::uint64_t> TrackerSet::refreeze(std::string_view name, std::ui
 
 TrackerSet::Acknowledged TrackerSet::acknowledge(std::string_view name, std::uint64_t generation) {
     const std::lock_guard lock(mutex_);
-    Tracker* tracker = find_locked(name);
-    if (tracker == nullptr) {
-        return Acknowledged::unknown_tracker;
-    }
-    if (tracker->generation_ != generation) {
-        return Acknowledged::other_generation;
-    }
-    // Said again (its first answer was lost): nothing has changed.
-    if (!tracker->acknowledged_) {
-        tracker->frozen_.clear();
-        tracker->acknowledged_ = true;
-    }
-    return Acknowledged::yes;
+    return acknowledge_locked(name, generation, [](Tracker& tracker) {
+        // Said again (its first answer was lost): nothing has changed.
+        if (!tracker.acknowledged_) {
+            tracker.frozen_.clear();
+            tracker.acknowledged_ = true;
+        }
+    });
 }
 
 TrackerSet::Acknowledged TrackerSet::acknowledge_up_to(std::string_view name,
                                                        std::uint64_t generation,
                                                        std::uint64_t offset_bytes) {
     const std::lock_guard lock(mutex_);
+    return acknowledge_locked(name, generation,
+                              [&](Tracker& tracker) { tracker.frozen_.clear_up_to(offset_bytes); });
+}
+
+template <typename Clear>
+TrackerSet::Acknowledged TrackerSet::acknowledge_locked(std::string_view name,
+                                                        std::uint64_t generation, Clear clear) {
     Tracker* tracker = find_locked(name);
     if (tracker == nullptr) {
         return Acknowledged::unknown_tracker;
@@ -175,7 +176,7 @@ TrackerSet::Acknowledged TrackerSet::acknowledge_up_to(std::string_view name,
     if (tracker->generation_ != generation) {
         return Acknowledged::other_generation;
     }
-    tracker->frozen_.clear_up_to(offset_bytes);
+    clear(*tracker);
     return Acknowledged::yes;
 }
 

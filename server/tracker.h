@@ -179,6 +179,9 @@ class TrackerSet {
     [[nodiscard]] std::vector<std::string> names() const;
 
   private:
+    template <typename Clear>
+    [[nodiscard]] Acknowledged acknowledge_locked(std::string_view name, std::uint64_t generation,
+                                                  Clear clear);
     [[nodiscard]] Tracker* find_locked(std::string_view name) const;
     [[nodiscard]] Added add_locked(const std::string& name, std::uint32_t granularity_bytes,
                                    bool exclusive, Start start);
