@@ -4,7 +4,8 @@
 // compared with it (server_ratios.py).
 //
 // usage: floor receive SOCKET FILE    one connection, until its end; prints the CPU seconds
-//        floor send SOCKET FILE
+//        floor send SOCKET FILE       with the socket buffer that clients have who ask for none
+//        floor send-wide SOCKET FILE  with the largest that the system gives
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -71,14 +72,16 @@ void receive(const char* socket_path, const char* file_path) {
     std::printf("%.6f\n", cpu_seconds() - before);
 }
 
-void send(const char* socket_path, const char* file_path) {
+void send(const char* socket_path, const char* file_path, bool wide) {
     const UniqueFd file(check_errno(::open(file_path, O_RDONLY | O_CLOEXEC), "open"));
     const UniqueFd peer(check_errno(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
     const sockaddr_un address = address_of(socket_path);
     check_errno(::connect(peer.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)),
                 "connect");
-    const int buffer_bytes = 2 * kPieceBytes;
-    ::setsockopt(peer.get(), SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof(buffer_bytes));
+    if (wide) {
+        const int buffer_bytes = 2 * kPieceBytes;
+        ::setsockopt(peer.get(), SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof(buffer_bytes));
+    }
     std::vector<char> piece(kPieceBytes);
     for (;;) {
         const ssize_t got = ::read(file.get(), piece.data(), piece.size());
@@ -99,10 +102,13 @@ void send(const char* socket_path, const char* file_path) {
 
 int main(int argc, char** argv) {
     const std::string_view what = argc == 4 ? argv[1] : "";
-    if (what != "receive" && what != "send") {
-        std::fputs("usage: floor receive|send SOCKET FILE\n", stderr);
+    if (what == "receive") {
+        receive(argv[2], argv[3]);
+    } else if (what == "send" || what == "send-wide") {
+        send(argv[2], argv[3], what == "send-wide");
+    } else {
+        std::fputs("usage: floor receive|send|send-wide SOCKET FILE\n", stderr);
         return 2;
     }
-    what == "receive" ? receive(argv[2], argv[3]) : send(argv[2], argv[3]);
     return 0;
 }

@@ -5,11 +5,13 @@ the table of docs/performance.md; judges nothing.
 
 WORK is one or more of these, all when none is given:
   write-tmpfs    nbdcopy to a new file on tmpfs
+  rewrite-tmpfs  nbdcopy to a file on tmpfs that has all its memory: what is left is the server
   write-direct   nbdcopy --flush to a new file on a disk, ours and qemu-nbd without the page cache
   read           nbdcopy from a file on tmpfs to nowhere
   small-read     fio, 4 KiB at random, depth 32, 4 connections
   small-write    the same
-  floor          as write-tmpfs, beside a bare thread that receives and writes (tests/bench/floor.cpp)
+  floor          as rewrite-tmpfs, beside a bare thread that receives and writes (tests/bench/floor.cpp),
+                 from a sender with a socket buffer like nbdcopy's, and from one with twice of it
 
 Servers take turns in each round, after one that is not counted; what is printed are medians and,
 behind them, ours divided by the peer's. Machines are noisy: only ratios within one run mean
@@ -26,6 +28,8 @@ from harness import BUILD, GIB, MIB, SERVER, make_disk, wait_for
 
 CONNECTIONS, DEPTH = 4, 32
 FLOOR = BUILD / "tests/bench/floor"
+# What stands in the peers' places when the floor is measured, as the senders are called there.
+FLOORS = {"nbdkit": "send", "qemu-nbd": "send-wide"}
 
 
 def qemu_nbd_in_ring(target, sock, direct):
@@ -56,6 +60,13 @@ class Bench:
         target.unlink(missing_ok=True)
         return make_disk(target, self.size)
 
+    def full(self, world):
+        """The target with all its memory, as the last copy has left it."""
+        target = world.path("target")
+        if not target.exists() or target.stat().st_blocks * 512 < self.size:
+            random_file(target, self.size)
+        return target
+
     def timed(self, arguments):
         begin = time.monotonic()
         run(arguments)
@@ -68,6 +79,9 @@ class Bench:
 
     def write_tmpfs(self, server):
         return self.bulk(server, self.fresh(self.memory), ["nbdcopy", self.source, "URI"])
+
+    def rewrite_tmpfs(self, server):
+        return self.bulk(server, self.full(self.memory), ["nbdcopy", self.source, "URI"])
 
     def write_direct(self, server):
         return self.bulk(server, self.fresh(self.disk), ["nbdcopy", "--flush", self.source, "URI"],
@@ -91,15 +105,13 @@ class Bench:
 
     def floor(self, server):
         if server == "nbd-mirror-server":
-            return self.write_tmpfs(server)
-        if server != "nbdkit":  # once is enough
-            return None
+            return self.rewrite_tmpfs(server)
         sock = self.memory.path("floor.sock")
         sock.unlink(missing_ok=True)
-        target = self.fresh(self.memory)
+        target = self.full(self.memory)
         with started(self.memory, [FLOOR, "receive", sock, target], "floor.log") as receiver:
             wait_for(sock.exists)
-            wall = self.timed([FLOOR, "send", sock, self.source])
+            wall = self.timed([FLOOR, FLOORS[server], sock, self.source])
             receiver.wait()
         return {"CPU-s/GiB": float(receiver.output) / (self.size / GIB), "wall s": wall}
 
@@ -111,14 +123,14 @@ def compare(bench, work, rounds):
     for counted in range(rounds + 1):
         for server, results in seen.items():
             result = getattr(bench, work.replace("-", "_"))(server)
-            if counted and result is not None:
+            if counted:
                 results.append(result)
     print(f"{work}:")
     medians = {server: {key: statistics.median(each[key] for each in results)
-                        for key in results[0]} for server, results in seen.items() if results}
+                        for key in results[0]} for server, results in seen.items()}
     own = medians["nbd-mirror-server"]
     for server, values in medians.items():
-        name = "floor" if work == "floor" and server != "nbd-mirror-server" else server
+        name = f"floor {FLOORS[server]}" if work == "floor" and server in FLOORS else server
         text = "   ".join(f"{key} {value:10.3f} ({own[key] / value if value else float('inf'):5.2f})"
                           for key, value in values.items())
         print(f"  {name:18} {text}", flush=True)
@@ -132,9 +144,10 @@ def need(works, options):
     in_memory = size
     if {"small-read", "small-write"} & works:
         need_fio()
-    if {"write-tmpfs", "write-direct", "read", "floor"} & works:
+    to_memory = {"write-tmpfs", "rewrite-tmpfs", "floor"}
+    if (to_memory | {"write-direct", "read"}) & works:
         need_installed("nbdcopy")
-    if {"write-tmpfs", "floor"} & works:
+    if to_memory & works:
         in_memory += size
     if "floor" in works:
         need_built(FLOOR)
@@ -144,7 +157,7 @@ def need(works, options):
 
 
 def main():
-    works = ["write-tmpfs", "write-direct", "read", "small-read", "small-write", "floor"]
+    works = ["write-tmpfs", "rewrite-tmpfs", "write-direct", "read", "small-read", "small-write", "floor"]
     parser = Parser(__doc__)
     parser.add_argument("work", nargs="*", metavar="WORK")
     add_number(parser, "--rounds", 5, "how often each is measured")
