@@ -109,9 +109,9 @@ class DiskFile {
     // Reads any range of a direct() file. Blocking; 0 or errno.
     [[nodiscard]] int read_unaligned(Range range, std::byte* into) const;
 
-    // Held around writes to the page cache; not held, and not needed, where direct(). Threads that
-    // write there to one file wait for each other in the kernel, on the inode's lock, and burn a
-    // CPU while they do; here they sleep (docs/performance.md).
+    // Held around long writes to the page cache; not held, and not needed, where direct(). Threads
+    // that write there to one file wait for each other in the kernel, on the inode's lock, and burn
+    // a CPU while they do; here they sleep (docs/performance.md).
     [[nodiscard]] std::unique_lock<std::mutex> take_write_turn();
 
     // Whether the calls still look as if they work here; a refusal is remembered.

@@ -23,6 +23,10 @@ constexpr std::uint64_t kMinBytesForHoles = 32 << 10;
 // A read of this many bytes is sent from the page cache where all of it is there: one system call
 // more, one copy less.
 constexpr std::uint64_t kMinBytesFromFile = 64 << 10;
+// Shorter writes to the page cache do not take turns: the kernel's wait for the inode's lock is
+// over before a thread could sleep, and one that is put aside with the turn in hand makes all wait
+// for it (docs/performance.md).
+constexpr std::uint64_t kMinBytesForTurn = 32 << 10;
 // Writes that a hold keeps waiting have their data in memory; more of a connection's are not
 // received meanwhile, so that other exports' clients find some.
 constexpr std::size_t kMaxParkedBytes = std::size_t{4} << 20;
@@ -225,7 +229,7 @@ void Executor::write(Request& request) {
     const bool fua = request.has(wire::kFua);
     switch (request.command) {
         case Command::write:
-            if (!write_turn_) {
+            if (!write_turn_ && request.range.length >= kMinBytesForTurn) {
                 write_turn_ = file.take_write_turn();
             }
             request.write(ring_, file, request.range, request.buffer.data(), fua,

@@ -99,8 +99,7 @@ class Executor {
     // Those that the gate keeps waiting, first come first served.
     std::deque<Request*> waiting_;
     std::size_t on_disk_ = 0;  // requests started and not finished
-    // Taken by the first buffered write of a batch, until something else is begun: small writes
-    // that came together pay for it once.
+    // Taken by the first long buffered write of a batch, until something else is begun.
     std::unique_lock<std::mutex> write_turn_;
     int logged_failures_ = 0;
 };
