@@ -230,7 +230,7 @@ def serving(world, arguments, sock):
 def fio(world, uri, kind, **options):
     """Reads or writes at random for a while: what fio reports of it."""
     report = world.path("fio.json")
-    run(["fio", "--name=bench", "--ioengine=nbd", f"--uri={uri}", f"--rw=rand{kind}",
+    run(["fio", "--name=bench", "--thread", "--ioengine=nbd", f"--uri={uri}", f"--rw=rand{kind}",
          *(f"--{name}={value}" for name, value in options.items()), "--group_reporting",
          "--time_based", "--norandommap", "--output-format=json", f"--output={report}"])
     text = report.read_text()  # warnings may stand before it

@@ -141,8 +141,8 @@ class Qemu(Ours):
 
 
 def writer(world, work, size, sock):
-    return ["fio", "--name=writer", "--ioengine=nbd", f"--uri=nbd+unix:///d?socket={sock}",
-            "--rw=randwrite", f"--bs={BLOCK}", f"--iodepth={DEPTH}", f"--rate={RATE}",
+    return ["fio", "--name=writer", "--thread", "--ioengine=nbd",
+            f"--uri=nbd+unix:///d?socket={sock}", "--rw=randwrite", f"--bs={BLOCK}", f"--iodepth={DEPTH}", f"--rate={RATE}",
             "--time_based", "--runtime=900", f"--size={size}", "--randseed=7",
             f"--random_distribution={DISTRIBUTIONS[work]}", "--norandommap", "--refill_buffers",
             f"--write_lat_log={world.path('fio')}", "--output-format=json",

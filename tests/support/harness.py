@@ -312,10 +312,11 @@ class Mirror(Process):
 
 @contextlib.contextmanager
 def fio_writer(world, uri, seconds=600, size=64 * MIB, rate="100m", seed=1, block="16k", depth=16):
-    """fio's NBD engine, writing at random; `.stop()` and look at `.output` afterwards."""
+    """fio's NBD engine, writing at random; `.stop()` and look at `.output` afterwards. A thread and
+    not a process of fio's, which would be in a session of its own and outlive a fio that is killed."""
     need("fio")
-    with Process(["fio", "--name=writer", "--ioengine=nbd", f"--uri={uri}", "--rw=randwrite",
-                  f"--bs={block}", f"--iodepth={depth}", f"--rate={rate}", "--time_based",
+    with Process(["fio", "--name=writer", "--thread", "--ioengine=nbd", f"--uri={uri}",
+                  "--rw=randwrite", f"--bs={block}", f"--iodepth={depth}", f"--rate={rate}", "--time_based",
                   f"--runtime={seconds}", f"--randseed={seed}", f"--size={size}",
                   "--buffer_compress_percentage=0", "--refill_buffers"],
                  world.env, world.quick("fio.log"), expect=(0, 1, 128, 129)) as writer:
