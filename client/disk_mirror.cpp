@@ -78,6 +78,11 @@ void DiskMirror::take_up() {
         throw JobError(source().text + " has " + std::to_string(size) + " bytes by now, not " +
                        std::to_string(record_->size_bytes) + ": the mirror has to be begun anew");
     }
+    if (record_->incoming && !target_->traits().incoming) {
+        throw JobError("target " + target().text +
+                       " was incoming and is not any more: others may have written to it. Serve it "
+                       "as incoming again and resume, or begin anew if it was written to");
+    }
     if (!server_.take_up_tracker(record_->tracker)) {
         log_warning("the tracker of " + source().text +
                     " is gone, and nobody knows what was written since: source and target are "
@@ -182,8 +187,13 @@ void DiskMirror::disconnect() {
 void DiskMirror::commit() {
     if (record_->incoming) {
         const Cancellation never;
-        const NbdHandle told(target().path_or_uri, {session_context(options_.job, "commit")},
-                             never);
+        const std::string commit = session_context(options_.job, "commit");
+        const NbdHandle told(target().path_or_uri, {commit}, never);
+        if (nbd_can_meta_context(told.get(), commit.c_str()) != 1) {
+            log_warning("target " + target().text +
+                        " was not incoming any more when it was told: others may have written to "
+                        "it before");
+        }
     }
 }
 

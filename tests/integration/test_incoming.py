@@ -134,6 +134,23 @@ def test_a_mirror_that_died_behind_the_retirement_tells_the_target_when_resumed(
     assert state(target) == "serving" and owner(world) == "target"
 
 
+def test_a_landing_place_that_was_open_to_others_meanwhile_is_not_handed_over_to(world, source):
+    make_disk(world.path("target"), SIZE)
+    with landing_place(world) as target:
+        with world.mirror(source.source("d"), target.uri("d"), expect=(1,)) as mirror:
+            mirror.wait_for_phase("ready")
+            target.stop()
+            with landing_place(world, more=""):
+                assert mirror.wait() == 1
+            assert "was incoming and is not any more" in mirror.messages()
+    assert state(source) == "serving"
+    with landing_place(world) as target, world.mirror(None, None, "--resume", "--cutover",
+                                                      "auto") as mirror:
+        assert mirror.wait() == 0
+        assert state(target) == "serving"
+    assert same_content(world.path("source"), world.path("target"))
+
+
 def test_a_target_that_cannot_record_the_landing_keeps_everybody_out(world, source, target):
     world.quick("target-state").mkdir(exist_ok=True)
     in_the_way = world.quick("target-state") / "arrived"
