@@ -11,8 +11,8 @@ import subprocess
 import pytest
 
 from harness import CLIENT, MIB, ROOT, background, content, make_disk, same_content, wait_for
+from nbd_client import write
 
-nbd = pytest.importorskip("nbd")
 
 TO_READY = ["prepare begin -", "prepare end ok", "copy begin -", "copy end ok", "catch_up begin -",
             "catch_up end ok", "ready begin -"]
@@ -86,13 +86,6 @@ def begin(world, hooks, pair, *options, expect=(0,)):
     source, target = pair
     return world.mirror(source.source("d"), target.uri("d"), "--hooks", hooks.directory, *options,
                         expect=expect)
-
-
-def write(server, offset, data):
-    handle = nbd.NBD()
-    handle.connect_uri(server.uri("d"))
-    handle.pwrite(data, offset)
-    handle.shutdown()
 
 
 def connections(server):

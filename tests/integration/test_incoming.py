@@ -10,8 +10,8 @@ import subprocess
 import pytest
 
 from harness import MIB, SERVER, background, content, make_disk, same_content, wait_for
+from nbd_client import connect, nbd
 
-nbd = pytest.importorskip("nbd")
 
 SIZE = 32 * MIB
 
@@ -33,14 +33,6 @@ def target(world):
 def landing_place(world, more=",incoming", state="target-state"):
     return world.server(f"d={world.path('target')}{more}", name="target-server",
                         options=["--state-dir", world.quick(state)])
-
-
-def connect(server, *contexts):
-    handle = nbd.NBD()
-    for context in contexts:
-        handle.add_meta_context(context)
-    handle.connect_uri(server.uri("d"))
-    return handle
 
 
 def state(server):

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from harness import KIB, MIB, ask, fio_writer, make_disk, same_content, wait_for
+from nbd_client import connect
 from peers import Nbdkit
 
-nbd = pytest.importorskip("nbd")
 SIZE = 256 * MIB
 
 
@@ -109,8 +109,7 @@ def test_a_paused_job_copies_nothing_and_stays_in_step(world, pair):
         assert mirror.status()["paused"] == "operator"
         # What was under way ends: read here, and not yet written there.
         wait_for(lambda: stands_still(b))
-        handle = nbd.NBD()
-        handle.connect_uri(a.uri("d"))
+        handle = connect(a)
         handle.pwrite(b"n" * MIB, 0)
         assert stands_still(b, 2)
         refused = mirror.cutover()
@@ -130,8 +129,7 @@ def test_a_ready_job_that_is_paused_catches_up_when_it_is_resumed(world, pair):
     with world.mirror(a.source("d"), b.uri("d")) as mirror:
         mirror.wait_for_phase("ready")
         assert world.client("pause", "job").returncode == 0
-        handle = nbd.NBD()
-        handle.connect_uri(a.uri("d"))
+        handle = connect(a)
         handle.pwrite(b"n" * MIB, 0)
         wait_for(lambda: mirror.status()["disks"][0]["dirty_bytes"] == MIB)
         assert stands_still(b)

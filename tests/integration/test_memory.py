@@ -9,9 +9,8 @@ import time
 import pytest
 
 from harness import GIB, KIB, MIB, SERVER, make_disk, wait_for
+from nbd_client import connect, nbd
 from wire import READ, WRITE, Wire, header
-
-nbd = pytest.importorskip("nbd")
 
 
 def metric(server, name):
@@ -33,8 +32,7 @@ def test_many_large_writes_share_a_small_budget_and_all_arrive(world):
     with world.server(f"d={disk}", options=["--buffer-memory", "96M"]) as server:
         handles, writes, most = [], [], 0
         for client in range(4):
-            handle = nbd.NBD()
-            handle.connect_uri(server.uri("d"))
+            handle = connect(server)
             handles.append(handle)
             for number in range(4):
                 place = 4 * client + number
@@ -58,8 +56,7 @@ def test_many_large_writes_share_a_small_budget_and_all_arrive(world):
 def test_a_client_that_asks_for_nothing_has_no_buffers(world):
     disk = make_disk(world.path("disk"), 64 * MIB)
     with world.server(f"d={disk}") as server:
-        handle = nbd.NBD()
-        handle.connect_uri(server.uri("d"))
+        handle = connect(server)
         handle.pwrite(b"x" * 32 * MIB, 0)
         wait_for(lambda: buffer_bytes(server) == 0)
         def keeps():

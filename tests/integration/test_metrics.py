@@ -8,6 +8,7 @@ import re
 import pytest
 
 from harness import MIB, ROOT, ask, fio_writer, make_disk, wait_for
+from nbd_client import connect
 
 SIZE = 256 * MIB
 
@@ -166,12 +167,10 @@ def test_the_block_map_shows_holes_and_what_is_moved(world, pair):
 
 
 def test_the_block_map_shows_what_is_written_again(world, pair):
-    nbd = pytest.importorskip("nbd")
     a, b = pair
     with world.mirror(a.source("d"), b.uri("d")) as mirror:
         mirror.wait_for_phase("ready")
-        handle = nbd.NBD()
-        handle.connect_uri(a.uri("d"))
+        handle = connect(a)
         handle.pwrite(b"n" * 4096, SIZE // 2)
         written = wait_for(lambda: (text := block_map(mirror)["written"]) != "9" * 1024 and text)
         assert written[512] in "0123" and written.count("9") == 1023
@@ -187,14 +186,12 @@ def test_the_block_map_shows_what_is_written_again(world, pair):
 
 
 def test_the_latencies_of_an_export_are_those_of_its_clients(world, pair):
-    nbd = pytest.importorskip("nbd")
     a, b = pair
 
     def latency():
         return a.export("d")["latency"]
 
-    handle = nbd.NBD()
-    handle.connect_uri(a.uri("d"))
+    handle = connect(a)
     handle.pread(MIB, 0)
     handle.pwrite(b"x" * MIB, 0)
     wait_for(lambda: latency()["write"]["requests"] == 1)

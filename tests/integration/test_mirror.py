@@ -13,9 +13,9 @@ import pytest
 
 from harness import (KIB, MIB, UnixConnection, ask_all, background, fio_writer, make_disk,
                      same_content, wait_for)
+from nbd_client import connect, nbd
 from peers import Nbdkit, StallingTarget
 
-nbd = pytest.importorskip("nbd")
 
 PHASES = ["preparing", "copying", "catching_up", "ready"]
 
@@ -241,8 +241,7 @@ def test_what_a_killed_mirror_left_unread_at_the_target_does_not_land_later(worl
     with world.mirror(a.source("d"), b.uri("d"), *many) as mirror:
         wait_for(lambda: b.in_flight() == 128)
         mirror.kill()
-    handle = nbd.NBD()
-    handle.connect_uri(a.uri("d"))
+    handle = connect(a)
     for offset in range(0, 30 * MIB, 2 * MIB):
         handle.pwrite(b"n" * (2 * MIB), offset)
     with world.mirror(a.source("d"), b.uri("d")) as mirror:
@@ -408,8 +407,7 @@ def test_old_data_at_the_target_is_gone_and_new_holes_arrive(world, pair):
     source, target = pair
     with open(world.path("target"), "r+b") as disk:
         disk.write(random.Random(3).randbytes(90 * MIB))
-    handle = nbd.NBD()
-    handle.connect_uri(source.uri("d"))
+    handle = connect(source)
     with world.mirror(source.source("d"), target.uri("d")) as mirror:
         mirror.wait_for_phase("ready")
         handle.trim(8 * MIB, 51 * MIB)

@@ -7,20 +7,13 @@ import subprocess
 import pytest
 
 from harness import MIB, SERVER, make_disk, wait_for
-
-nbd = pytest.importorskip("nbd")
+from nbd_client import connect, nbd
 
 
 def retire(server, lease_ms=60_000):
     held = server.ask("POST", "/v1/exports/d/hold", {"lease_ms": lease_ms})[1]["hold"]
     return server.ask("POST", "/v1/exports/d/retire",
                       {"hold": held, "moved_to": "nbd://elsewhere/d", "job": "j"})
-
-
-def connect(server):
-    handle = nbd.NBD()
-    handle.connect_uri(server.uri("d"))
-    return handle
 
 
 def start(world, *arguments):

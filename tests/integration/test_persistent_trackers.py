@@ -9,9 +9,9 @@ import time
 import pytest
 
 from harness import KIB, MIB, fio_writer, make_disk, same_content, wait_for
+from nbd_client import write
 from wire import READ, WRITE, Wire, header
 
-nbd = pytest.importorskip("nbd")
 
 SIZE = 256 * MIB
 DATA = 96 * MIB
@@ -31,13 +31,6 @@ def target(world, disks):
 
 def start(world, *options, disk="source", export="d", name="a", **more):
     return world.server(f"{export}={world.path(disk)}", *options, name=name, **more)
-
-
-def write(server, offset, data, export="d"):
-    handle = nbd.NBD()
-    handle.connect_uri(server.uri(export))
-    handle.pwrite(data, offset)
-    handle.shutdown()
 
 
 def sent(server):

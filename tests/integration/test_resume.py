@@ -9,8 +9,8 @@ import signal
 import pytest
 
 from harness import KIB, MIB, make_disk, same_content, wait_for
+from nbd_client import write
 
-nbd = pytest.importorskip("nbd")
 
 SIZE = 256 * MIB
 DATA = 96 * MIB
@@ -32,13 +32,6 @@ def source(world, disks):
 def target(world, disks):
     with world.server(f"d={world.path('target')}", name="b") as server:
         yield server
-
-
-def write(server, offset, data):
-    handle = nbd.NBD()
-    handle.connect_uri(server.uri("d"))
-    handle.pwrite(data, offset)
-    handle.shutdown()
 
 
 def resume(world, *options, job="job", expect=(0,)):

@@ -6,8 +6,7 @@ import time
 import pytest
 
 from harness import KIB, MIB, make_disk, wait_for
-
-nbd = pytest.importorskip("nbd")
+from nbd_client import connect, nbd
 
 
 @pytest.fixture
@@ -19,8 +18,7 @@ def server(world):
 
 @pytest.fixture
 def client(server):
-    handle = nbd.NBD()
-    handle.connect_uri(server.uri("d"))
+    handle = connect(server)
     return handle
 
 
@@ -92,8 +90,7 @@ def test_a_write_that_is_slowed_down_is_held_too(server, client):
 def test_what_is_slowed_down_is_done_and_answered_at_a_stop(world):
     disk = make_disk(world.path("disk"), MIB)
     with world.server(f"d={disk}") as server:
-        handle = nbd.NBD()
-        handle.connect_uri(server.uri("d"))
+        handle = connect(server)
         throttle(server, delay_us=50000)
         cookie = handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b"z" * 512)), 0)
         wait_for(lambda: server.ask("GET", "/v1/connections")[1]["connections"][0]["in_flight"])

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from harness import GIB, KIB, MIB, ask_all, make_disk, wait_for
+from nbd_client import connect, nbd
 
-nbd = pytest.importorskip("nbd")
 
 BLOCK = 64 * KIB
 
@@ -20,14 +20,6 @@ def server(world):
     disk = make_disk(world.path("disk"), 16 * MIB)
     with world.server(f"d={disk}") as running:
         yield running
-
-
-def connect(server, *contexts):
-    handle = nbd.NBD()
-    for context in contexts:
-        handle.add_meta_context(context)
-    handle.connect_uri(server.uri("d"))
-    return handle
 
 
 def tracker(server, path, method="POST", body=None):

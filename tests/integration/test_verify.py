@@ -4,9 +4,9 @@
 import pytest
 
 from harness import MIB, fio_writer, make_disk, same_content, wait_for
+from nbd_client import write
 from peers import Recorder
 
-nbd = pytest.importorskip("nbd")
 
 SIZE = 64 * MIB
 DATA = 16 * MIB
@@ -36,13 +36,6 @@ class BadTarget(Recorder):
         super().__init__(world, disk, pwrite=(
             f"{write}$4; if [ $4 -eq {BAD} ] && [ ! -e '{self.good}' ]; then "
             f"printf x | {write}{BAD + 5}; fi"))
-
-
-def write(server, offset, data):
-    handle = nbd.NBD()
-    handle.connect_uri(server.uri("d"))
-    handle.pwrite(data, offset)
-    handle.shutdown()
 
 
 def test_all_that_was_copied_is_read_again_and_no_writer_is_taken_for_an_error(world, source,
