@@ -131,6 +131,11 @@ void DiskFile::open(const Options& options) {
         }
         created_ = true;
         fd_ = UniqueFd(::open(path_.c_str(), access | cache));
+        if (!fd_.valid()) {
+            const int error = errno;
+            ::unlink(path_.c_str());
+            errno = error;
+        }
     }
     if (!fd_.valid()) {
         const int error = errno;

@@ -77,9 +77,8 @@ class DiskFile {
     [[nodiscard]] bool memory_backed() const noexcept { return memory_backed_; }
 
     // The same file opened once more, in the same way, but a block device only for reading: with an
-    // offset of its own for next_extent(),
-    // since lseek moves the offset of the open file and takes a lock for it, with a memory of its
-    // own of lost write-back, and without the image locks.
+    // offset of its own for next_extent(), since lseek moves the offset of the open file and takes
+    // a lock for it, with a memory of its own of lost write-back, and without the image locks.
     [[nodiscard]] UniqueFd open_again() const;
     // The extent at the start of `within` (not empty), no longer than `within`. A file system that
     // cannot tell reports data, which is always correct. `fd` is from open_again(), used by
@@ -136,7 +135,7 @@ class DiskFile {
     std::uint32_t request_alignment_ = 1;
     std::uint32_t zeroing_alignment_ = 1;
     std::uint32_t preferred_bytes_ = 4096;
-    std::mutex write_turn_;  // guards nothing here
+    std::mutex write_turn_;  // guards no data: puts long writes to the page cache in a row
 };
 
 }  // namespace nbdm

@@ -81,7 +81,7 @@ void DiskOperation::write(Ring& ring, DiskFile& file, Range range, const std::by
     from_ = from;
     step_ = Step::write;
     // A buffered write through the ring goes to a kernel worker and costs up to 2.5 times the CPU
-    // of the plain call (ARCHITECTURE.md, "What was measured"), so it is done here.
+    // of the plain call (ARCHITECTURE.md, "What was measured, and decided"): it is done here.
     while (!file.direct() && !left_.empty()) {
         const ssize_t count = ::pwrite(fd(), from_, left_.first(kMaxTransferBytes).length,
                                        static_cast<off_t>(left_.offset));
@@ -211,7 +211,11 @@ void DiskOperation::completed(int result) noexcept {
             zero_completed(result);
             break;
         case Step::sync:
-            finished(-std::min(result, 0));
+            if (result == -EINTR || result == -EAGAIN) {
+                submit(step_);
+            } else {
+                finished(-std::min(result, 0));
+            }
             break;
     }
 }

@@ -10,7 +10,7 @@ using wire::Error;
 
 namespace {
 
-static_assert(Request::kMaxContexts > 2 * TrackerSet::kMaxTrackers);  // and base:allocation
+static_assert(Request::kMaxContexts > 2 * TrackerSet::kMaxTrackers);  // and those of one each
 
 struct Described {
     Range range;

@@ -21,7 +21,7 @@ struct DirtyExtent {
 //
 // Threads: every method, any thread, any time.
 // Order:   a writer marks after its data reached the disk and before its client is answered; the
-//          other way round loses writes (ARCHITECTURE.md, "Dirty maps").
+//          other way round loses writes (ARCHITECTURE.md, "The life of a write").
 // Memory:  one bit per block, allocated once: 2 MiB for 1 TiB in 64 KiB blocks.
 class DirtyMap {
   public:

@@ -316,8 +316,10 @@ void Executor::finish(Request& request, int error) noexcept {
 
 void Executor::read_ahead(Request& request) {
     // Advice: the kernel may do it, now or later, or not at all.
-    ::posix_fadvise(export_.file().fd(), static_cast<off_t>(request.range.offset),
-                    static_cast<off_t>(request.range.length), POSIX_FADV_WILLNEED);
+    if (!export_.file().direct()) {
+        ::posix_fadvise(own_fd_, static_cast<off_t>(request.range.offset),
+                        static_cast<off_t>(request.range.length), POSIX_FADV_WILLNEED);
+    }
     answer_.done(request);
 }
 
