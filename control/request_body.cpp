@@ -62,7 +62,7 @@ std::uint64_t RequestBody::number(const std::string& key, std::uint64_t least, s
     return *value;
 }
 
-std::vector<json> RequestBody::objects(const std::string& key) {
+const json::array_t& RequestBody::objects(const std::string& key) {
     const json* value = find(key);
     if (value == nullptr) {
         refuse_missing(key);
@@ -72,7 +72,8 @@ std::vector<json> RequestBody::objects(const std::string& key) {
                      [](const json& each) { return each.is_object(); })) {
         throw std::invalid_argument("'" + key + "' is a list of objects");
     }
-    return *value;
+    // Not a copy: that of a value which is nested deeply takes all of the stack.
+    return value->get_ref<const json::array_t&>();
 }
 
 bool RequestBody::flag(const std::string& key) {

@@ -5,7 +5,6 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -27,7 +26,7 @@ class RequestBody {
                                                                std::uint64_t least,
                                                                std::uint64_t most);
     // At least one; each can be taken apart as a body.
-    [[nodiscard]] std::vector<nlohmann::json> objects(const std::string& key);
+    [[nodiscard]] const nlohmann::json::array_t& objects(const std::string& key);
     // False when it is missing.
     [[nodiscard]] bool flag(const std::string& key);
     // Refuses keys that were not asked for: a misspelt one must not be taken for a missing one.

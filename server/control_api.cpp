@@ -111,8 +111,7 @@ void ControlApi::hold(HttpRequest request, Export& served) {
         if (hold.renew(id, lease)) {
             request.reply(200, {{"hold", id}});
         } else {
-            request.reply_error(409, quoted(served) + " is not held by '" + id +
-                                         "' any more: the lease has lapsed");
+            refuse_hold(std::move(request), served, id);
         }
         return;
     }
@@ -122,15 +121,21 @@ void ControlApi::hold(HttpRequest request, Export& served) {
     }
     // Answered when the last write is out; shared because a std::function is copied.
     auto waiting = std::make_shared<HttpRequest>(std::move(request));
-    const auto drained = [waiting, &hold, &served](bool all_out) {
-        if (all_out) {
-            waiting->reply(200, {{"hold", hold.id()}});
-        } else {
-            waiting->reply_error(
-                409, quoted(served) + ": the lease lapsed before all writes had come back");
+    const auto answer = [waiting, &hold, &served](Hold::Drained drained) {
+        switch (drained) {
+            case Hold::Drained::yes:
+                waiting->reply(200, {{"hold", hold.id()}});
+                break;
+            case Hold::Drained::lapsed:
+                waiting->reply_error(
+                    409, quoted(served) + ": the lease lapsed before all writes had come back");
+                break;
+            case Hold::Drained::given_up:
+                waiting->reply_error(503, quoted(served) + " cannot be held: the server stops");
+                break;
         }
     };
-    switch (hold.begin(lease, drained)) {
+    switch (hold.begin(lease, answer)) {
         case Hold::Begun::yes:
             log_debug(quoted(served) + " is held");
             waiting->on_client_left([&hold] { hold.abandon(); });

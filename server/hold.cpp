@@ -38,7 +38,7 @@ Hold::~Hold() {
     abandon();
 }
 
-Hold::Begun Hold::begin(std::chrono::milliseconds lease, std::function<void(bool)> drained) {
+Hold::Begun Hold::begin(std::chrono::milliseconds lease, std::function<void(Drained)> drained) {
     if (export_.gate().retired()) {
         return Begun::retired;
     }
@@ -61,7 +61,7 @@ void Hold::check_drained() {
         return;
     }
     drained_ = true;
-    std::exchange(on_drained_, nullptr)(true);
+    std::exchange(on_drained_, nullptr)(Drained::yes);
 }
 
 // The clock decides, not whether the loop has got round to the timer.
@@ -81,7 +81,7 @@ std::optional<HoldTimes> Hold::release(const std::string& id) {
     if (!is_valid(id)) {
         return std::nullopt;
     }
-    return end(false);
+    return end(End::release, Drained::given_up);
 }
 
 bool Hold::may_retire(const std::string& id) const {
@@ -89,24 +89,24 @@ bool Hold::may_retire(const std::string& id) const {
 }
 
 HoldTimes Hold::retire() {
-    return end(true);
+    return end(End::retire, Drained::given_up);
 }
 
 void Hold::abandon() {
     if (held()) {
-        end(false);
+        end(End::release, Drained::given_up);
     }
 }
 
-HoldTimes Hold::end(bool retire) {
+HoldTimes Hold::end(End how, Drained drained) {
     evtimer_del(timer_.get());
     id_.clear();
     HoldTimes times;
-    times.longest_wait =
-        std::chrono::nanoseconds(retire ? export_.gate().retire() : export_.gate().release());
+    times.longest_wait = std::chrono::nanoseconds(how == End::retire ? export_.gate().retire()
+                                                                     : export_.gate().release());
     times.held = Clock::now() - begun_;
     if (auto waiting = std::exchange(on_drained_, nullptr)) {
-        waiting(false);
+        waiting(drained);
     }
     return times;
 }
@@ -121,8 +121,8 @@ void Hold::lapsed() {
     if (held()) {
         log_warning("export '" + export_.name() +
                     "': the lease of the hold has lapsed, writers go on");
+        end(End::release, Drained::lapsed);
     }
-    abandon();
 }
 
 }  // namespace nbdm

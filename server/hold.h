@@ -36,9 +36,11 @@ class Hold {
     ~Hold();  // writers go on
 
     enum class Begun { yes, held_by_another, retired };
-    // `drained` is called once, from the loop: with true when no write is in flight any more, with
-    // false when the lease lapsed or the hold was given up before that.
-    [[nodiscard]] Begun begin(std::chrono::milliseconds lease, std::function<void(bool)> drained);
+    enum class Drained { yes, lapsed, given_up };
+    // `drained` is called once, from the loop: when no write is in flight any more, or when the
+    // lease lapsed or the hold was given up before that.
+    [[nodiscard]] Begun begin(std::chrono::milliseconds lease,
+                              std::function<void(Drained)> drained);
     // False: it is not (any longer) held by `id`.
     [[nodiscard]] bool renew(const std::string& id, std::chrono::milliseconds lease);
     // Nothing: the lease had lapsed.
@@ -62,7 +64,8 @@ class Hold {
 
   private:
     [[nodiscard]] bool is_valid(const std::string& id) const;
-    HoldTimes end(bool retire);
+    enum class End { retire, release };
+    HoldTimes end(End how, Drained drained);
     void arm(std::chrono::milliseconds lease);
     void lapsed();
 
@@ -70,7 +73,7 @@ class Hold {
     const EventPointer timer_;
     std::string id_;  // empty: not held
     bool drained_ = false;
-    std::function<void(bool)> on_drained_;
+    std::function<void(Drained)> on_drained_;
     std::uint64_t begun_count_ = 0;
     Clock::time_point begun_;
     Clock::time_point lease_end_;
