@@ -69,6 +69,8 @@ std::uint64_t DirtyMap::move_into(DirtyMap& other, Range range) noexcept {
     }
     assert(range.end() <= disk_bytes_);
     std::uint64_t blocks = 0;
+    bool with_tail = false;
+    const std::uint64_t tail = block_of(disk_bytes_);  // not whole, if there is one
     const std::uint64_t last = block_of(range.end() - 1);
     for (std::uint64_t first = block_of(range.offset); first <= last;) {
         const std::uint64_t word = first / kWordBits;
@@ -81,8 +83,11 @@ std::uint64_t DirtyMap::move_into(DirtyMap& other, Range range) noexcept {
         const std::uint64_t taken = words_[word].fetch_and(~mask, std::memory_order_acq_rel) & mask;
         const std::uint64_t before = other.words_[word].fetch_or(taken, std::memory_order_release);
         blocks += static_cast<std::uint64_t>(std::popcount(taken & ~before));
+        with_tail =
+            with_tail || (word == tail / kWordBits && (taken & ~before & bits(tail, tail)) != 0);
     }
-    return blocks << block_shift_;
+    const std::uint64_t missing = align_up(disk_bytes_, block_bytes()) - disk_bytes_;
+    return (blocks << block_shift_) - (with_tail ? missing : 0);
 }
 
 void DirtyMap::clear() noexcept {

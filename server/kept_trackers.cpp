@@ -52,6 +52,11 @@ void KeptTrackers::save(const Export& served) const {
         const TrackerRecord record{.disk = disk,
                                    .stamp = DiskStamp::settled(served.file()),
                                    .trackers = served.trackers().image()};
+        if (record.stamp.size_bytes != served.size_bytes()) {
+            throw std::runtime_error("the disk has " + std::to_string(record.stamp.size_bytes) +
+                                     " bytes by now, and was served with " +
+                                     std::to_string(served.size_bytes()));
+        }
         ensure_directory(directory_, 0700);
         write_file_durably(path, record.encode());
         log_info(who + " kept for the next start");

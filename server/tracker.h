@@ -134,12 +134,13 @@ class TrackerSet {
 
     enum class Added { created, exists, other_granularity, too_many, taken };
     // `granularity_bytes` is a power of two within the limits above. A tracker starts clean: what
-    // was completed before it stood is not in it.
+    // was completed before it stood is not in it. `taken` when an exclusive one has the name.
     [[nodiscard]] Added add(const std::string& name, std::uint32_t granularity_bytes);
     // What a new tracker says of what was written before it stood.
     enum class Start { clean, all_dirty };
     // A tracker of which an export has one at a time. Those that nobody reads any more give way to
-    // it; `taken` when one is read, or when a shared tracker has the name.
+    // it; `taken` when one is read, or when a shared tracker has the name. Unless it is created, or
+    // has another granularity than it has already, those that stood still do.
     [[nodiscard]] Added add_exclusive(const std::string& name, std::uint32_t granularity_bytes,
                                       Start start = Start::clean);
     // False when there is none of this name.
@@ -183,6 +184,7 @@ class TrackerSet {
     [[nodiscard]] Acknowledged acknowledge_locked(std::string_view name, std::uint64_t generation,
                                                   Clear clear);
     [[nodiscard]] Tracker* find_locked(std::string_view name) const;
+    [[nodiscard]] bool has_room_locked(std::uint32_t granularity_bytes) const;
     [[nodiscard]] Added add_locked(const std::string& name, std::uint32_t granularity_bytes,
                                    bool exclusive, Start start);
     void remove_locked(Tracker& tracker);

@@ -10,6 +10,7 @@
 #include "control/http_routes.h"
 #include "control/log.h"
 #include "control/request_body.h"
+#include "control/utf8.h"
 
 namespace nbdm {
 
@@ -137,9 +138,10 @@ void put_tracker(HttpRequest request, Export& served) {
     if (!std::has_single_bit(granularity)) {
         throw std::invalid_argument("'granularity' is a power of two");
     }
-    if (name.empty() || name.size() > kMaxTrackerNameBytes) {
+    if (name.empty() || name.size() > kMaxTrackerNameBytes || name.find('\0') != name.npos ||
+        !is_utf8(name)) {
         throw std::invalid_argument("a tracker's name has 1 to " +
-                                    std::to_string(kMaxTrackerNameBytes) + " bytes");
+                                    std::to_string(kMaxTrackerNameBytes) + " bytes of UTF-8");
     }
     if (served.read_only()) {
         request.reply_error(409, quoted(served) + " is read-only: nothing can be tracked there");
@@ -166,8 +168,9 @@ void put_tracker(HttpRequest request, Export& served) {
             break;
         case TrackerSet::Added::taken:
             request.reply_error(409, quoted(served) +
-                                         " has an exclusive tracker that is being read, or a "
-                                         "shared one named '" +
+                                         (exclusive ? " has an exclusive tracker that is being "
+                                                      "read, or a shared one named '"
+                                                    : " has an exclusive tracker named '") +
                                          name + "'");
             break;
         case TrackerSet::Added::too_many:

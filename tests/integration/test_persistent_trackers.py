@@ -224,6 +224,13 @@ def test_a_disk_that_was_replaced_or_has_grown_has_none(world, disks):
         assert trackers(source) == {}
 
 
+def test_a_disk_that_grew_while_it_was_served_has_none(world, disks):
+    with start(world) as source:
+        track(source)
+        os.truncate(world.path("source"), SIZE + MIB)
+    assert "bytes by now" in source.messages() and not records(world)
+
+
 def test_several_trackers_of_several_exports_stand_again(world, disks):
     disk = [f"d={world.path('source')}", f"e={world.path('target')}"]
     with world.server(*disk, name="a") as source:

@@ -134,6 +134,15 @@ TEST(DirtyMap, AMoveOfARangeTakesItsBlocksAndCountsWhatIsNew) {
     EXPECT_EQ(active.count_bytes(), 0u);
 }
 
+TEST(DirtyMap, AMoveCountsTheTailOfADiskAsItIs) {
+    constexpr std::uint64_t kDisk = 10 * kBlock + 512;
+    DirtyMap active(kDisk, kBlock);
+    DirtyMap frozen(kDisk, kBlock);
+    active.mark({9 * kBlock, kBlock + 512});
+    EXPECT_EQ(active.move_into(frozen, {0, kDisk}), kBlock + 512u);
+    EXPECT_EQ(frozen.count_bytes(), kBlock + 512u);
+}
+
 TEST(DirtyMap, AMarkThatRacesWithAMoveIsNeverLost) {
     constexpr std::uint64_t kDisk = 64 * kBlock;
     constexpr int kMarks = 20000;

@@ -128,6 +128,25 @@ TEST(TrackerSet, AnExclusiveTrackerStandsAloneWhileItIsRead) {
     EXPECT_TRUE(trackers.find("shared"));
 }
 
+TEST(TrackerSet, AnExclusiveTrackerIsNoSharedOnes) {
+    TrackerSet trackers(kDisk);
+    ASSERT_EQ(trackers.add_exclusive("a", kBlock), TrackerSet::Added::created);
+    EXPECT_EQ(trackers.add("a", kBlock), TrackerSet::Added::taken);
+}
+
+TEST(TrackerSet, AnExclusiveTrackerStaysWhereThereIsNoRoomForTheNext) {
+    TrackerSet trackers(kDisk);
+    ASSERT_EQ(trackers.add_exclusive("a", kBlock), TrackerSet::Added::created);
+    const auto standing = *trackers.find("a");
+    for (std::size_t i = 1; i < TrackerSet::kMaxTrackers; ++i) {
+        ASSERT_EQ(trackers.add(std::to_string(i), kBlock), TrackerSet::Added::created);
+    }
+    EXPECT_EQ(trackers.add_exclusive("b", 2 * kBlock), TrackerSet::Added::too_many);
+    EXPECT_TRUE(standing.stands());
+    EXPECT_EQ(trackers.add_exclusive("b", kBlock), TrackerSet::Added::created);
+    EXPECT_FALSE(standing.stands());
+}
+
 TEST(TrackerSet, ReadersOfARemovedTrackerAreNotCountedForTheNext) {
     TrackerSet trackers(kDisk);
     ASSERT_EQ(trackers.add("t", kBlock), TrackerSet::Added::created);
