@@ -10,6 +10,7 @@
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
+#include "control/utf8.h"
 #include "iothread/check.h"
 
 namespace nbdm {
@@ -62,7 +63,7 @@ DiskIdentity DiskIdentity::of(const DiskFile& file) {
     struct stat status {};
     check_errno(::fstat(file.fd(), &status), what);
     DiskIdentity identity;
-    identity.path = fs::absolute(file.path()).lexically_normal();
+    identity.path = as_utf8(fs::absolute(file.path()).lexically_normal());
     if (file.is_block_device()) {
         const std::string number =
             std::to_string(major(status.st_rdev)) + ":" + std::to_string(minor(status.st_rdev));

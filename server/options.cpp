@@ -13,6 +13,7 @@
 #include "control/command_line.h"
 #include "control/runtime_paths.h"
 #include "control/size.h"
+#include "control/utf8.h"
 #include "iothread/memory_budget.h"
 #include "nbd_mirror_version.h"
 #include "server/nbd_wire.h"
@@ -93,12 +94,14 @@ std::vector<int> parse_cpus(const std::string& text) {
         if (ends.size() > 2) {
             throw std::invalid_argument(bad);
         }
-        for (int cpu = number(ends.front()); cpu <= number(ends.back()); ++cpu) {
+        const int first = number(ends.front());
+        const int last = number(ends.back());
+        if (first > last) {
+            throw std::invalid_argument(bad);
+        }
+        for (int cpu = first; cpu <= last; ++cpu) {
             cpus.push_back(cpu);
         }
-    }
-    if (cpus.empty()) {
-        throw std::invalid_argument(bad);
     }
     cpu_set_t allowed;
     CPU_ZERO(&allowed);
@@ -129,8 +132,8 @@ struct RawOptions {
 void declare(CLI::App& app, RawOptions& raw) {
     app.set_version_flag("--version", std::string("nbd-mirror-server ") + kVersion);
     app.add_option("EXPORT", raw.exports,
-                   "PATH, or NAME=PATH[,ro][,size=SIZE][,cache=auto|direct|writeback]"
-                   "[,description=TEXT]")
+                   "PATH, or NAME=PATH[,ro][,incoming][,size=SIZE]"
+                   "[,cache=auto|direct|writeback][,description=TEXT]")
         ->required();
     app.add_option("-l,--listen", raw.listen,
                    "tcp:HOST:PORT or unix:PATH; repeatable (tcp:localhost:10809)")
@@ -228,6 +231,9 @@ ExportOptions parse_export(const std::string& text) {
     }
     if (options.path.empty()) {
         throw std::invalid_argument("export '" + text + "' has no path");
+    }
+    if (!is_utf8(options.name)) {
+        throw std::invalid_argument("an export's name has to be UTF-8");
     }
     if (options.read_only && options.incoming) {
         throw std::invalid_argument("export '" + options.name +

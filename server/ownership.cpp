@@ -63,7 +63,7 @@ std::vector<std::string> records_in(const std::string& directory) {
 
 // Records are found by what is in them; the name is for people, and of no other record.
 template <typename Make>
-void write_new_record(const std::string& directory, Make make) {
+std::string write_new_record(const std::string& directory, Make make) {
     ensure_directory(directory, 0700);
     const auto now = std::chrono::system_clock::now();
     const auto fraction = now.time_since_epoch() % std::chrono::seconds(1);
@@ -75,12 +75,17 @@ void write_new_record(const std::string& directory, Make make) {
         ::unlink(path.c_str());  // it may stand already, and only its directory not be synced
         throw;
     }
+    return path;
 }
 
 // Calls `call(index, record)` for each disk that has moved by this record and was not taken back.
 template <typename Call>
 void for_each_move(const std::string& path, Call call) {
-    const json stored = json::parse(read_file(path).value_or(""), nullptr, false);
+    const std::optional<std::string> text = read_file(path);
+    if (!text) {
+        return;  // another server of this directory has removed it
+    }
+    const json stored = json::parse(*text, nullptr, false);
     try {
         std::size_t index = 0;
         for (const json& disk : stored.at("disks")) {
@@ -120,31 +125,39 @@ void OwnershipRecords::check_writable() const {
 void OwnershipRecords::record_moves(const std::vector<Move>& moves, const std::string& job) const {
     const std::lock_guard lock(mutex_);
     json disks = json::array();
+    std::vector<std::string> arrivals;
     for (const Move& move : moves) {
         json disk = describe(move.moved);
         disk["moved_to"] = move.moved_to;
         disks.push_back(disk);
+        // All that can fail comes before the record, with which the disks have moved.
+        for (const auto& [path, record] : arrivals_of(DiskIdentity::of(move.moved.file()))) {
+            arrivals.push_back(path);
+        }
     }
-    write_new_record(directory_, [&](const std::string& now) {
+    (void)write_new_record(directory_, [&](const std::string& now) {
         return json{{"job", job}, {"moved_at", now}, {"disks", disks}};
     });
     // It has not arrived any more, which the record above says already.
-    for (const Move& move : moves) {
-        for (const auto& [path, record] : arrivals_of(DiskIdentity::of(move.moved.file()))) {
-            ::unlink(path.c_str());
-        }
+    for (const std::string& path : arrivals) {
+        ::unlink(path.c_str());
     }
 }
 
 void OwnershipRecords::record_arrival(const Export& arrived, const std::string& job) const {
     const std::lock_guard lock(mutex_);
-    write_new_record(arrivals_, [&](const std::string& now) {
+    const std::string path = write_new_record(arrivals_, [&](const std::string& now) {
         json record = describe(arrived);
         record["job"] = job;
         record["arrived_at"] = now;
         return record;
     });
-    take_back_locked(arrived.file());
+    try {
+        take_back_locked(arrived.file());
+    } catch (const std::exception&) {
+        ::unlink(path.c_str());  // it has not arrived
+        throw;
+    }
 }
 
 std::optional<ArrivalRecord> OwnershipRecords::find_arrival(const DiskFile& file) const {
@@ -157,7 +170,11 @@ std::vector<std::pair<std::string, ArrivalRecord>> OwnershipRecords::arrivals_of
     const DiskIdentity& disk) const {
     std::vector<std::pair<std::string, ArrivalRecord>> found;
     for (const std::string& path : records_in(arrivals_)) {
-        const json stored = json::parse(read_file(path).value_or(""), nullptr, false);
+        const std::optional<std::string> text = read_file(path);
+        if (!text) {
+            continue;  // another server of this directory has removed it
+        }
+        const json stored = json::parse(*text, nullptr, false);
         try {
             if (identity_in(stored).is_same_as(disk)) {
                 found.emplace_back(path, ArrivalRecord{.job = stored.at("job"),

@@ -85,11 +85,6 @@ Server::Server(event_base* base, ServerOptions options, std::vector<UniqueFd> in
     for (const std::string& sentence : moved_) {
         log_warning(sentence + "; until then it is read-only");
     }
-    for (const std::string& name : options_.take_ownership) {
-        if (exports_.find(name) == nullptr) {
-            throw std::invalid_argument("--take-ownership '" + name + "': no such export");
-        }
-    }
     watch(done_fd_.get(),
           [](evutil_socket_t, short, void* self) { static_cast<Server*>(self)->reap(); });
     watch(drained_fd_.get(),
@@ -153,9 +148,10 @@ void Server::open_export(const ExportOptions& options) {
         return;
     }
     const std::optional<MoveRecord> moved = ownership_.find(opened.file());
+    const auto& named = options_.take_ownership;
+    const bool takes = std::find(named.begin(), named.end(), options.name) != named.end();
     if (options.incoming) {
-        const auto& owned = options_.take_ownership;
-        if (std::find(owned.begin(), owned.end(), options.name) != owned.end()) {
+        if (takes) {
             throw std::invalid_argument("--take-ownership '" + options.name +
                                         "': the export is incoming, and somebody else's until it "
                                         "has landed");
@@ -166,8 +162,7 @@ void Server::open_export(const ExportOptions& options) {
     if (!moved) {
         return;
     }
-    const auto& taken = options_.take_ownership;
-    if (std::find(taken.begin(), taken.end(), options.name) != taken.end()) {
+    if (takes) {
         taken_.push_back(&opened);
         return;
     }
@@ -194,7 +189,16 @@ void Server::open_incoming(Export& opened, bool moved_away) {
 }
 
 std::optional<MoveRecord> Server::move_of(const Export& served) const {
-    return served.gate().retired() ? ownership_.find(served.file()) : std::nullopt;
+    if (!served.gate().retired()) {
+        return std::nullopt;
+    }
+    try {
+        return ownership_.find(served.file());
+    } catch (const std::exception& error) {
+        log_error("it cannot be said where export '" + served.name() +
+                  "' has moved to: " + error.what());
+        return std::nullopt;
+    }
 }
 
 std::string Server::moved_sentence(const Export& served) const {
@@ -372,8 +376,8 @@ std::optional<std::vector<HoldTimes>> Server::retire(const std::vector<Retiremen
         times.push_back(hold_of(each.retired).retire());
     }
     for (const Retirement& each : disks) {
-        log_info(moved_sentence(each.retired));
         disconnect_clients_of(each.retired);
+        log_info(moved_sentence(each.retired));
     }
     return times;
 }

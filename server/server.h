@@ -60,7 +60,8 @@ class Server {
     void restore_trackers();
     // Logs where it listens: everything that could fail at the start has succeeded.
     void announce() const;
-    // Where it has moved to, as recorded; nothing of one that is served here.
+    // Where it has moved to, as recorded; nothing of one that is served here, or when the records
+    // cannot be read any more, which is logged.
     [[nodiscard]] std::optional<MoveRecord> move_of(const Export& served) const;
     // "export 'vm1' has moved to nbd://..., at ... (job '...')". Of one that has.
     [[nodiscard]] std::string moved_sentence(const Export& served) const;

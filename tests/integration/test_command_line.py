@@ -151,6 +151,7 @@ def test_commands_on_a_job_that_is_not_there(world):
 @pytest.mark.parametrize("arguments", [
     [], ["--wings", "d=x"], ["d=a", "d=b"], ["d="], ["d=x,size=0"], ["d=x,size=many"],
     ["d=x,cache=maybe"], ["d=x,what"], ["d=x", "--listen", "udp:x:1"], ["d=x", "--cpus", "a"],
+    ["d=x", "--cpus", "0,5-3"], ["\udcff=x"],
     ["d=x", "--take-ownership", "e"], ["d=x", "--max-connections", "0"], ["--", "-=x"],
     ["d=x", "--listen", "tcp:127.0.0.1:99999"],
 ])

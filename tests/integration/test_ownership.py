@@ -2,6 +2,7 @@
 """Exactly one side may write to a disk: retire, its record, and taking ownership back."""
 
 import errno
+import os
 import subprocess
 
 import pytest
@@ -174,6 +175,49 @@ def test_disks_whose_common_move_cannot_be_recorded_stay(world):
         world.quick("state/moved").write_text("in the way")
         assert retire_together(server, holds)[0] == 500
         assert states(server, "a", "b") == ["held", "held"]
+
+
+def test_a_disk_stays_when_it_cannot_be_told_whether_it_had_arrived(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        arrived = world.quick("state/arrived")
+        arrived.write_text("in the way")
+        assert retire(server)[0] == 500
+        assert not list(world.quick("state/moved").iterdir())
+        assert states(server, "d") == ["held"]
+
+
+def test_a_disk_that_has_moved_is_fenced_also_when_other_records_cannot_be_read(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        client = connect(server)
+        (world.quick("state/moved") / "other.json").write_text("")
+        assert retire(server)[0] == 200
+        assert states(server, "d") == ["retired"]
+        assert "cannot be said where export 'd' has moved to" in server.messages()
+        wait_for(lambda: not server.ask("GET", "/v1/connections")[1]["connections"])
+        with pytest.raises(nbd.Error):
+            client.pwrite(b"x" * 512, 0)
+
+
+def test_a_deeply_nested_request_is_refused(world):
+    deep = b'{"exports":[{"name":"d","hold":"h","z":' + b"[" * 400_000 + b"]" * 400_000 + b"}]}"
+    with world.server(f"d={make_disk(world.path('disk'), MIB)}") as server:
+        result = subprocess.run(["curl", "-sS", "--unix-socket", server.control, "-d@-",
+                                 "http://x/v1/retire"], input=deep, capture_output=True,
+                                timeout=60, check=True)
+        assert b"error" in result.stdout
+        assert states(server, "d") == ["serving"]
+
+
+def test_a_disk_whose_path_is_not_utf8_moves_away_and_is_known_again(world):
+    disk = str(world.path("disk-")) + "\udcff"
+    make_disk(disk, MIB)
+    with world.server(f"d={disk}") as server:
+        assert retire(server)[0] == 200
+    again = [SERVER, f"d={disk}", "--listen", f"unix:{world.quick('x')}"]
+    result = subprocess.run(again, env=world.env, capture_output=True, timeout=60)
+    assert result.returncode == 1 and b"has moved away" in result.stderr
 
 
 def test_a_record_that_cannot_be_read_lets_nobody_write(world):
