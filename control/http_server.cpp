@@ -121,7 +121,6 @@ void HttpRequest::reply_text(int status, const char* content_type, const std::st
     }
     pending_->hangup.reset();
     pending_->client_left = nullptr;
-    evhttp_request_set_on_complete_cb(request, nullptr, nullptr);
     evhttp_connection_set_closecb(evhttp_request_get_connection(request), nullptr, nullptr);
     evhttp_add_header(evhttp_request_get_output_headers(request), "Content-Type", content_type);
     evbuffer* output = evbuffer_new();

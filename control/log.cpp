@@ -8,19 +8,30 @@
 #include <string>
 #include <unistd.h>
 
+#include <sys/stat.h>
+
 namespace nbdm {
 
 namespace {
 
 std::atomic<LogLevel> least_important_level{LogLevel::info};
 
+// systemd.exec(5): the variable names the journal's stream, which a child of a service and one
+// whose output was redirected do not write to.
+bool writes_to_journal() {
+    const char* stream =
+        ::getenv("JOURNAL_STREAM");  // NOLINT(concurrency-mt-unsafe): nobody sets it
+    struct stat status {};
+    return stream != nullptr && ::fstat(STDERR_FILENO, &status) == 0 &&
+           stream == std::to_string(status.st_dev) + ":" + std::to_string(status.st_ino);
+}
+
 void log(LogLevel level, std::string_view line) {
     if (level > least_important_level.load(std::memory_order_relaxed)) {
         return;
     }
     // sd-daemon(3): <3> error, <4> warning, <6> info, <7> debug.
-    static const bool journal =
-        ::getenv("JOURNAL_STREAM") != nullptr;  // NOLINT(concurrency-mt-unsafe): nobody sets it
+    static const bool journal = writes_to_journal();
     constexpr std::array<const char*, 4> kPriorities = {"<3>", "<4>", "<6>", "<7>"};
     constexpr std::array<const char*, 4> kWords = {"error: ", "warning: ", "", ""};
     const auto index = static_cast<std::size_t>(level);

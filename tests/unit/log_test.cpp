@@ -63,7 +63,11 @@ TEST(LogDeathTest, LinesCarryAPriorityWhenTheJournalReadsThem) {
     testing::GTEST_FLAG(death_test_style) = "threadsafe";
     EXPECT_EXIT(
         {
-            ::setenv("JOURNAL_STREAM", "8:1", 1);
+            struct stat status {};
+            ::fstat(STDERR_FILENO, &status);
+            const std::string stream =
+                std::to_string(status.st_dev) + ":" + std::to_string(status.st_ino);
+            ::setenv("JOURNAL_STREAM", stream.c_str(), 1);
             set_log_level(LogLevel::debug);
             log_error("e");
             log_warning("w");
@@ -72,6 +76,17 @@ TEST(LogDeathTest, LinesCarryAPriorityWhenTheJournalReadsThem) {
             ::_exit(0);
         },
         testing::ExitedWithCode(0), "^<3>e\n<4>w\n<6>i\n<7>d\n$");
+}
+
+TEST(LogDeathTest, LinesAreForPeopleWhenTheJournalsStreamIsAnother) {
+    testing::GTEST_FLAG(death_test_style) = "threadsafe";
+    EXPECT_EXIT(
+        {
+            ::setenv("JOURNAL_STREAM", "8:1", 1);
+            log_warning("w");
+            ::_exit(0);
+        },
+        testing::ExitedWithCode(0), "^warning: w\n$");
 }
 
 }  // namespace
