@@ -11,7 +11,6 @@
 
 namespace nbdm {
 
-using wire::Big16;
 using wire::Big32;
 using wire::Option;
 using wire::OptionReply;
@@ -132,8 +131,8 @@ Handshake::Next Handshake::export_name(Data data) {
         unknown_export_ = name;
         return end(DisconnectReason::unknown_export);
     }
-    if (!wait_for_landing(*served)) {
-        return end(stream_.reason());
+    if (wait_for_landing(*served) == Next::disconnect) {
+        return Next::disconnect;
     }
     enter(*served);
     const wire::ExportNameReply answer{.size_bytes = served->size_bytes(),
@@ -188,8 +187,8 @@ Handshake::Next Handshake::info_or_go(Data data) {
     if (!refusal_.empty()) {
         return refuse(OptionReply::error_policy, refusal_);
     }
-    if (option_ == Option::go && !wait_for_landing(*served)) {
-        return end(stream_.reason());
+    if (option_ == Option::go && wait_for_landing(*served) == Next::disconnect) {
+        return Next::disconnect;
     }
     if (!send_info(*served, wanted) || reply(OptionReply::ack) == Next::disconnect) {
         return Next::disconnect;
@@ -220,8 +219,8 @@ std::uint16_t Handshake::transmission_flags(const Export& served) const noexcept
 
 bool Handshake::send_info(const Export& served, const std::vector<wire::Info>& wanted) {
     const auto send_text = [&](wire::Info type, const std::string& text) {
-        std::vector<std::byte> info(sizeof(Big16) + text.size());
-        const Big16 type_on_wire = static_cast<std::uint16_t>(type);
+        std::vector<std::byte> info(sizeof(wire::Big16) + text.size());
+        const wire::Big16 type_on_wire = static_cast<std::uint16_t>(type);
         std::memcpy(info.data(), &type_on_wire, sizeof(type_on_wire));
         std::memcpy(info.data() + sizeof(type_on_wire), text.data(), text.size());
         return reply(OptionReply::info, info) == Next::option;
@@ -306,7 +305,7 @@ Handshake::Next Handshake::meta_context(Data data) {
     }
     for (const MetaContext& context : contexts) {
         std::vector<std::byte> entry(sizeof(Big32) + context.name.size());
-        const Big32 id = set ? context.id : 0;
+        const Big32 id = context.id;
         std::memcpy(entry.data(), &id, sizeof(id));
         std::memcpy(entry.data() + sizeof(id), context.name.data(), context.name.size());
         if (reply(OptionReply::meta_context, entry) == Next::disconnect) {
@@ -329,8 +328,7 @@ void Handshake::select(const Export* served, std::vector<MetaContext> contexts) 
 }
 
 std::string_view Handshake::enter_session(Export& served) {
-    const auto session = std::find_if(session_.contexts.begin(), session_.contexts.end(),
-                                      [](const auto& each) { return each.is_of_mirror(); });
+    const auto session = std::ranges::find_if(session_.contexts, &MetaContext::is_of_mirror);
     if (session == session_.contexts.end()) {
         return "";
     }
@@ -353,14 +351,18 @@ std::string_view Handshake::enter_session(Export& served) {
     return refusal;
 }
 
-bool Handshake::wait_for_landing(Export& served) {
+Handshake::Next Handshake::wait_for_landing(Export& served) {
     if (!served.landing().expected() ||
         (contexts_for_ == &served && session_.membership.stands())) {
-        return true;
+        return Next::option;
+    }
+    const Landing::Waiting waiting(served.landing(), stream_.thread());
+    if (!waiting.admitted()) {
+        return end(DisconnectReason::too_many_wait);
     }
     log_info("export '" + served.name() + "': a client waits until the disk has landed");
-    const Landing::Waiting waiting(served.landing(), stream_.thread());
-    return stream_.wait_until([&] { return !served.landing().expected(); });
+    const bool landed = stream_.wait_until([&] { return !served.landing().expected(); });
+    return landed ? Next::option : end(stream_.reason());
 }
 
 Handshake::Next Handshake::reply(OptionReply type, Data data) {

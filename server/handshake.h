@@ -71,7 +71,7 @@ class Handshake {
     [[nodiscard]] bool send_info(const Export& served, const std::vector<wire::Info>& wanted);
     [[nodiscard]] std::uint16_t transmission_flags(const Export& served) const noexcept;
     // Until an incoming export has landed, unless the client is the mirror that fills it.
-    [[nodiscard]] bool wait_for_landing(Export& served);
+    [[nodiscard]] Next wait_for_landing(Export& served);
     void enter(Export& served);
     void select(const Export* served, std::vector<MetaContext> contexts);
     // Why the session that was asked for cannot be entered; empty when it was.

@@ -8,8 +8,9 @@
 
 namespace nbdm {
 
-void Landing::expect(std::function<void(const std::string&)> record) {
+void Landing::expect(std::function<void(const std::string&)> record, std::size_t most_waiting) {
     record_ = std::move(record);
+    most_waiting_ = most_waiting;
     state_.store(State::expected);
 }
 
@@ -44,12 +45,16 @@ void Landing::wake_waiting() noexcept {
 
 Landing::Waiting::Waiting(Landing& landing, IoThread& thread) : landing_(landing) {
     const std::lock_guard lock(landing_.mutex_);
-    place_ = landing_.waiting_.insert(landing_.waiting_.end(), &thread);
+    if (landing_.waiting_.size() < landing_.most_waiting_) {
+        place_ = landing_.waiting_.insert(landing_.waiting_.end(), &thread);
+    }
 }
 
 Landing::Waiting::~Waiting() {
     const std::lock_guard lock(landing_.mutex_);
-    landing_.waiting_.erase(place_);
+    if (place_) {
+        landing_.waiting_.erase(*place_);
+    }
 }
 
 }  // namespace nbdm

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <functional>
 #include <list>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -23,7 +25,8 @@ class Landing {
   public:
     // A mirror is to come; `record` makes durable that the disk has landed, by which job. It may
     // throw std::system_error or std::runtime_error.
-    void expect(std::function<void(const std::string&)> record);
+    // At most `most_waiting` clients wait for it at a time.
+    void expect(std::function<void(const std::string&)> record, std::size_t most_waiting);
     // It has landed, in an earlier process.
     void set_landed() noexcept { state_.store(State::landed); }
 
@@ -44,7 +47,7 @@ class Landing {
     [[nodiscard]] std::string_view commit(const std::string& job,
                                           const std::function<std::string_view()>& enter);
 
-    // A client that waits: its thread is woken when it need not any more.
+    // A client that waits, if it is admitted: its thread is woken when it need not any more.
     class Waiting {
       public:
         Waiting(Landing& landing, IoThread& thread);
@@ -52,9 +55,11 @@ class Landing {
         Waiting& operator=(const Waiting&) = delete;
         ~Waiting();
 
+        [[nodiscard]] bool admitted() const noexcept { return place_.has_value(); }
+
       private:
         Landing& landing_;
-        std::list<IoThread*>::iterator place_;
+        std::optional<std::list<IoThread*>::iterator> place_;
     };
 
   private:
@@ -63,6 +68,7 @@ class Landing {
 
     std::atomic<State> state_{State::open};
     std::function<void(const std::string&)> record_;
+    std::size_t most_waiting_ = 0;
     std::mutex mutex_;  // guards waiting_
     std::list<IoThread*> waiting_;
 };

@@ -72,7 +72,8 @@ std::vector<MetaContext> match_meta_contexts(const Export& served,
     }
     const auto add = [&](const MetaContext& context) {
         result.push_back(context);
-        result.back().id = static_cast<std::uint32_t>(result.size());
+        result.back().id =
+            kind == MetaQueryKind::set ? static_cast<std::uint32_t>(result.size()) : 0;
     };
     const auto is_there = [&](const MetaContext& context) {
         return std::any_of(result.begin(), result.end(),

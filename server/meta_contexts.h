@@ -12,7 +12,7 @@ namespace nbdm {
 
 // A metadata context that a client selected: what NBD_CMD_BLOCK_STATUS answers.
 struct MetaContext {
-    std::uint32_t id = 0;  // of this connection; of no meaning when it is only listed
+    std::uint32_t id = 0;  // of this connection; 0 when it is only listed
     std::string name;
     enum class Kind {
         allocation,

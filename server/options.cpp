@@ -173,8 +173,14 @@ CommandLine validated(const RawOptions& raw) {
         server.listen.push_back(ListenAddress::parse(text));
     }
     for (const std::string& name : raw.take_ownership) {
-        if (names.count(name) == 0) {
+        const auto named = std::ranges::find(server.exports, name, &ExportOptions::name);
+        if (named == server.exports.end()) {
             throw std::invalid_argument("--take-ownership '" + name + "': no such export");
+        }
+        if (named->incoming) {
+            throw std::invalid_argument("--take-ownership '" + name +
+                                        "': the export is incoming, and somebody else's until it "
+                                        "has landed");
         }
     }
     server.take_ownership = raw.take_ownership;

@@ -148,21 +148,15 @@ void Server::open_export(const ExportOptions& options) {
         return;
     }
     const std::optional<MoveRecord> moved = ownership_.find(opened.file());
-    const auto& named = options_.take_ownership;
-    const bool takes = std::find(named.begin(), named.end(), options.name) != named.end();
     if (options.incoming) {
-        if (takes) {
-            throw std::invalid_argument("--take-ownership '" + options.name +
-                                        "': the export is incoming, and somebody else's until it "
-                                        "has landed");
-        }
         open_incoming(opened, moved.has_value());
         return;
     }
     if (!moved) {
         return;
     }
-    if (takes) {
+    const auto& taken = options_.take_ownership;
+    if (std::ranges::find(taken, options.name) != taken.end()) {
         taken_.push_back(&opened);
         return;
     }
@@ -181,11 +175,15 @@ void Server::open_incoming(Export& opened, bool moved_away) {
         opened.landing().set_landed();
         return;
     }
-    opened.landing().expect([this, &opened](const std::string& job) {
-        ownership_.record_arrival(opened, job);
-        log_info("export '" + opened.name() + "' ('" + opened.file().path() +
-                 "') has landed (job '" + job + "')");
-    });
+    // Who waits must not take the place of the mirrors that are waited for.
+    const auto incoming = std::ranges::count(options_.exports, true, &ExportOptions::incoming);
+    opened.landing().expect(
+        [this, &opened](const std::string& job) {
+            ownership_.record_arrival(opened, job);
+            log_info("export '" + opened.name() + "' ('" + opened.file().path() +
+                     "') has landed (job '" + job + "')");
+        },
+        max_connections_ / 2 / static_cast<std::size_t>(incoming));
 }
 
 std::optional<MoveRecord> Server::move_of(const Export& served) const {

@@ -32,6 +32,8 @@ const char* to_string(DisconnectReason reason) noexcept {
                    "(--buffer-memory)";
         case DisconnectReason::unknown_export:
             return "the client asked for an export that is not served";
+        case DisconnectReason::too_many_wait:
+            return "half of all connections (--max-connections) wait for a disk to land already";
         case DisconnectReason::export_retired:
             return "the disk has moved away";
         case DisconnectReason::shut_out:

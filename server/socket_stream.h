@@ -22,6 +22,7 @@ enum class DisconnectReason {
     answers_not_taken,   // while others wait for the memory they are in
     disk_failed,         // in the middle of an answer
     unknown_export,      // NBD_OPT_EXPORT_NAME for a name that is not served
+    too_many_wait,       // for disks to land
     export_retired,      // the disk has moved away
     shut_out,            // a later epoch of the mirror's session has come
     server_stopped,

@@ -2,6 +2,7 @@
 """A disk that a mirror brings to an incoming export: nobody else uses it until it has landed, and
 then only its guest does."""
 
+import contextlib
 import json
 import os
 import signal
@@ -95,6 +96,23 @@ def test_who_waits_may_leave_and_does_not_keep_the_server_from_stopping(world):
         wait_for(lambda: connections(target) == 1)
         target.stop()
         assert guests[1].wait(60) != 0
+
+
+def test_who_waits_does_not_take_the_mirrors_place(world, source):
+    make_disk(world.path("target"), SIZE)
+    with world.server(f"d={world.path('target')},incoming", name="target-server",
+                      options=["--max-connections", "8"]) as target:
+        with contextlib.ExitStack() as guests:
+            for _ in range(8):
+                guest = subprocess.Popen(["nbdinfo", target.uri("d")], stdout=subprocess.DEVNULL,
+                                         stderr=subprocess.DEVNULL)
+                guests.callback(guest.wait)
+                guests.callback(guest.kill)
+            wait_for(lambda: target.messages().count("wait for a disk to land already") == 4)
+            with world.mirror(source.source("d"), target.uri("d"), "-c", "2", "--cutover",
+                              "auto") as mirror:
+                assert mirror.wait() == 0
+    assert same_content(world.path("source"), world.path("target"))
 
 
 def test_a_disk_that_has_landed_stays_so_and_no_mirror_gets_at_it(world, source, target):
