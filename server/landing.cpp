@@ -18,12 +18,16 @@ std::string_view Landing::commit(const std::string& job,
                                  const std::function<std::string_view()>& enter) {
     State now = State::expected;
     if (!state_.compare_exchange_strong(now, State::committing)) {
-        return now == State::landed ? "" : "another client hands over just now";
+        if (now != State::landed) {
+            return "another client hands over just now";
+        }
+        return job == landed_by_ ? "" : "the disk has landed here by another mirror's hand-over";
     }
     std::string_view refusal = enter();
     if (refusal.empty()) {
         try {
             record_(job);
+            landed_by_ = job;
         } catch (const std::exception& error) {
             log_error(std::string("a disk that has landed cannot be used: ") + error.what());
             refusal = "that the disk has landed cannot be recorded; the server's log says why";

@@ -28,7 +28,10 @@ class Landing {
     // At most `most_waiting` clients wait for it at a time.
     void expect(std::function<void(const std::string&)> record, std::size_t most_waiting);
     // It has landed, in an earlier process.
-    void set_landed() noexcept { state_.store(State::landed); }
+    void set_landed(const std::string& job) {
+        landed_by_ = job;
+        state_.store(State::landed);
+    }
 
     // Clients that are no mirror's have to wait.
     [[nodiscard]] bool expected() const noexcept {
@@ -43,7 +46,8 @@ class Landing {
     }
 
     // The mirror hands over; `enter` makes its connection the only one in the Fence and says why it
-    // cannot. Returns why nothing came of it; empty when the disk has landed, for good.
+    // cannot. Returns why nothing came of it; empty when the disk has landed, for good. Of the same
+    // job again: nothing is done.
     [[nodiscard]] std::string_view commit(const std::string& job,
                                           const std::function<std::string_view()>& enter);
 
@@ -69,7 +73,8 @@ class Landing {
     std::atomic<State> state_{State::open};
     std::function<void(const std::string&)> record_;
     std::size_t most_waiting_ = 0;
-    std::mutex mutex_;  // guards waiting_
+    std::string landed_by_;  // set before `state_` says so
+    std::mutex mutex_;       // guards waiting_
     std::list<IoThread*> waiting_;
 };
 

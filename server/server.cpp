@@ -172,7 +172,7 @@ void Server::open_incoming(Export& opened, bool moved_away) {
     if (arrived && !moved_away) {
         log_info("export '" + opened.name() + "' has landed already, at " + arrived->arrived_at +
                  " (job '" + arrived->job + "')");
-        opened.landing().set_landed();
+        opened.landing().set_landed(arrived->job);
         return;
     }
     // Who waits must not take the place of the mirrors that are waited for.

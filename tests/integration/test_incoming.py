@@ -127,6 +127,10 @@ def test_a_disk_that_has_landed_stays_so_and_no_mirror_gets_at_it(world, source,
                               "--reconnect-timeout", "0")
         assert result.returncode == 1 and "the server's log says why" in result.stderr
         assert "belongs to its guest" in target.messages()
+        # It may have missed the answer to its commit; nobody else hands over what has landed.
+        connect(target, "nbd-mirror:commit:job:1")
+        with pytest.raises(nbd.Error):
+            connect(target, "nbd-mirror:commit:next:1")
         assert content(world.path("target"), 0, 512) == b"g" * 512
 
 
