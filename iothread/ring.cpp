@@ -40,16 +40,21 @@ Ring::~Ring() {
     io_uring_queue_exit(&ring_);
 }
 
-io_uring_sqe& Ring::next(Operation& operation) {
-    assert(!operation.pending_);
+io_uring_sqe& Ring::free_entry() {
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
     while (sqe == nullptr) {
         submit(0);
         sqe = io_uring_get_sqe(&ring_);
     }
+    return *sqe;
+}
+
+io_uring_sqe& Ring::next(Operation& operation) {
+    assert(!operation.pending_);
+    io_uring_sqe& sqe = free_entry();
     operation.pending_ = true;
     ++pending_;
-    return *sqe;
+    return sqe;
 }
 
 // The last step of preparing a call: whose it is, and its file by the shortest way.
@@ -153,13 +158,9 @@ void Ring::cancel(Operation& operation) {
     if (!operation.pending_) {
         return;
     }
-    io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
-    while (sqe == nullptr) {
-        submit(0);
-        sqe = io_uring_get_sqe(&ring_);
-    }
-    io_uring_prep_cancel(sqe, &operation, 0);
-    io_uring_sqe_set_data(sqe, nullptr);
+    io_uring_sqe& sqe = free_entry();
+    io_uring_prep_cancel(&sqe, &operation, 0);
+    io_uring_sqe_set_data(&sqe, nullptr);
 }
 
 void Ring::submit(unsigned wait_for, std::chrono::nanoseconds limit) {

@@ -91,6 +91,7 @@ class Ring {
   private:
     static constexpr unsigned kMaxIndexes = 256;
 
+    io_uring_sqe& free_entry();
     io_uring_sqe& next(Operation& operation);
     void address(io_uring_sqe& sqe, Operation& operation) const noexcept;
     void submit(unsigned wait_for, std::chrono::nanoseconds limit = {});
