@@ -100,7 +100,11 @@ SourceServer::About DiskMirror::check_source() {
     SourceServer::About about = server_.about();
     const std::string& name = source().export_name;
     if (about.state == "retired") {
-        throw JobError("export '" + name + "' has moved away already");
+        throw JobError("export '" + name + "' has moved away already" +
+                       (about.moved_at.empty()
+                            ? ""
+                            : ", to " + about.moved_to + ", at " + about.moved_at + " (job '" +
+                                  about.moved_by + "'): guests may write there"));
     }
     if (about.read_only) {
         throw JobError("export '" + name +

@@ -29,7 +29,8 @@ HttpServer listen_for(const std::string& job, event_base* base, HttpServer::Hand
         return unix_socket_answers(job_socket(job));
     });
     if (runs) {
-        throw JobError("job '" + job + "' runs already; --job gives this one another name");
+        throw JobError("job '" + job + "' runs already, 'nbd-mirror status " + job +
+                       "' shows it; for another disk --job gives another name");
     }
     with_hint(kStateHint, [] { ensure_directory(jobs_state_directory(), 0700); });
     return with_hint(kRuntimeHint,
@@ -43,6 +44,7 @@ JobControl::JobControl(JobRunner& runner, CutoverRequests& cutover_requests, con
     : runner_(runner),
       cutover_requests_(cutover_requests),
       state_path_(job_state_path(job)),
+      had_state_(::access(state_path_.c_str(), F_OK) == 0),
       outcome_fd_(outcome_fd),
       server_(listen_for(job, runner.base(),
                          [this](HttpRequest request) { handle(std::move(request)); })),
@@ -188,7 +190,15 @@ void JobControl::finish() {
     event_base_loop(runner_.base(), EVLOOP_NONBLOCK);
 }
 
-void JobControl::save(const JobSnapshot& snapshot) const {
+void JobControl::save(const JobSnapshot& snapshot) {
+    // A job that has not touched anything yet leaves what is known of an earlier one of its name:
+    // where that disk is now, and how it goes on.
+    const bool untouched = snapshot.phase == Phase::preparing || snapshot.phase == Phase::failed ||
+                           snapshot.phase == Phase::cancelled;
+    has_begun_ = has_begun_ || !untouched;
+    if (!has_begun_ && had_state_) {
+        return;
+    }
     try {
         write_file_durably(state_path_, to_json(snapshot).dump(2) + "\n");
     } catch (const std::system_error& error) {

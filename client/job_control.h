@@ -38,11 +38,13 @@ class JobControl {
     void answer_with_status(HttpRequest request);
     void answer_cutovers();
     void answer_cutovers_up_to(const CutoverOutcome& outcome, std::uint64_t ticket);
-    void save(const JobSnapshot& snapshot) const;
+    void save(const JobSnapshot& snapshot);
 
     JobRunner& runner_;
     CutoverRequests& cutover_requests_;
     const std::string state_path_;
+    const bool had_state_;  // of an earlier job of this name
+    bool has_begun_ = false;
     const int outcome_fd_;
     struct Waiting {
         HttpRequest request;

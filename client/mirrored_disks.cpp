@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "client/in_parallel.h"
+#include "client/known_jobs.h"
 
 namespace nbdm {
 
@@ -196,7 +197,10 @@ std::vector<DiskMirror::Options> as_recorded(const std::string& job,
                                              const std::vector<DiskMirror::Options>& named) {
     const auto record = JobRecord(job).read();
     if (!record) {
-        throw JobError("there is nothing to resume: job '" + job + "' has no record");
+        const auto ended = ended_job_state(job);
+        throw JobError("there is nothing to resume: " +
+                       (ended ? "job '" + job + "' has ended: " + ended->value("phase", "")
+                              : "there is no job '" + job + "'"));
     }
     const bool any_named = !named.front().copy.source.text.empty();
     if (any_named && named.size() != record->size()) {

@@ -83,6 +83,8 @@ SourceServer::About SourceServer::about() {
     about.state = field<std::string>(answer, "state");
     if (const json moved = field<json>(answer, "moved"); moved.is_object()) {
         about.moved_by = field<std::string>(moved, "job");
+        about.moved_to = field<std::string>(moved, "to");
+        about.moved_at = field<std::string>(moved, "at");
     }
     about.read_only = field<bool>(answer, "read_only");
     about.size_bytes = field<std::uint64_t>(answer, "size_bytes");

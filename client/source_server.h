@@ -62,6 +62,8 @@ class SourceServer {
         Location address;  // to read it, a Unix socket where there is one; shown as it was named
         std::string state;
         std::string moved_by;  // the job that has moved it away, if one has
+        std::string moved_to;
+        std::string moved_at;
         bool read_only = false;
         std::uint64_t size_bytes = 0;
         std::vector<TrackerAbout> trackers;

@@ -30,6 +30,9 @@ std::string cause_of(CURLcode result, CURL* handle) {
         }
         case CURLE_OPERATION_TIMEDOUT:
             return "no answer in time";
+        case CURLE_UNSUPPORTED_PROTOCOL:
+        case CURLE_WEIRD_SERVER_REPLY:
+            return "what answers there is no control socket (an NBD socket?)";
         case CURLE_ABORTED_BY_CALLBACK:
             return "cancelled";
         default:

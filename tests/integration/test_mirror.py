@@ -323,6 +323,21 @@ def test_a_path_of_the_job_says_which_methods_it_takes(world, pair):
         mirror.wait()
 
 
+def test_a_mirror_that_cannot_begin_leaves_what_is_known_of_the_last_one(world, pair):
+    source, target = pair
+    with world.mirror(source.source("d"), target.uri("d"), "--cutover", "auto") as mirror:
+        assert mirror.wait() == 0
+    told = world.client("status", "job").stdout
+    assert "done" in told and "guests may write at the target" in told
+    again = world.client("mirror", source.source("d"), target.uri("d"), "--job", "job")
+    assert again.returncode == 1
+    assert f"has moved away already, to {target.uri('d')}, at 20" in again.stderr
+    assert world.client("status", "job").stdout == told
+    resumed = world.client("mirror", "--resume", "--job", "job")
+    assert resumed.returncode == 1 and "job 'job' has ended: done" in resumed.stderr
+    assert world.client("status", "job").stdout == told
+
+
 def test_two_mirrors_of_one_name_are_refused(world, pair):
     source, target = pair
     with world.mirror(source.source("d"), target.uri("d"), expect=(4,)) as mirror:
