@@ -101,6 +101,7 @@ JobRunner::Result JobRunner::run(const std::function<std::string()>& work) {
     });
     event_base_dispatch(base_.get());
     thread.join();
+    event_del(events_.back().get());  // the tick: nothing is shown behind the last line
     printer_.finish_line();
     return result;
 }

@@ -30,11 +30,12 @@ std::string format_bar(const JobSnapshot& snapshot, std::size_t width) {
     const double share = sum.total_bytes == 0 ? 0
                                               : static_cast<double>(sum.moved_bytes) /
                                                     static_cast<double>(sum.total_bytes);
-    const std::string head = to_string(snapshot.phase);
+    const bool paused = snapshot.paused != Paused::no && !is_over(snapshot.phase);
+    const std::string head = paused ? "paused" : to_string(snapshot.phase);
     std::string tail = " " + std::to_string(static_cast<int>(std::floor(100 * share))) + " %  " +
                        format_size(static_cast<double>(sum.moved_bytes)) + " of " +
                        format_size(static_cast<double>(sum.total_bytes));
-    if (sum.copy_rate && !is_over(snapshot.phase)) {
+    if (sum.copy_rate && !is_over(snapshot.phase) && !paused) {
         tail += "  " + format_size(*sum.copy_rate) + "/s";
     }
     if (sum.dirty_bytes > 0) {

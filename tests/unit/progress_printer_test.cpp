@@ -26,6 +26,14 @@ TEST(Bar, SaysPhaseShareRateDirtyAndTimeLeft) {
     }
 }
 
+TEST(Bar, OfAPausedJobSaysSoAndShowsNoRate) {
+    JobSnapshot snapshot = half_way();
+    snapshot.paused = Paused::by_window;
+    const std::string bar = format_bar(snapshot, 120);
+    EXPECT_EQ(bar.find("paused"), 0u) << bar;
+    EXPECT_EQ(bar.find("/s"), std::string::npos) << bar;
+}
+
 TEST(Bar, NeverReachesTheLastColumn) {
     for (std::size_t width = 1; width < 200; ++width) {
         EXPECT_LT(format_bar(half_way(), width).size(), width);
