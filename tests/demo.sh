@@ -11,10 +11,10 @@ say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 # mke2fs and e2fsck are not on an ordinary user's path.
 PATH=$PATH:/usr/sbin:/sbin
 
-say "Build"
+say "Build (some minutes the first time)"
 dist/install-deps.sh
 [ -f build/build.ninja ] || meson setup build >/dev/null
-ninja -C build --quiet
+ninja -C build --quiet server/nbd-mirror-server client/nbd-mirror
 server=$PWD/build/server/nbd-mirror-server
 mirror=$PWD/build/client/nbd-mirror
 
