@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "client/job_metrics.h"
+#include "client/job_record.h"
+#include "client/known_jobs.h"
 #include "control/durable_file.h"
 #include "control/http_routes.h"
 #include "control/log.h"
@@ -37,6 +39,16 @@ HttpServer listen_for(const std::string& job, event_base* base, HttpServer::Hand
                      [&] { return HttpServer(base, job_socket(job), std::move(handler)); });
 }
 
+// Of an earlier job of this name: where its disk is now, or how it goes on.
+bool is_worth_keeping(const std::string& job) {
+    try {
+        const auto earlier = ended_job_state(job);
+        return earlier && (earlier->value("phase", "") == "done" || JobRecord(job).read());
+    } catch (const std::exception&) {
+        return false;  // nobody can read it
+    }
+}
+
 }  // namespace
 
 JobControl::JobControl(JobRunner& runner, CutoverRequests& cutover_requests, const std::string& job,
@@ -44,7 +56,7 @@ JobControl::JobControl(JobRunner& runner, CutoverRequests& cutover_requests, con
     : runner_(runner),
       cutover_requests_(cutover_requests),
       state_path_(job_state_path(job)),
-      had_state_(::access(state_path_.c_str(), F_OK) == 0),
+      keeps_earlier_(is_worth_keeping(job)),
       outcome_fd_(outcome_fd),
       server_(listen_for(job, runner.base(),
                          [this](HttpRequest request) { handle(std::move(request)); })),
@@ -191,12 +203,11 @@ void JobControl::finish() {
 }
 
 void JobControl::save(const JobSnapshot& snapshot) {
-    // A job that has not touched anything yet leaves what is known of an earlier one of its name:
-    // where that disk is now, and how it goes on.
+    // A job that has not touched anything yet leaves what is known of the earlier one.
     const bool untouched = snapshot.phase == Phase::preparing || snapshot.phase == Phase::failed ||
                            snapshot.phase == Phase::cancelled;
-    has_begun_ = has_begun_ || !untouched;
-    if (!has_begun_ && had_state_) {
+    keeps_earlier_ = keeps_earlier_ && untouched;
+    if (keeps_earlier_) {
         return;
     }
     try {

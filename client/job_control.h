@@ -43,8 +43,7 @@ class JobControl {
     JobRunner& runner_;
     CutoverRequests& cutover_requests_;
     const std::string state_path_;
-    const bool had_state_;  // of an earlier job of this name
-    bool has_begun_ = false;
+    bool keeps_earlier_;  // what an earlier job of this name has saved there
     const int outcome_fd_;
     struct Waiting {
         HttpRequest request;

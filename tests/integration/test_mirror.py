@@ -336,6 +336,10 @@ def test_a_mirror_that_cannot_begin_leaves_what_is_known_of_the_last_one(world, 
     resumed = world.client("mirror", "--resume", "--job", "job")
     assert resumed.returncode == 1 and "job 'job' has ended: done" in resumed.stderr
     assert world.client("status", "job").stdout == told
+    # Of one that has never begun, the last failure is what is told.
+    for missing in ("one", "two"):
+        world.client("mirror", source.source(missing), target.uri("d"), "--job", "new")
+        assert f"'{missing}'" in world.client("status", "new").stdout
 
 
 def test_two_mirrors_of_one_name_are_refused(world, pair):
