@@ -236,23 +236,15 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
         verification_->explain(*dirtiness_);
     }
     if (frozen.dirty_bytes > 0) {
-        TargetZeroes unknown(false);
-        TargetZeroes& zeroes = target_zeroes_ ? *target_zeroes_ : unknown;
-        const Engine::Sweep sweep{
-            .only_dirty = true, .compare = record_->compare, .checkpoints = haste == Haste::none};
-        if (haste == Haste::none) {
-            RefreezingScout scout(*dirtiness_, [&](Range window) {
-                const std::uint64_t more =
-                    round_server_.refreeze(record_->tracker, frozen.generation, window);
-                status_.add_to_do(more);
-                round.copied_bytes += more;
-            });
-            engine_->copy(sweep, scout, zeroes, [&] {
-                acknowledge_progress(frozen.generation);
-                tick();
-            });
-        } else {
-            engine_->copy(sweep, *dirtiness_, zeroes, tick);
+        try {
+            copy_frozen(frozen, haste, round, tick);
+        } catch (const ConnectionLost&) {
+            throw;
+        } catch (const JobError&) {
+            // Of a tracker that is gone the server cannot say what is dirty; asked like this, which
+            // changes nothing, it says why.
+            round_server_.acknowledge_up_to(record_->tracker, frozen.generation, 0);
+            throw;
         }
     }
     // What it says was before the copy; and it has a connection.
@@ -275,6 +267,28 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
     }
     status_.set_dirty(0);
     return round;
+}
+
+void DiskMirror::copy_frozen(const SourceServer::Frozen& frozen, Haste haste, Round& round,
+                             const std::function<void()>& tick) {
+    TargetZeroes unknown(false);
+    TargetZeroes& zeroes = target_zeroes_ ? *target_zeroes_ : unknown;
+    const Engine::Sweep sweep{
+        .only_dirty = true, .compare = record_->compare, .checkpoints = haste == Haste::none};
+    if (haste != Haste::none) {
+        engine_->copy(sweep, *dirtiness_, zeroes, tick);
+        return;
+    }
+    RefreezingScout scout(*dirtiness_, [&](Range window) {
+        const std::uint64_t more =
+            round_server_.refreeze(record_->tracker, frozen.generation, window);
+        status_.add_to_do(more);
+        round.copied_bytes += more;
+    });
+    engine_->copy(sweep, scout, zeroes, [&] {
+        acknowledge_progress(frozen.generation);
+        tick();
+    });
 }
 
 void DiskMirror::verify(std::uint64_t dirty_bytes, Haste haste, const std::function<void()>& tick) {

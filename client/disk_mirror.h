@@ -111,6 +111,8 @@ class DiskMirror {
     void connect();
     void take_up();
     void acknowledge_progress(std::uint64_t generation);
+    void copy_frozen(const SourceServer::Frozen& frozen, Haste haste, Round& round,
+                     const std::function<void()>& tick);
     void verify(std::uint64_t dirty_bytes, Haste haste, const std::function<void()>& tick);
 
     const Options options_;
