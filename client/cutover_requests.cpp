@@ -2,7 +2,8 @@
 #include "client/cutover_requests.h"
 
 #include <algorithm>
-#include <unistd.h>
+
+#include "iothread/event_fd.h"
 
 namespace nbdm {
 
@@ -33,8 +34,7 @@ void CutoverRequests::answer(bool done, const std::string& line) {
         answered_ = requested_;
         outcome_ = {.ticket = answered_, .done = done, .line = line};
     }
-    const std::uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = ::write(outcome_fd_, &one, sizeof(one));
+    ring_event_fd(outcome_fd_);
 }
 
 void CutoverRequests::wait(std::chrono::milliseconds limit, const Cancellation& cancellation) {

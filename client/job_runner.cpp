@@ -5,12 +5,9 @@
 #include <cstdlib>
 #include <ctime>
 #include <thread>
-#include <unistd.h>
 #include <utility>
 
-#include <sys/eventfd.h>
-
-#include "iothread/check.h"
+#include "iothread/event_fd.h"
 
 namespace nbdm {
 
@@ -22,7 +19,7 @@ constexpr timeval kShowInterval{0, 500'000};
 
 JobRunner::JobRunner(std::string job, std::vector<DiskEnds> disks, ProgressStyle style)
     : base_(event_base_new()),
-      changed_fd_(check_errno(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "cannot make an eventfd")),
+      changed_fd_(make_event_fd()),
       status_(std::move(job), std::move(disks), changed_fd_.get()),
       printer_(style) {
     const auto signal = [](evutil_socket_t, short, void* self) {
@@ -30,9 +27,7 @@ JobRunner::JobRunner(std::string job, std::vector<DiskEnds> disks, ProgressStyle
     };
     const auto changed = [](evutil_socket_t, short, void* self) {
         auto* runner = static_cast<JobRunner*>(self);
-        std::uint64_t count = 0;
-        [[maybe_unused]] const ssize_t got =
-            ::read(runner->changed_fd_.get(), &count, sizeof(count));
+        clear_event_fd(runner->changed_fd_.get());
         runner->show();
         if (runner->ended_.load(std::memory_order_acquire)) {
             event_base_loopbreak(runner->base_.get());
@@ -96,8 +91,7 @@ JobRunner::Result JobRunner::run(const std::function<std::string()>& work) {
         }
         status_.set_phase(result.phase);
         ended_.store(true, std::memory_order_release);
-        const std::uint64_t one = 1;
-        [[maybe_unused]] const ssize_t written = ::write(changed_fd_.get(), &one, sizeof(one));
+        ring_event_fd(changed_fd_.get());
     });
     event_base_dispatch(base_.get());
     thread.join();

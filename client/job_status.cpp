@@ -3,8 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <unistd.h>
 #include <utility>
+
+#include "iothread/event_fd.h"
 
 namespace nbdm {
 
@@ -157,8 +158,7 @@ void JobStatus::set_phase(Phase phase) {
     }
     refresh_locked();
     phase_changes_.push_back(now_);
-    const std::uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = ::write(changed_fd_, &one, sizeof(one));
+    ring_event_fd(changed_fd_);
 }
 
 std::vector<JobSnapshot> JobStatus::take_phase_changes() {

@@ -5,8 +5,6 @@
 #include <iostream>
 #include <stdexcept>
 
-#include <sys/eventfd.h>
-
 #include "client/copy.h"
 #include "client/job_commands.h"
 #include "client/job_control.h"
@@ -14,7 +12,7 @@
 #include "client/mirror.h"
 #include "client/options.h"
 #include "client/watch/watch.h"
-#include "iothread/check.h"
+#include "iothread/event_fd.h"
 
 namespace {
 
@@ -88,8 +86,7 @@ int run(const MirrorCommand& command) {
         disks.push_back({disk.copy.source.text, disk.copy.target.text});
     }
     JobRunner runner(options.job, std::move(disks), command.progress);
-    const UniqueFd outcome_fd(
-        check_errno(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "cannot make an eventfd"));
+    const UniqueFd outcome_fd = make_event_fd();
     runner.limits().apply(command.limits);
     CutoverRequests cutovers(outcome_fd.get());
     Mirror mirror(options, runner.status(), runner.limits(), cutovers, runner.cancellation());

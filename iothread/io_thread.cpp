@@ -8,16 +8,13 @@
 #include <unistd.h>
 #include <utility>
 
-#include <sys/eventfd.h>
-
 #include "iothread/check.h"
+#include "iothread/event_fd.h"
 
 namespace nbdm {
 
 IoThread::IoThread(Options options, std::function<void(IoThread&)> body)
-    : options_(std::move(options)),
-      body_(std::move(body)),
-      wake_fd_(check_errno(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "cannot make an eventfd")) {}
+    : options_(std::move(options)), body_(std::move(body)), wake_fd_(make_event_fd()) {}
 
 IoThread::~IoThread() {
     request_stop();
@@ -46,9 +43,7 @@ void IoThread::join() {
 }
 
 void IoThread::wake() noexcept {
-    const std::uint64_t one = 1;
-    // Can only fail with EAGAIN, when a wake-up is pending already.
-    [[maybe_unused]] const ssize_t written = ::write(wake_fd_.get(), &one, sizeof(one));
+    ring_event_fd(wake_fd_.get());
 }
 
 void IoThread::request_stop() noexcept {
@@ -66,8 +61,7 @@ void WakeOperation::disarm() {
 }
 
 void WakeOperation::completed(int) noexcept {
-    std::uint64_t count = 0;
-    [[maybe_unused]] const ssize_t got = ::read(thread_.wake_fd(), &count, sizeof(count));
+    clear_event_fd(thread_.wake_fd());
     if (armed_) {
         ring_.poll(*this, thread_.wake_fd(), POLLIN);
     }

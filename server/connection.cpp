@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 
 #include "control/log.h"
+#include "iothread/event_fd.h"
 #include "server/handshake.h"
 #include "server/socket_stream.h"
 #include "server/transmission.h"
@@ -41,8 +42,7 @@ void Connection::run() noexcept {
     }
     ::shutdown(socket_.get(), SHUT_RDWR);  // the client learns of it now, not when it is reaped
     done_.store(true, std::memory_order_release);
-    const std::uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = ::write(options_.done_fd, &one, sizeof(one));
+    ring_event_fd(options_.done_fd);
 }
 
 // A TCP connection that is closed with requests unread is reset, and answers on their way are lost.

@@ -8,6 +8,8 @@
 
 #include <sys/socket.h>
 
+#include "iothread/event_fd.h"
+
 namespace nbdm {
 
 const char* to_string(DisconnectReason reason) noexcept {
@@ -118,8 +120,7 @@ bool SocketStream::wait_until(const std::function<bool()>& done) noexcept {
             return false;
         }
         if (ready > 0) {
-            std::uint64_t count = 0;
-            [[maybe_unused]] const ssize_t got = ::read(thread_.wake_fd(), &count, sizeof(count));
+            clear_event_fd(thread_.wake_fd());
         }
     }
     deadline_ += Clock::now() - begin;
@@ -144,8 +145,7 @@ bool SocketStream::wait_for(short events) noexcept {
         }
         if (ready > 0) {
             // Woken for something that concerns only established connections.
-            std::uint64_t count = 0;
-            [[maybe_unused]] const ssize_t got = ::read(thread_.wake_fd(), &count, sizeof(count));
+            clear_event_fd(thread_.wake_fd());
         }
         if (ready < 0 && errno != EINTR) {
             reason_ = DisconnectReason::connection_lost;

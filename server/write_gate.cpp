@@ -4,7 +4,8 @@
 #include <algorithm>
 #include <cassert>
 #include <chrono>
-#include <unistd.h>
+
+#include "iothread/event_fd.h"
 
 namespace nbdm {
 
@@ -62,8 +63,7 @@ void WriteGate::leave(Lane& lane) noexcept {
             emptied_.notify_all();
         }
         if ((shut & kHeld) != 0) {
-            const std::uint64_t one = 1;
-            [[maybe_unused]] const ssize_t written = ::write(drained_fd_, &one, sizeof(one));
+            ring_event_fd(drained_fd_);
         }
     }
 }
