@@ -3,7 +3,6 @@
 
 #include <limits>
 #include <stdexcept>
-#include <unistd.h>
 #include <utility>
 
 #include "client/job_metrics.h"
@@ -16,6 +15,7 @@
 #include "control/runtime_paths.h"
 #include "control/unix_socket.h"
 #include "iothread/check.h"
+#include "iothread/event_fd.h"
 
 namespace nbdm {
 
@@ -35,6 +35,7 @@ HttpServer listen_for(const std::string& job, event_base* base, HttpServer::Hand
                        "' shows it; for another disk --job gives another name");
     }
     with_hint(kStateHint, [] { ensure_directory(jobs_state_directory(), 0700); });
+    remove_leftovers(jobs_state_directory());
     return with_hint(kRuntimeHint,
                      [&] { return HttpServer(base, job_socket(job), std::move(handler)); });
 }
@@ -166,8 +167,7 @@ void JobControl::cut_over(HttpRequest request) {
 }
 
 void JobControl::answer_cutovers() {
-    std::uint64_t count = 0;
-    [[maybe_unused]] const ssize_t got = ::read(outcome_fd_, &count, sizeof(count));
+    clear_event_fd(outcome_fd_);
     const std::optional<CutoverOutcome> outcome = cutover_requests_.outcome();
     if (!outcome) {
         return;

@@ -3,9 +3,12 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <fcntl.h>
+#include <filesystem>
 #include <unistd.h>
+#include <utility>
 
 #include "iothread/check.h"
 #include "iothread/unique_fd.h"
@@ -13,6 +16,8 @@
 namespace nbdm {
 
 namespace {
+
+constexpr const char* kTemporarySuffix = ".new";
 
 void write_all(int fd, std::string_view text, const std::string& what) {
     while (!text.empty()) {
@@ -26,28 +31,50 @@ void write_all(int fd, std::string_view text, const std::string& what) {
 
 }  // namespace
 
-void write_file_durably(const std::string& path, std::string_view text) {
-    const std::string what = "cannot write '" + path + "'";
-    const std::string temporary = path + "." + std::to_string(::getpid()) + ".new";
+DurableFile::DurableFile(std::string path, std::string_view text)
+    : path_(std::move(path)),
+      temporary_(path_ + "." + std::to_string(::getpid()) + kTemporarySuffix) {
+    const std::string what = "cannot write '" + path_ + "'";
     try {
         const UniqueFd file(check_errno(
-            ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), what));
+            ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), what));
         write_all(file.get(), text, what);
         check_errno(::fsync(file.get()), what);
-        check_errno(std::rename(temporary.c_str(), path.c_str()), what);
     } catch (const std::system_error&) {
-        ::unlink(temporary.c_str());
+        ::unlink(temporary_.c_str());
         throw;
     }
-    sync_directory_of(path);
 }
 
-void rename_durably(const std::string& from, const std::string& to) {
-    if (std::rename(from.c_str(), to.c_str()) < 0) {
-        const int error = errno;
-        throw errno_error(error, "cannot rename '" + from + "' to '" + to + "'");
+DurableFile::~DurableFile() {
+    if (stands_) {
+        ::unlink(temporary_.c_str());
     }
-    sync_directory_of(to);
+}
+
+void DurableFile::commit() {
+    check_errno(std::rename(temporary_.c_str(), path_.c_str()), "cannot write '" + path_ + "'");
+    stands_ = false;
+    sync_directory_of(path_);
+}
+
+void write_file_durably(const std::string& path, std::string_view text) {
+    DurableFile(path, text).commit();
+}
+
+void remove_leftovers(const std::string& directory) noexcept {
+    namespace fs = std::filesystem;
+    constexpr std::chrono::hours kLongestWrite{1};
+    std::error_code error;
+    const auto old = fs::file_time_type::clock::now() - kLongestWrite;
+    for (fs::directory_iterator each(directory, error), end; !error && each != end;
+         each.increment(error)) {
+        std::error_code ignored;
+        if (each->path().extension() == kTemporarySuffix &&
+            fs::last_write_time(each->path(), ignored) < old && !ignored) {
+            fs::remove(each->path(), ignored);
+        }
+    }
 }
 
 void sync_directory_of(const std::string& path) {

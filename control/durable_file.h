@@ -7,13 +7,39 @@
 
 namespace nbdm {
 
-// Replaces the file at once and for good: a reader sees the old text or the new one, whole, also
-// after a power cut. Throws std::system_error that names the path.
+// A file that is to be replaced at once and for good: a reader sees the old text or the new one,
+// whole, also after a power cut. All that takes space or time is done before commit().
+//
+// Threads: one at a time. Blocks as long as the storage does. Fails: std::system_error that names
+//          the path.
+class DurableFile {
+  public:
+    // The text is on the storage, beside `path`, when it returns.
+    DurableFile(std::string path, std::string_view text);
+    DurableFile(const DurableFile&) = delete;
+    DurableFile& operator=(const DurableFile&) = delete;
+    ~DurableFile();  // without a commit, nothing has changed
+
+    // Once. When it throws, the text may have been replaced already.
+    void commit();
+
+    [[nodiscard]] const std::string& path() const noexcept { return path_; }
+
+  private:
+    const std::string path_;
+    const std::string temporary_;
+    bool stands_ = true;  // the temporary file
+};
+
+// The same in one step.
 void write_file_durably(const std::string& path, std::string_view text);
 
-// Both throw std::system_error that names the path; the rename may have happened by then.
-void rename_durably(const std::string& from, const std::string& to);
-// Makes a file that was just created there be found after a power cut.
+// Removes what processes that were killed while they wrote have left in the directory; what is
+// younger than an hour may be another's that still writes. What cannot be removed stays.
+void remove_leftovers(const std::string& directory) noexcept;
+
+// Makes a file that was just created there be found after a power cut. Throws std::system_error
+// that names the path.
 void sync_directory_of(const std::string& path);
 
 // Nothing when there is no such file. Throws std::system_error that names the path.

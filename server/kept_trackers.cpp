@@ -58,6 +58,7 @@ void KeptTrackers::save(const Export& served) const {
                                      std::to_string(served.size_bytes()));
         }
         ensure_directory(directory_, 0700);
+        remove_leftovers(directory_);
         write_file_durably(path, record.encode());
         log_info(who + " kept for the next start");
     } catch (const std::exception& error) {

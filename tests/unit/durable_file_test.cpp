@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/durable_file.h"
 
+#include <chrono>
 #include <filesystem>
 #include <iterator>
 #include <system_error>
@@ -66,6 +67,34 @@ TEST(DurableFile, FailedReplacementNamesThePathAndLeavesNoTemporaryFile) {
         EXPECT_NE(std::string(error.what()).find(in_the_way), std::string::npos);
     }
     EXPECT_EQ(files_in(directory.path()), 1U);
+}
+
+TEST(DurableFile, NothingHasChangedWithoutACommit) {
+    const TemporaryDirectory directory;
+    write_file_durably(directory.file("state"), "old");
+    {
+        const DurableFile given_up(directory.file("state"), "new");
+        EXPECT_EQ(read_file(directory.file("state")), "old");
+    }
+    EXPECT_EQ(read_file(directory.file("state")), "old");
+    EXPECT_EQ(files_in(directory.path()), 1U);
+}
+
+TEST(DurableFile, OnlyOldLeftoversAreRemoved) {
+    const TemporaryDirectory directory;
+    const auto make = [&](const std::string& name, std::chrono::hours age) {
+        write_file_durably(directory.file(name), "x");
+        std::filesystem::last_write_time(directory.file(name),
+                                         std::filesystem::file_time_type::clock::now() - age);
+    };
+    make("old.json.17.new", std::chrono::hours(2));
+    make("young.json.17.new", std::chrono::hours(0));
+    make("old.json", std::chrono::hours(2));
+    remove_leftovers(directory.path());
+    EXPECT_EQ(read_file(directory.file("old.json.17.new")), std::nullopt);
+    EXPECT_NE(read_file(directory.file("young.json.17.new")), std::nullopt);
+    EXPECT_NE(read_file(directory.file("old.json")), std::nullopt);
+    remove_leftovers(directory.file("missing"));
 }
 
 TEST(DurableFile, UnreadableFileIsAnErrorThatNamesThePath) {
