@@ -111,7 +111,7 @@ void ControlApi::hold(HttpRequest request, Export& served) {
         if (hold.renew(id, lease)) {
             request.reply(200, {{"hold", id}});
         } else {
-            refuse_hold(std::move(request), served, id);
+            refuse_hold(request, served, id);
         }
         return;
     }
@@ -144,15 +144,15 @@ void ControlApi::hold(HttpRequest request, Export& served) {
             waiting->reply_error(409, quoted(served) + " is held already");
             break;
         case Hold::Begun::retired:
-            waiting->reply_error(409, server_.moved_sentence(served));
+            waiting->reply_error(409, server_.hand_overs().moved_sentence(served));
             break;
     }
 }
 
 // 409 for one who has no hold; where the disk is, is said first.
-void ControlApi::refuse_hold(HttpRequest request, Export& served, const std::string& id) {
+void ControlApi::refuse_hold(HttpRequest& request, const Export& served, const std::string& id) {
     request.reply_error(409, served.gate().retired()
-                                 ? server_.moved_sentence(served)
+                                 ? server_.hand_overs().moved_sentence(served)
                                  : quoted(served) + " stays here, and is not held by '" + id +
                                        "' (any more): the lease has lapsed, or it was released");
 }
@@ -161,14 +161,16 @@ void ControlApi::release(HttpRequest request, Export& served) {
     RequestBody body(request.body);
     const std::string id = body.text("hold");
     body.end();
-    const auto times = server_.hold_of(served).release(id);
-    if (!times) {
-        refuse_hold(std::move(request), served, id);
-        return;
-    }
-    log_debug(quoted(served) + " is released");
-    request.reply(
-        200, {{"longest_wait_ms", to_ms(times->longest_wait)}, {"held_ms", to_ms(times->held)}});
+    auto waiting = std::make_shared<HttpRequest>(std::move(request));
+    server_.hold_of(served).release(id, [this, waiting, &served, id](const auto& times) {
+        if (!times) {
+            refuse_hold(*waiting, served, id);
+            return;
+        }
+        log_debug(quoted(served) + " is released");
+        waiting->reply(200, {{"longest_wait_ms", to_ms(times->longest_wait)},
+                             {"held_ms", to_ms(times->held)}});
+    });
 }
 
 void ControlApi::retire(HttpRequest request, Export& served) {
@@ -177,18 +179,15 @@ void ControlApi::retire(HttpRequest request, Export& served) {
     const std::string id = body.text("hold");
     const std::string moved_to = body.optional_text("moved_to").value_or("");
     const std::string job = body.optional_text("job").value_or("");
-    const auto times = server_.retire({{served, id, moved_to}}, job);
-    if (!times) {
-        refuse_hold(std::move(request), served, id);
-        return;
-    }
-    request.reply(200, describe_retired(times->front()));
+    hand_over(std::move(request), {{served, id, moved_to}}, job,
+              [](const auto& times) { return describe_retired(times.front()); });
 }
 
 void ControlApi::retire_together(HttpRequest request) {
     RequestBody body(request.body);
     const std::string job = body.optional_text("job").value_or("");
-    std::vector<Server::Retirement> disks;
+    std::vector<HandOvers::Disk> disks;
+    std::vector<std::string> names;
     for (const json& each : body.objects("exports")) {
         RequestBody disk(each);
         const std::string name = disk.text("name");
@@ -198,26 +197,47 @@ void ControlApi::retire_together(HttpRequest request) {
             return;
         }
         if (std::any_of(disks.begin(), disks.end(),
-                        [&](const auto& other) { return &other.retired == served; })) {
+                        [&](const auto& other) { return &other.moved == served; })) {
             throw std::invalid_argument(quoted(*served) + " is named twice");
         }
         disks.push_back({*served, disk.text("hold"), disk.optional_text("moved_to").value_or("")});
+        names.push_back(name);
     }
-    const auto times = server_.retire(disks, job);
-    if (!times) {
-        const auto lost = std::find_if(disks.begin(), disks.end(), [&](const auto& disk) {
-            return !server_.hold_of(disk.retired).may_retire(disk.hold_id);
-        });
-        refuse_hold(std::move(request), lost->retired, lost->hold_id);
-        return;
-    }
-    json all = json::array();
-    for (std::size_t i = 0; i < disks.size(); ++i) {
-        json one = describe_retired(times->at(i));
-        one["name"] = disks[i].retired.name();
-        all.push_back(one);
-    }
-    request.reply(200, {{"exports", all}});
+    hand_over(std::move(request), std::move(disks), job, [names](const auto& times) {
+        json all = json::array();
+        for (std::size_t i = 0; i < names.size(); ++i) {
+            json one = describe_retired(times[i]);
+            one["name"] = names[i];
+            all.push_back(one);
+        }
+        return json{{"exports", all}};
+    });
+}
+
+void ControlApi::hand_over(HttpRequest request, std::vector<HandOvers::Disk> disks,
+                           const std::string& job,
+                           std::function<json(const std::vector<HoldTimes>&)> describe_moved) {
+    auto waiting = std::make_shared<HttpRequest>(std::move(request));
+    const auto answer = [this, waiting, describe_moved = std::move(describe_moved)](
+                            const HandOvers::Outcome& outcome) {
+        switch (outcome.kind) {
+            case HandOvers::Outcome::Kind::moved:
+                waiting->reply(200, describe_moved(outcome.times));
+                break;
+            case HandOvers::Outcome::Kind::not_held:
+                refuse_hold(*waiting, outcome.disk->moved, outcome.disk->hold_id);
+                break;
+            case HandOvers::Outcome::Kind::under_way:
+                waiting->reply_error(503, quoted(outcome.disk->moved) +
+                                              " is being handed over, or was to be: the storage of "
+                                              "the state directory has not answered yet");
+                break;
+            case HandOvers::Outcome::Kind::not_recorded:
+                waiting->reply_error(500, outcome.error);
+                break;
+        }
+    };
+    server_.hand_overs().begin(std::move(disks), job, answer);
 }
 
 void ControlApi::throttle(HttpRequest request, Export& served) {

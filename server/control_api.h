@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <string>
+#include <vector>
 
 #include "control/http_server.h"
 #include "server/server.h"
@@ -26,9 +28,12 @@ class ControlApi {
     void retire_together(HttpRequest request);
     void show_export(HttpRequest request, Export& served);
     void hold(HttpRequest request, Export& served);
-    void refuse_hold(HttpRequest request, Export& served, const std::string& id);
+    void refuse_hold(HttpRequest& request, const Export& served, const std::string& id);
     void release(HttpRequest request, Export& served);
     void retire(HttpRequest request, Export& served);
+    // `describe_moved` makes the answer when the disks have moved.
+    void hand_over(HttpRequest request, std::vector<HandOvers::Disk> disks, const std::string& job,
+                   std::function<nlohmann::json(const std::vector<HoldTimes>&)> describe_moved);
     void throttle(HttpRequest request, Export& served);
     void resize(HttpRequest request, Export& served);
 

@@ -55,7 +55,7 @@ json describe(Server& server, const Export& served) {
     server.add_statistics(served, Server::Clients::all, statistics);
     const int error = served.write_back_error();
     json moved;
-    if (const std::optional<MoveRecord> record = server.move_of(served)) {
+    if (const MoveRecord* record = server.hand_overs().move_of(served)) {
         moved = {{"to", record->moved_to}, {"at", record->moved_at}, {"job", record->job}};
     }
     const char* state = served.landing().expected()     ? "incoming"

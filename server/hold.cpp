@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/hold.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <random>
 #include <utility>
@@ -35,7 +36,9 @@ Hold::Hold(event_base* base, Export& held)
           this)) {}
 
 Hold::~Hold() {
-    abandon();
+    if (held()) {
+        end(End::release, Drained::given_up);
+    }
 }
 
 Hold::Begun Hold::begin(std::chrono::milliseconds lease, std::function<void(Drained)> drained) {
@@ -66,7 +69,7 @@ void Hold::check_drained() {
 
 // The clock decides, not whether the loop has got round to the timer.
 bool Hold::is_valid(const std::string& id) const {
-    return held() && id == id_ && Clock::now() < lease_end_;
+    return held() && id == id_ && (retiring_ || Clock::now() < lease_end_);
 }
 
 bool Hold::renew(const std::string& id, std::chrono::milliseconds lease) {
@@ -77,23 +80,51 @@ bool Hold::renew(const std::string& id, std::chrono::milliseconds lease) {
     return true;
 }
 
-std::optional<HoldTimes> Hold::release(const std::string& id) {
+void Hold::release(const std::string& id, Released released) {
     if (!is_valid(id)) {
-        return std::nullopt;
+        released(std::nullopt);
+    } else if (retiring_) {
+        releases_.emplace_back(id, std::move(released));
+    } else {
+        released(end(End::release, Drained::given_up));
     }
-    return end(End::release, Drained::given_up);
 }
 
 bool Hold::may_retire(const std::string& id) const {
-    return is_valid(id) && drained_;
+    return is_valid(id) && drained_ && !retiring_;
+}
+
+void Hold::begin_retirement() {
+    retiring_ = true;
+    on_lost_ = nullptr;
 }
 
 HoldTimes Hold::retire() {
-    return end(End::retire, Drained::given_up);
+    on_lost_ = nullptr;
+    const HoldTimes times = end(End::retire, Drained::given_up);
+    answer_releases();
+    return times;
+}
+
+void Hold::cancel_retirement() {
+    if (!std::exchange(retiring_, false)) {
+        return;
+    }
+    answer_releases();
+    if (held()) {
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(lease_end_ - Clock::now());
+        arm(std::max(left, std::chrono::milliseconds(0)));
+    }
+}
+
+void Hold::answer_releases() {
+    for (auto& [id, released] : std::exchange(releases_, {})) {
+        release(id, std::move(released));
+    }
 }
 
 void Hold::abandon() {
-    if (held()) {
+    if (held() && !retiring_) {
         end(End::release, Drained::given_up);
     }
 }
@@ -101,12 +132,16 @@ void Hold::abandon() {
 HoldTimes Hold::end(End how, Drained drained) {
     evtimer_del(timer_.get());
     id_.clear();
+    retiring_ = false;
     HoldTimes times;
     times.longest_wait = std::chrono::nanoseconds(how == End::retire ? export_.gate().retire()
                                                                      : export_.gate().release());
     times.held = Clock::now() - begun_;
-    if (auto waiting = std::exchange(on_drained_, nullptr)) {
+    if (const auto waiting = std::exchange(on_drained_, nullptr)) {
         waiting(drained);
+    }
+    if (const auto lost = std::exchange(on_lost_, nullptr)) {
+        lost();
     }
     return times;
 }
@@ -118,7 +153,7 @@ void Hold::arm(std::chrono::milliseconds lease) {
 }
 
 void Hold::lapsed() {
-    if (held()) {
+    if (held() && !retiring_) {
         log_warning("export '" + export_.name() +
                     "': the lease of the hold has lapsed, writers go on");
         end(End::release, Drained::lapsed);

@@ -7,6 +7,8 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <event2/event.h>
 
@@ -22,7 +24,8 @@ struct HoldTimes {
 };
 
 // The hold on one export's writers, with its lease: a holder that does not renew it in time loses
-// it, and the writers go on by themselves.
+// it, and the writers go on by themselves. It does not end while it is being recorded that the disk
+// has moved away, since nobody can say meanwhile who may write to it.
 //
 // Threads: the main thread, inside the event loop.
 class Hold {
@@ -43,16 +46,24 @@ class Hold {
                               std::function<void(Drained)> drained);
     // False: it is not (any longer) held by `id`.
     [[nodiscard]] bool renew(const std::string& id, std::chrono::milliseconds lease);
-    // Nothing: the lease had lapsed.
-    [[nodiscard]] std::optional<HoldTimes> release(const std::string& id);
-    // Held by `id`, and the writers are all out.
-    [[nodiscard]] bool may_retire(const std::string& id) const;
-    // The writers are refused for good, also when the lease has lapsed since may_retire() said yes
-    // in this turn of the loop.
-    HoldTimes retire();
+    // `released` is called once, now or, during a retirement, when it is over. Nothing: it was not
+    // (any longer) held by `id`.
+    using Released = std::function<void(const std::optional<HoldTimes>&)>;
+    void release(const std::string& id, Released released);
 
-    // Ends the hold, if there is one, whoever has it: the server stops, or the holder has left
-    // before it learned its id. Writers go on.
+    // Held by `id`, the writers are all out, and it does not retire already.
+    [[nodiscard]] bool may_retire(const std::string& id) const;
+    // `lost` is called once when the hold ends otherwise than by retire(); empty: nobody asks.
+    void on_lost(std::function<void()> lost) { on_lost_ = std::move(lost); }
+    // May the hold be retired, it does not end from now on but by one of the other two.
+    void begin_retirement();
+    // The writers are refused for good.
+    HoldTimes retire();
+    // The lease goes on, if there is some left of it. Nothing happens without a retirement.
+    void cancel_retirement();
+
+    // Ends the hold, if there is one and it does not retire, whoever has it: the server stops, or
+    // the holder has left before it learned its id. Writers go on.
     void abandon();
 
     [[nodiscard]] bool held() const noexcept { return !id_.empty(); }
@@ -66,6 +77,7 @@ class Hold {
     [[nodiscard]] bool is_valid(const std::string& id) const;
     enum class End { retire, release };
     HoldTimes end(End how, Drained drained);
+    void answer_releases();
     void arm(std::chrono::milliseconds lease);
     void lapsed();
 
@@ -73,7 +85,10 @@ class Hold {
     const EventPointer timer_;
     std::string id_;  // empty: not held
     bool drained_ = false;
+    bool retiring_ = false;
     std::function<void(Drained)> on_drained_;
+    std::function<void()> on_lost_;
+    std::vector<std::pair<std::string, Released>> releases_;  // by id; asked for meanwhile
     std::uint64_t begun_count_ = 0;
     Clock::time_point begun_;
     Clock::time_point lease_end_;

@@ -31,9 +31,8 @@ std::runtime_error damaged(const std::string& path, const json::exception& error
                               error.what() + ")");
 }
 
-json describe(const Export& served) {
-    const DiskIdentity disk = DiskIdentity::of(served.file());
-    return {{"export", served.name()},
+json describe(const std::string& export_name, const DiskIdentity& disk) {
+    return {{"export", export_name},
             {"path", disk.path},
             {"storage", disk.storage},
             {"born_at_ns", disk.born_at_ns}};
@@ -62,20 +61,22 @@ std::vector<std::string> records_in(const std::string& directory) {
 }
 
 // Records are found by what is in them; the name is for people, and of no other record.
-template <typename Make>
-std::string write_new_record(const std::string& directory, Make make) {
+std::string new_record(const std::string& directory, std::chrono::system_clock::time_point now) {
     ensure_directory(directory, 0700);
-    const auto now = std::chrono::system_clock::now();
     const auto fraction = now.time_since_epoch() % std::chrono::seconds(1);
-    const std::string path = directory + "/" + utc_text(now, "%Y%m%dT%H%M%S.") +
-                             std::to_string(fraction.count()) + ".json";
+    return directory + "/" + utc_text(now, "%Y%m%dT%H%M%S.") + std::to_string(fraction.count()) +
+           "-" + std::to_string(::getpid()) + ".json";
+}
+
+// When it throws, nothing is recorded.
+void commit_new(DurableFile& record) {
     try {
-        write_file_durably(path, make(utc_text(now)).dump(2) + "\n");
+        record.commit();
     } catch (const std::system_error&) {
-        ::unlink(path.c_str());  // it may stand already, and only its directory not be synced
+        ::unlink(
+            record.path().c_str());  // it may stand already, and only its directory not be synced
         throw;
     }
-    return path;
 }
 
 // Calls `call(index, record)` for each disk that has moved by this record and was not taken back.
@@ -105,14 +106,10 @@ void for_each_move(const std::string& path, Call call) {
 
 }  // namespace
 
-std::string moved_sentence(const Export& served, const std::optional<MoveRecord>& moved) {
-    std::string sentence =
-        "export '" + served.name() + "' ('" + served.file().path() + "') has moved away";
-    if (!moved) {
-        return sentence;
-    }
-    return sentence + ", to " + (moved->moved_to.empty() ? "an unnamed place" : moved->moved_to) +
-           ", at " + moved->moved_at + (moved->job.empty() ? "" : " (job '" + moved->job + "')");
+std::string moved_sentence(const Export& served, const MoveRecord& moved) {
+    return "export '" + served.name() + "' ('" + served.file().path() + "') has moved away, to " +
+           (moved.moved_to.empty() ? "an unnamed place" : moved.moved_to) + ", at " +
+           moved.moved_at + (moved.job.empty() ? "" : " (job '" + moved.job + "')");
 }
 
 void OwnershipRecords::check_writable() const {
@@ -120,44 +117,55 @@ void OwnershipRecords::check_writable() const {
         ensure_directory(directory_, 0700);
         check_errno(::access(directory_.c_str(), W_OK), "cannot write to '" + directory_ + "'");
     });
+    remove_leftovers(directory_);
+    remove_leftovers(arrivals_);
 }
 
-void OwnershipRecords::record_moves(const std::vector<Move>& moves, const std::string& job) const {
+OwnershipRecords::PreparedMoves OwnershipRecords::prepare_moves(const std::vector<Move>& moves,
+                                                                const std::string& job) const {
     const std::lock_guard lock(mutex_);
+    const auto now = std::chrono::system_clock::now();
+    PreparedMoves prepared;
     json disks = json::array();
-    std::vector<std::string> arrivals;
     for (const Move& move : moves) {
-        json disk = describe(move.moved);
+        const DiskIdentity identity = DiskIdentity::of(move.moved.file());
+        json disk = describe(move.moved.name(), identity);
         disk["moved_to"] = move.moved_to;
         disks.push_back(disk);
-        // All that can fail comes before the record, with which the disks have moved.
-        for (const auto& [path, record] : arrivals_of(DiskIdentity::of(move.moved.file()))) {
-            arrivals.push_back(path);
+        for (const auto& [path, record] : arrivals_of(identity)) {
+            prepared.arrivals_.push_back(path);
         }
+        prepared.moves_.push_back({.disk = identity,
+                                   .export_name = move.moved.name(),
+                                   .moved_to = move.moved_to,
+                                   .job = job,
+                                   .moved_at = utc_text(now)});
     }
-    (void)write_new_record(directory_, [&](const std::string& now) {
-        return json{{"job", job}, {"moved_at", now}, {"disks", disks}};
-    });
-    // It has not arrived any more, which the record above says already.
-    for (const std::string& path : arrivals) {
+    const json record{{"job", job}, {"moved_at", utc_text(now)}, {"disks", disks}};
+    prepared.record_ =
+        std::make_unique<DurableFile>(new_record(directory_, now), record.dump(2) + "\n");
+    return prepared;
+}
+
+std::vector<MoveRecord> OwnershipRecords::PreparedMoves::commit() {
+    commit_new(*record_);
+    // They have not arrived any more, which the record says already.
+    for (const std::string& path : arrivals_) {
         ::unlink(path.c_str());
     }
+    return std::move(moves_);
 }
 
 void OwnershipRecords::record_arrival(const Export& arrived, const std::string& job) const {
     const std::lock_guard lock(mutex_);
-    const std::string path = write_new_record(arrivals_, [&](const std::string& now) {
-        json record = describe(arrived);
-        record["job"] = job;
-        record["arrived_at"] = now;
-        return record;
-    });
-    try {
-        take_back_locked(arrived.file());
-    } catch (const std::exception&) {
-        ::unlink(path.c_str());  // it has not arrived
-        throw;
-    }
+    const auto now = std::chrono::system_clock::now();
+    json stored = describe(arrived.name(), DiskIdentity::of(arrived.file()));
+    stored["job"] = job;
+    stored["arrived_at"] = utc_text(now);
+    DurableFile record(new_record(arrivals_, now), stored.dump(2) + "\n");
+    // In this order: one that is neither here nor away is still waited for.
+    take_back_locked(arrived.file());
+    commit_new(record);
 }
 
 std::optional<ArrivalRecord> OwnershipRecords::find_arrival(const DiskFile& file) const {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "control/durable_file.h"
 #include "server/disk_identity.h"
 #include "server/export.h"
 
@@ -21,9 +23,8 @@ struct MoveRecord {
     std::string moved_at;  // UTC, ISO 8601
 };
 
-// "export 'vm1' ('PATH') has moved away, to URI, at TIME (job 'vm1')", as far as that is known.
-[[nodiscard]] std::string moved_sentence(const Export& served,
-                                         const std::optional<MoveRecord>& moved);
+// "export 'vm1' ('PATH') has moved away, to URI, at TIME (job 'vm1')".
+[[nodiscard]] std::string moved_sentence(const Export& served, const MoveRecord& moved);
 
 // What is known of a disk that a mirror has brought here.
 struct ArrivalRecord {
@@ -37,7 +38,8 @@ struct ArrivalRecord {
 //
 // A disk that was brought here is recorded likewise, until it moves away again.
 //
-// Threads: any. Fails: std::system_error or std::runtime_error that names the file.
+// Threads: any; a call lasts as long as the storage of the records takes. Fails: std::system_error
+// or std::runtime_error that names the file.
 class OwnershipRecords {
   public:
     // The directory is made by check_writable() or with the first record.
@@ -50,8 +52,22 @@ class OwnershipRecords {
         const Export& moved;
         std::string moved_to;
     };
-    // Durable when it returns; when it throws, none of the disks has moved.
-    void record_moves(const std::vector<Move>& moves, const std::string& job) const;
+    // A hand-over that takes effect with commit(), and not at all without.
+    class PreparedMoves {
+      public:
+        // Durable when it returns, with what is recorded of each disk, in their order; when it
+        // throws, none of them has moved.
+        [[nodiscard]] std::vector<MoveRecord> commit();
+
+      private:
+        friend class OwnershipRecords;
+        std::unique_ptr<DurableFile> record_;
+        std::vector<MoveRecord> moves_;
+        std::vector<std::string> arrivals_;  // files that are out of date with it
+    };
+    // All that may fail, or take space, but for the last step. The exports outlive it.
+    [[nodiscard]] PreparedMoves prepare_moves(const std::vector<Move>& moves,
+                                              const std::string& job) const;
     // What is recorded of this disk, if anything. A record that cannot be read is no answer:
     // throws.
     [[nodiscard]] std::optional<MoveRecord> find(const DiskFile& file) const;

@@ -4,14 +4,13 @@
 #include <algorithm>
 #include <filesystem>
 #include <stdexcept>
-#include <unistd.h>
 #include <utility>
 
-#include <sys/eventfd.h>
 #include <sys/resource.h>
 
 #include "control/log.h"
 #include "iothread/check.h"
+#include "iothread/event_fd.h"
 
 namespace nbdm {
 
@@ -59,11 +58,6 @@ std::size_t affordable_connections(std::size_t wanted, std::size_t exports) {
     return most;
 }
 
-UniqueFd make_eventfd() {
-    return UniqueFd(
-        check_errno(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "cannot make an eventfd"));
-}
-
 }  // namespace
 
 Server::Server(event_base* base, ServerOptions options, std::vector<UniqueFd> inherited)
@@ -72,8 +66,11 @@ Server::Server(event_base* base, ServerOptions options, std::vector<UniqueFd> in
       ownership_(options_.state_dir),
       kept_trackers_(options_.state_dir),
       max_connections_(affordable_connections(options_.max_connections, options_.exports.size())),
-      done_fd_(make_eventfd()),
-      drained_fd_(make_eventfd()),
+      done_fd_(make_event_fd()),
+      drained_fd_(make_event_fd()),
+      hand_overs_(
+          base_, ownership_, [this](const Export& served) -> Hold& { return hold_of(served); },
+          [this](const auto& moved) { settled(moved); }),
       memory_(options_.buffer_bytes) {
     for (const ExportOptions& each : options_.exports) {
         open_export(each);
@@ -161,7 +158,8 @@ void Server::open_export(const ExportOptions& options) {
         return;
     }
     opened.gate().retire();
-    moved_.push_back(moved_sentence(opened) +
+    hand_overs_.set_moved(opened, *moved);
+    moved_.push_back(moved_sentence(opened, *moved) +
                      "; it can be served with ',ro', or for writing again with --take-ownership '" +
                      options.name + "'");
 }
@@ -184,23 +182,6 @@ void Server::open_incoming(Export& opened, bool moved_away) {
                      "') has landed (job '" + job + "')");
         },
         max_connections_ / 2 / static_cast<std::size_t>(incoming));
-}
-
-std::optional<MoveRecord> Server::move_of(const Export& served) const {
-    if (!served.gate().retired()) {
-        return std::nullopt;
-    }
-    try {
-        return ownership_.find(served.file());
-    } catch (const std::exception& error) {
-        log_error("it cannot be said where export '" + served.name() +
-                  "' has moved to: " + error.what());
-        return std::nullopt;
-    }
-}
-
-std::string Server::moved_sentence(const Export& served) const {
-    return nbdm::moved_sentence(served, move_of(served));
 }
 
 void Server::take_ownership() {
@@ -256,8 +237,7 @@ void Server::accepted(UniqueFd socket, std::string peer) {
 }
 
 void Server::reap() {
-    std::uint64_t count = 0;
-    [[maybe_unused]] const ssize_t got = ::read(done_fd_.get(), &count, sizeof(count));
+    clear_event_fd(done_fd_.get());
     connections_.remove_if([](const Connection& each) {
         if (!each.done()) {
             return false;
@@ -268,14 +248,21 @@ void Server::reap() {
         }
         return true;
     });
-    if (draining_ && connections_.empty()) {
+    end_when_drained();
+}
+
+bool Server::is_drained() const {
+    return draining_ && connections_.empty() && !hand_overs_.under_way();
+}
+
+void Server::end_when_drained() {
+    if (is_drained()) {
         event_base_loopbreak(base_);
     }
 }
 
 void Server::check_holds() {
-    std::uint64_t count = 0;
-    [[maybe_unused]] const ssize_t got = ::read(drained_fd_.get(), &count, sizeof(count));
+    clear_event_fd(drained_fd_.get());
     for (const auto& [served, hold] : holds_) {
         hold->check_drained();
     }
@@ -294,7 +281,7 @@ void Server::drain() {
     for (Connection& connection : connections_) {
         connection.request_stop();
     }
-    if (connections_.empty()) {
+    if (is_drained()) {
         event_base_loopbreak(base_);
         return;
     }
@@ -302,8 +289,14 @@ void Server::drain() {
     drain_timer_.reset(evtimer_new(
         base_,
         [](evutil_socket_t, short, void* self) {
-            for (Connection& connection : static_cast<Server*>(self)->connections_) {
+            auto& server = *static_cast<Server*>(self);
+            for (Connection& connection : server.connections_) {
                 connection.abandon();
+            }
+            if (server.hand_overs_.under_way()) {
+                log_warning(
+                    "the stop waits for the record of a hand-over: who may write to its "
+                    "disks is not known before");
             }
         },
         this));
@@ -359,25 +352,12 @@ Hold& Server::hold_of(const Export& served) {
     return *holds_.at(&served);
 }
 
-std::optional<std::vector<HoldTimes>> Server::retire(const std::vector<Retirement>& disks,
-                                                     const std::string& job) {
-    std::vector<OwnershipRecords::Move> moves;
-    for (const Retirement& each : disks) {
-        if (!hold_of(each.retired).may_retire(each.hold_id)) {
-            return std::nullopt;
-        }
-        moves.push_back({each.retired, each.moved_to});
+void Server::settled(const std::vector<HandOvers::Disk>& moved) {
+    for (const HandOvers::Disk& each : moved) {
+        disconnect_clients_of(each.moved);
+        log_info(hand_overs_.moved_sentence(each.moved));
     }
-    ownership_.record_moves(moves, job);
-    std::vector<HoldTimes> times;
-    for (const Retirement& each : disks) {
-        times.push_back(hold_of(each.retired).retire());
-    }
-    for (const Retirement& each : disks) {
-        disconnect_clients_of(each.retired);
-        log_info(moved_sentence(each.retired));
-    }
-    return times;
+    end_when_drained();
 }
 
 void Server::disconnect_clients_of(const Export& served) {

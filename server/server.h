@@ -17,6 +17,7 @@
 #include "iothread/unique_fd.h"
 #include "server/connection.h"
 #include "server/export.h"
+#include "server/hand_overs.h"
 #include "server/hold.h"
 #include "server/kept_trackers.h"
 #include "server/listener.h"
@@ -60,14 +61,9 @@ class Server {
     void restore_trackers();
     // Logs where it listens: everything that could fail at the start has succeeded.
     void announce() const;
-    // Where it has moved to, as recorded; nothing of one that is served here, or when the records
-    // cannot be read any more, which is logged.
-    [[nodiscard]] std::optional<MoveRecord> move_of(const Export& served) const;
-    // "export 'vm1' has moved to nbd://..., at ... (job '...')". Of one that has.
-    [[nodiscard]] std::string moved_sentence(const Export& served) const;
     [[nodiscard]] bool draining() const noexcept { return draining_; }
-    // Accepts no more clients; the ones there are finish what they asked for. The loop ends when
-    // the last is gone, or kDrainTime later.
+    // Accepts no more clients; the ones there are finish what they asked for, and are cut off
+    // kDrainTime later. The loop ends when the last is gone and no disk is being handed over.
     void drain();
     // When the loop has ended: keeps the trackers for the next server, unless a client is left.
     void keep_trackers() const;
@@ -89,16 +85,10 @@ class Server {
 
     // One for each export.
     [[nodiscard]] Hold& hold_of(const Export& served);
-    struct Retirement {
-        Export& retired;
-        std::string hold_id;
-        std::string moved_to;
-    };
-    // Hands the held disks over for good, all or none; their clients are refused their writes and,
-    // some seconds later, disconnected. Nothing when one is not held by its `hold_id` or not
-    // drained; throws when the move cannot be recorded.
-    [[nodiscard]] std::optional<std::vector<HoldTimes>> retire(const std::vector<Retirement>& disks,
-                                                               const std::string& job);
+    // The clients of a disk that has moved away are refused their writes and, some seconds later,
+    // disconnected.
+    [[nodiscard]] HandOvers& hand_overs() noexcept { return hand_overs_; }
+    [[nodiscard]] const HandOvers& hand_overs() const noexcept { return hand_overs_; }
 
   private:
     // The clients that a disk that has moved away had at that moment, and when they are let go.
@@ -115,7 +105,10 @@ class Server {
     void accepted(UniqueFd socket, std::string peer);
     void reap();
     void check_holds();
+    void settled(const std::vector<HandOvers::Disk>& moved);
     void disconnect_clients_of(const Export& served);
+    [[nodiscard]] bool is_drained() const;
+    void end_when_drained();
     void watch(int fd, event_callback_fn handler);
 
     event_base* const base_;
@@ -128,6 +121,7 @@ class Server {
 
     ExportTable exports_;
     std::map<const Export*, std::unique_ptr<Hold>> holds_;
+    HandOvers hand_overs_;
     std::vector<const Export*> taken_;  // by --take-ownership
     std::vector<std::string> moved_;    // a sentence for each export that stays retired
     MemoryBudget memory_;
