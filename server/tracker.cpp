@@ -53,33 +53,12 @@ TrackerSet::Added TrackerSet::add_exclusive(const std::string& name,
     if (shared || read) {
         return Added::taken;
     }
-    if (!has_room_locked(granularity_bytes)) {
-        return Added::too_many;
-    }
     for (const auto& tracker : all_) {
         if (tracker->exclusive_) {
             remove_locked(*tracker);
         }
     }
     return add_locked(name, granularity_bytes, true, start);
-}
-
-// For an exclusive one in the place of those that stand.
-bool TrackerSet::has_room_locked(std::uint32_t granularity_bytes) const {
-    const auto is_free = [](const auto& tracker) {
-        return tracker->name_.empty() || tracker->exclusive_;
-    };
-    const auto of_this_size = std::count_if(all_.begin(), all_.end(), [this](const auto& each) {
-        return each->active_.disk_bytes() == disk_bytes_;
-    });
-    const bool fits = std::any_of(all_.begin(), all_.end(), [&](const auto& each) {
-        return is_free(each) && each->active_.block_bytes() == granularity_bytes &&
-               each->active_.disk_bytes() == disk_bytes_;
-    });
-    const auto in_use =
-        std::count_if(all_.begin(), all_.end(), [&](const auto& each) { return !is_free(each); });
-    return static_cast<std::size_t>(in_use) < kMaxTrackers &&
-           (fits || static_cast<std::size_t>(of_this_size) < kMaxTrackers);
 }
 
 TrackerSet::Added TrackerSet::add_locked(const std::string& name, std::uint32_t granularity_bytes,
@@ -104,13 +83,6 @@ TrackerSet::Added TrackerSet::add_locked(const std::string& name, std::uint32_t 
         tracker->active_.clear();
         tracker->frozen_.clear();
     } else {
-        // Kept ones of other granularities count too: memory is bounded.
-        const auto of_this_size = std::count_if(all_.begin(), all_.end(), [this](const auto& each) {
-            return each->active_.disk_bytes() == disk_bytes_;
-        });
-        if (static_cast<std::size_t>(of_this_size) >= kMaxTrackers) {
-            return Added::too_many;
-        }
         tracker =
             all_.emplace_back(std::make_unique<Tracker>(disk_bytes_, granularity_bytes)).get();
     }

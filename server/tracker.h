@@ -22,7 +22,8 @@ namespace nbdm {
 //
 // Memory lives as long as the export: a removed tracker is kept and used for the next one of its
 // granularity, because a writer may be about to mark it. Such a late mark can only make a block
-// dirty that is not, which costs one copy.
+// dirty that is not, which costs one copy. There are never more of one granularity than may be in
+// use, and maps of all granularities take twice what those of the finest one do, at most.
 class Tracker {
   public:
     Tracker(std::uint64_t disk_bytes, std::uint32_t granularity_bytes);
@@ -184,7 +185,6 @@ class TrackerSet {
     [[nodiscard]] Acknowledged acknowledge_locked(std::string_view name, std::uint64_t generation,
                                                   Clear clear);
     [[nodiscard]] Tracker* find_locked(std::string_view name) const;
-    [[nodiscard]] bool has_room_locked(std::uint32_t granularity_bytes) const;
     [[nodiscard]] Added add_locked(const std::string& name, std::uint32_t granularity_bytes,
                                    bool exclusive, Start start);
     void remove_locked(Tracker& tracker);

@@ -134,16 +134,27 @@ TEST(TrackerSet, AnExclusiveTrackerIsNoSharedOnes) {
     EXPECT_EQ(trackers.add("a", kBlock), TrackerSet::Added::taken);
 }
 
-TEST(TrackerSet, AnExclusiveTrackerStaysWhereThereIsNoRoomForTheNext) {
+TEST(TrackerSet, TrackersThatWereRemovedTakeNobodysPlace) {
+    TrackerSet trackers(kDisk);
+    for (std::uint32_t granularity = kBlock; granularity <= 8 * kBlock; granularity *= 2) {
+        for (std::size_t i = 0; i < TrackerSet::kMaxTrackers; ++i) {
+            ASSERT_EQ(trackers.add(std::to_string(i), granularity), TrackerSet::Added::created);
+        }
+        EXPECT_EQ(trackers.add_exclusive("x", granularity), TrackerSet::Added::too_many);
+        for (std::size_t i = 0; i < TrackerSet::kMaxTrackers; ++i) {
+            ASSERT_TRUE(trackers.remove(std::to_string(i)));
+        }
+    }
+}
+
+TEST(TrackerSet, AnExclusiveTrackerTakesThePlaceOfTheLastOne) {
     TrackerSet trackers(kDisk);
     ASSERT_EQ(trackers.add_exclusive("a", kBlock), TrackerSet::Added::created);
     const auto standing = *trackers.find("a");
     for (std::size_t i = 1; i < TrackerSet::kMaxTrackers; ++i) {
         ASSERT_EQ(trackers.add(std::to_string(i), kBlock), TrackerSet::Added::created);
     }
-    EXPECT_EQ(trackers.add_exclusive("b", 2 * kBlock), TrackerSet::Added::too_many);
-    EXPECT_TRUE(standing.stands());
-    EXPECT_EQ(trackers.add_exclusive("b", kBlock), TrackerSet::Added::created);
+    EXPECT_EQ(trackers.add_exclusive("b", 2 * kBlock), TrackerSet::Added::created);
     EXPECT_FALSE(standing.stands());
 }
 
