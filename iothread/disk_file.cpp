@@ -35,10 +35,14 @@ struct FreeDeleter {
 };
 using AlignedMemory = std::unique_ptr<std::byte[], FreeDeleter>;
 
+std::size_t page_bytes() noexcept {
+    static const auto bytes = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    return bytes;
+}
+
 // Null when there is none.
 AlignedMemory allocate_aligned(std::size_t bytes) noexcept {
-    constexpr std::size_t kPageBytes = 4096;
-    void* memory = std::aligned_alloc(kPageBytes, align_up(bytes, kPageBytes));
+    void* memory = std::aligned_alloc(page_bytes(), align_up(bytes, page_bytes()));
     return AlignedMemory(static_cast<std::byte*>(memory));
 }
 
@@ -292,9 +296,9 @@ bool DiskFile::is_resident(Range range) const noexcept {
         std::uint64_t rest[4];
     } answer{};
     constexpr long kCachestat = 451;
-    constexpr std::uint64_t kPageBytes = 4096;
+    const std::uint64_t page = page_bytes();
     const std::uint64_t pages =
-        (align_up(range.end(), kPageBytes) - align_down(range.offset, kPageBytes)) / kPageBytes;
+        (align_up(range.end(), page) - align_down(range.offset, page)) / page;
     return ::syscall(kCachestat, fd_.get(), &asked, &answer, 0) == 0 && answer.cached >= pages;
 }
 

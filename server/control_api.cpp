@@ -32,10 +32,6 @@ json describe_retired(const HoldTimes& times) {
     return {{"downtime_ms", to_ms(times.longest_wait)}, {"held_ms", to_ms(times.held)}};
 }
 
-std::string quoted(const Export& served) {
-    return "export '" + served.name() + "'";
-}
-
 }  // namespace
 
 void ControlApi::handle(HttpRequest request) {
@@ -104,7 +100,7 @@ void ControlApi::hold(HttpRequest request, Export& served) {
     body.end();
     Hold& hold = server_.hold_of(served);
     if (server_.draining()) {
-        request.reply_error(503, quoted(served) + " cannot be held: the server stops");
+        request.reply_error(503, served.quoted() + " cannot be held: the server stops");
         return;
     }
     if (!id.empty()) {
@@ -116,7 +112,7 @@ void ControlApi::hold(HttpRequest request, Export& served) {
         return;
     }
     if (served.landing().expected()) {
-        request.reply_error(409, quoted(served) + " is incoming: nobody has it yet to hold it");
+        request.reply_error(409, served.quoted() + " is incoming: nobody has it yet to hold it");
         return;
     }
     // Answered when the last write is out; shared because a std::function is copied.
@@ -128,20 +124,20 @@ void ControlApi::hold(HttpRequest request, Export& served) {
                 break;
             case Hold::Drained::lapsed:
                 waiting->reply_error(
-                    409, quoted(served) + ": the lease lapsed before all writes had come back");
+                    409, served.quoted() + ": the lease lapsed before all writes had come back");
                 break;
             case Hold::Drained::given_up:
-                waiting->reply_error(503, quoted(served) + " cannot be held: the server stops");
+                waiting->reply_error(503, served.quoted() + " cannot be held: the server stops");
                 break;
         }
     };
     switch (hold.begin(lease, answer)) {
         case Hold::Begun::yes:
-            log_debug(quoted(served) + " is held");
+            log_debug(served.quoted() + " is held");
             waiting->on_client_left([&hold] { hold.abandon(); });
             break;
         case Hold::Begun::held_by_another:
-            waiting->reply_error(409, quoted(served) + " is held already");
+            waiting->reply_error(409, served.quoted() + " is held already");
             break;
         case Hold::Begun::retired:
             waiting->reply_error(409, server_.hand_overs().moved_sentence(served));
@@ -153,7 +149,7 @@ void ControlApi::hold(HttpRequest request, Export& served) {
 void ControlApi::refuse_hold(HttpRequest& request, const Export& served, const std::string& id) {
     request.reply_error(409, served.gate().retired()
                                  ? server_.hand_overs().moved_sentence(served)
-                                 : quoted(served) + " stays here, and is not held by '" + id +
+                                 : served.quoted() + " stays here, and is not held by '" + id +
                                        "' (any more): the lease has lapsed, or it was released");
 }
 
@@ -167,7 +163,7 @@ void ControlApi::release(HttpRequest request, Export& served) {
             refuse_hold(*waiting, served, id);
             return;
         }
-        log_debug(quoted(served) + " is released");
+        log_debug(served.quoted() + " is released");
         waiting->reply(200, {{"longest_wait_ms", to_ms(times->longest_wait)},
                              {"held_ms", to_ms(times->held)}});
     });
@@ -198,7 +194,7 @@ void ControlApi::retire_together(HttpRequest request) {
         }
         if (std::any_of(disks.begin(), disks.end(),
                         [&](const auto& other) { return &other.moved == served; })) {
-            throw std::invalid_argument(quoted(*served) + " is named twice");
+            throw std::invalid_argument(served->quoted() + " is named twice");
         }
         disks.push_back({*served, disk.text("hold"), disk.optional_text("moved_to").value_or("")});
         names.push_back(name);
@@ -228,7 +224,7 @@ void ControlApi::hand_over(HttpRequest request, std::vector<HandOvers::Disk> dis
                 refuse_hold(*waiting, outcome.disk->moved, outcome.disk->hold_id);
                 break;
             case HandOvers::Outcome::Kind::under_way:
-                waiting->reply_error(503, quoted(outcome.disk->moved) +
+                waiting->reply_error(503, outcome.disk->moved.quoted() +
                                               " is being handed over, or was to be: the storage of "
                                               "the state directory has not answered yet");
                 break;
@@ -267,19 +263,19 @@ void ControlApi::resize(HttpRequest request, Export& served) {
     RequestBody(request.body).end();
     switch (served.notice_growth()) {
         case Export::Resized::grown:
-            log_info("export '" + served.name() + "' has grown to " +
-                     std::to_string(served.size_bytes()) + " bytes");
+            log_info(served.quoted() + " has grown to " + std::to_string(served.size_bytes()) +
+                     " bytes");
             [[fallthrough]];
         case Export::Resized::same:
             request.reply(200, {{"size_bytes", served.size_bytes()}});
             break;
         case Export::Resized::smaller:
-            request.reply_error(409, quoted(served) + ": its disk is smaller than the " +
+            request.reply_error(409, served.quoted() + ": its disk is smaller than the " +
                                          std::to_string(served.size_bytes()) +
                                          " bytes that its clients know; stop the server first");
             break;
         case Export::Resized::tracked:
-            request.reply_error(409, quoted(served) +
+            request.reply_error(409, served.quoted() +
                                          " keeps its size while it is tracked: a mirror or a "
                                          "backup goes by it");
             break;

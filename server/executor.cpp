@@ -336,9 +336,8 @@ void Executor::log_failure(const Request& request, int error) {
                            ? "; further failures of this connection are not logged"
                            : "";
     const char* verbs[] = {"read", "write", "", "flush", "trim", "cache", "write zeroes", ""};
-    log_warning("export '" + export_.name() + "': cannot " +
-                verbs[static_cast<std::size_t>(request.command)] + " " +
-                std::to_string(request.range.length) + " bytes at offset " +
+    log_warning(export_.quoted() + ": cannot " + verbs[static_cast<std::size_t>(request.command)] +
+                " " + std::to_string(request.range.length) + " bytes at offset " +
                 std::to_string(request.range.offset) + " for " + peer_ + ": " + error_text(error) +
                 then);
 }

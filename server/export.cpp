@@ -23,11 +23,11 @@ Export::Export(ExportOptions options, int drained_fd)
     if (file_.created()) {
         sync_directory_of(file_.path());
     } else if (options_.create_bytes && size_bytes() != *options_.create_bytes) {
-        log_warning("export '" + name() + "': '" + file_.path() + "' has " +
-                    std::to_string(size_bytes()) + " bytes already, not the " +
-                    std::to_string(*options_.create_bytes) + " of size=; it is served as it is");
+        log_warning(quoted() + ": '" + file_.path() + "' has " + std::to_string(size_bytes()) +
+                    " bytes already, not the " + std::to_string(*options_.create_bytes) +
+                    " of size=; it is served as it is");
     } else if (size_bytes() == 0) {
-        log_warning("export '" + name() + "': '" + file_.path() + "' is empty");
+        log_warning(quoted() + ": '" + file_.path() + "' is empty");
     }
     if (!options_.read_only) {
         warn_of_mistakes();
@@ -35,7 +35,7 @@ Export::Export(ExportOptions options, int drained_fd)
 }
 
 void Export::warn_of_mistakes() const {
-    const std::string disk = "export '" + name() + "': '" + file_.path() + "' ";
+    const std::string disk = quoted() + ": '" + file_.path() + "' ";
     if (const std::string_view format = image_format_of(file_); !format.empty()) {
         log_warning(disk + "begins like a " + std::string(format) +
                     " image; clients read and write the image's own raw bytes, not the disk in it");
@@ -62,7 +62,7 @@ Export::Resized Export::notice_growth() {
 void Export::note_write_back_error(int error) noexcept {
     int none = 0;
     if (write_back_error_.compare_exchange_strong(none, error, std::memory_order_acq_rel)) {
-        log_error("export '" + name() + "': a data sync failed (" + error_text(error) +
+        log_error(quoted() + ": a data sync failed (" + error_text(error) +
                   "), written data may be lost; from now on every flush fails");
     }
 }

@@ -41,6 +41,8 @@ class Export {
 
     [[nodiscard]] const ExportOptions& options() const noexcept { return options_; }
     [[nodiscard]] const std::string& name() const noexcept { return options_.name; }
+    // "export 'NAME'", for people.
+    [[nodiscard]] std::string quoted() const { return "export '" + name() + "'"; }
     [[nodiscard]] DiskFile& file() noexcept { return file_; }
     [[nodiscard]] const DiskFile& file() const noexcept { return file_; }
     [[nodiscard]] std::uint64_t size_bytes() const noexcept { return file_.size_bytes(); }

@@ -36,10 +36,10 @@ class HandOvers {
     };
     struct Outcome {
         enum class Kind { moved, not_held, under_way, not_recorded };
-        Kind kind;
-        std::vector<HoldTimes> times;  // moved: of each disk, in their order
-        const Disk* disk = nullptr;    // not_held, under_way: the first of which that is so
-        std::string error;             // not_recorded: a sentence
+        Kind kind = Kind::not_held;
+        std::vector<HoldTimes> times = {};  // moved: of each disk, in their order
+        const Disk* disk = nullptr;         // not_held, under_way: the first of which that is so
+        std::string error = {};             // not_recorded: a sentence
     };
     using Done = std::function<void(const Outcome&)>;
 

@@ -298,8 +298,8 @@ Handshake::Next Handshake::meta_context(Data data) {
         select(served, contexts);
         refusal_ = enter_session(*served);
         if (!refusal_.empty()) {
-            log_warning("export '" + served->name() +
-                        "': a mirror's connection is refused: " + std::string(refusal_));
+            log_warning(served->quoted() +
+                        ": a mirror's connection is refused: " + std::string(refusal_));
             return refuse(OptionReply::error_policy, refusal_);
         }
     }
@@ -360,7 +360,7 @@ Handshake::Next Handshake::wait_for_landing(Export& served) {
     if (!waiting.admitted()) {
         return end(DisconnectReason::too_many_wait);
     }
-    log_info("export '" + served.name() + "': a client waits until the disk has landed");
+    log_info(served.quoted() + ": a client waits until the disk has landed");
     const bool landed = stream_.wait_until([&] { return !served.landing().expected(); });
     return landed ? Next::option : end(stream_.reason());
 }

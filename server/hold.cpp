@@ -154,8 +154,7 @@ void Hold::arm(std::chrono::milliseconds lease) {
 
 void Hold::lapsed() {
     if (held() && !retiring_) {
-        log_warning("export '" + export_.name() +
-                    "': the lease of the hold has lapsed, writers go on");
+        log_warning(export_.quoted() + ": the lease of the hold has lapsed, writers go on");
         end(End::release, Drained::lapsed);
     }
 }

@@ -17,8 +17,8 @@ namespace nbdm {
 namespace {
 
 std::string trackers_of(const Export& served, std::size_t count) {
-    return "export '" + served.name() +
-           "': " + (count == 1 ? "1 tracker" : std::to_string(count) + " trackers");
+    return served.quoted() + ": " +
+           (count == 1 ? "1 tracker" : std::to_string(count) + " trackers");
 }
 
 // Written data that is lost later would be at the consumer, and not be called dirty here.
@@ -89,8 +89,8 @@ void KeptTrackers::restore(Export& served) const {
         log_info(trackers_of(served, record.trackers.trackers.size()) +
                  " as at the end of the last server");
     } catch (const std::exception& error) {
-        log_warning("export '" + served.name() +
-                    "': the trackers that were kept of it are not used, so that mirrors will "
+        log_warning(served.quoted() +
+                    ": the trackers that were kept of it are not used, so that mirrors will "
                     "compare both disks: " +
                     error.what());
     }
@@ -100,8 +100,8 @@ void KeptTrackers::drop(const Export& served) const {
     try {
         static_cast<void>(take(DiskIdentity::of(served.file())));
     } catch (const std::exception& error) {
-        log_warning("export '" + served.name() +
-                    "': the trackers that were kept of it cannot be removed: " + error.what());
+        log_warning(served.quoted() +
+                    ": the trackers that were kept of it cannot be removed: " + error.what());
     }
 }
 

@@ -107,7 +107,7 @@ void for_each_move(const std::string& path, Call call) {
 }  // namespace
 
 std::string moved_sentence(const Export& served, const MoveRecord& moved) {
-    return "export '" + served.name() + "' ('" + served.file().path() + "') has moved away, to " +
+    return served.quoted() + " ('" + served.file().path() + "') has moved away, to " +
            (moved.moved_to.empty() ? "an unnamed place" : moved.moved_to) + ", at " +
            moved.moved_at + (moved.job.empty() ? "" : " (job '" + moved.job + "')");
 }

@@ -168,26 +168,27 @@ void Server::open_export(const ExportOptions& options) {
 void Server::open_incoming(Export& opened, bool moved_away) {
     const std::optional<ArrivalRecord> arrived = ownership_.find_arrival(opened.file());
     if (arrived && !moved_away) {
-        log_info("export '" + opened.name() + "' has landed already, at " + arrived->arrived_at +
-                 " (job '" + arrived->job + "')");
+        log_info(opened.quoted() + " has landed already, at " + arrived->arrived_at + " (job '" +
+                 arrived->job + "')");
         opened.landing().set_landed(arrived->job);
         return;
     }
     // Who waits must not take the place of the mirrors that are waited for.
     const auto incoming = std::ranges::count(options_.exports, true, &ExportOptions::incoming);
+    const std::size_t share = max_connections_ / 2 / static_cast<std::size_t>(incoming);
     opened.landing().expect(
         [this, &opened](const std::string& job) {
             ownership_.record_arrival(opened, job);
-            log_info("export '" + opened.name() + "' ('" + opened.file().path() +
-                     "') has landed (job '" + job + "')");
+            log_info(opened.quoted() + " ('" + opened.file().path() + "') has landed (job '" + job +
+                     "')");
         },
-        max_connections_ / 2 / static_cast<std::size_t>(incoming));
+        std::max(share, std::size_t{1}));
 }
 
 void Server::take_ownership() {
     for (const Export* each : taken_) {
         ownership_.take_back(each->file());
-        log_warning("export '" + each->name() + "': ownership is taken back");
+        log_warning(each->quoted() + ": ownership is taken back");
     }
 }
 

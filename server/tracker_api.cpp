@@ -20,17 +20,13 @@ namespace {
 
 constexpr std::size_t kMaxTrackerNameBytes = 256;
 
-std::string quoted(const Export& served) {
-    return "export '" + served.name() + "'";
-}
-
 // Of a path like /v1/exports/NAME/trackers/T.
 const std::string& tracker_in(const HttpRequest& request) {
     return request.path[4];
 }
 
 std::string quoted_tracker(const HttpRequest& request, const Export& served) {
-    return "tracker '" + tracker_in(request) + "' of " + quoted(served);
+    return "tracker '" + tracker_in(request) + "' of " + served.quoted();
 }
 
 // Whoever names it means the tracker it has made, and no later one of that name.
@@ -44,7 +40,7 @@ bool is_meant(HttpRequest& request, const Export& served,
               std::optional<std::uint64_t> incarnation) {
     const auto standing = served.trackers().find(tracker_in(request));
     if (!standing) {
-        request.reply_error(404, quoted(served) + " has no tracker '" + tracker_in(request) + "'");
+        request.reply_error(404, served.quoted() + " has no tracker '" + tracker_in(request) + "'");
         return false;
     }
     if (incarnation && *incarnation != standing->incarnation) {
@@ -144,7 +140,7 @@ void put_tracker(HttpRequest request, Export& served) {
                                     std::to_string(kMaxTrackerNameBytes) + " bytes of UTF-8");
     }
     if (served.read_only()) {
-        request.reply_error(409, quoted(served) + " is read-only: nothing can be tracked there");
+        request.reply_error(409, served.quoted() + " is read-only: nothing can be tracked there");
         return;
     }
     const auto bytes = static_cast<std::uint32_t>(granularity);
@@ -167,14 +163,14 @@ void put_tracker(HttpRequest request, Export& served) {
             request.reply_error(409, quoted_tracker(request, served) + " has another granularity");
             break;
         case TrackerSet::Added::taken:
-            request.reply_error(409, quoted(served) +
+            request.reply_error(409, served.quoted() +
                                          (exclusive ? " has an exclusive tracker that is being "
                                                       "read, or a shared one named '"
                                                     : " has an exclusive tracker named '") +
                                          name + "'");
             break;
         case TrackerSet::Added::too_many:
-            request.reply_error(507, quoted(served) + " has as many trackers as it can");
+            request.reply_error(507, served.quoted() + " has as many trackers as it can");
             break;
     }
 }

@@ -113,8 +113,8 @@ void Transmission::send_replies() {
             step_down(State::closing, DisconnectReason::connection_lost);
             break;
         case ReplyQueue::Sent::file_failed:
-            log_error("export '" + export_.name() + "': cannot read for " + peer_ + ": " +
-                      error_text(errno) + "; it is disconnected, since its answer had begun");
+            log_error(export_.quoted() + ": cannot read for " + peer_ + ": " + error_text(errno) +
+                      "; it is disconnected, since its answer had begun");
             statistics_.failed(Error::io);
             step_down(State::closing, DisconnectReason::disk_failed);
             break;
