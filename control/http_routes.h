@@ -12,6 +12,8 @@ namespace nbdm {
 
 // What a control socket does for one method at one shape of path: "/v1/exports/*/hold", where an
 // asterisk is any one segment.
+//
+// Threads: all of this file, the one that runs the loop of the HttpServer.
 template <typename Handler>
 struct HttpRoute {
     std::string_view method;

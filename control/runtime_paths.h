@@ -8,7 +8,7 @@
 namespace nbdm {
 
 // Where the programs meet. Both are read from the environment at each call; of a list that systemd
-// gives (a:b), the first counts.
+// gives (a:b), the first counts. Threads: any, as long as none changes the environment.
 //
 // $NBD_MIRROR_RUNTIME_DIR, else $RUNTIME_DIRECTORY, else /run/nbd-mirror.
 [[nodiscard]] std::string runtime_directory();

@@ -8,6 +8,8 @@
 
 namespace nbdm {
 
+// Sizes and times as people read and write them. Threads: any.
+
 // SIZE and RATE as people write them: a whole number of bytes, or of K, M, G, T (powers of 1024;
 // lower case, "KiB" and "B" are understood too). Nothing for anything else and for what does not
 // fit in 63 bits.

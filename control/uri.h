@@ -6,6 +6,8 @@
 
 namespace nbdm {
 
+// Threads: any.
+
 // Percent-encodes everything but unreserved characters (RFC 3986): for one path segment.
 [[nodiscard]] std::string percent_encode(std::string_view text);
 // The same, but slashes stay: for a file path in a query.

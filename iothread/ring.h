@@ -89,6 +89,7 @@ class Ring {
     [[nodiscard]] unsigned pending() const noexcept { return pending_; }
 
   private:
+    // Buffers that are registered at a time; those beyond are used all the same, unregistered.
     static constexpr unsigned kMaxIndexes = 256;
 
     io_uring_sqe& free_entry();

@@ -6,7 +6,7 @@
 
 namespace nbdm {
 
-// Whether every byte is zero. Stops at the first that is not; reads memory once.
+// Whether every byte is zero. Stops at the first that is not; reads memory once. Threads: any.
 [[nodiscard]] bool is_all_zero(std::span<const std::byte> bytes) noexcept;
 
 }  // namespace nbdm

@@ -9,6 +9,8 @@
 namespace nbdm {
 
 // What a disk is known by, also after a reboot and under another name.
+//
+// Threads: any, each with its own.
 struct DiskIdentity {
     std::string path;     // absolute, as it was opened; links in it are not followed
     std::string storage;  // of the device or file behind it; empty where nothing lasting is known

@@ -12,6 +12,8 @@ namespace nbdm {
 // whose times can be relied on, for as long as the machine runs: after a crash of it, data of a
 // write may be stored and its time may not. There is none of a block device, whose counters do not
 // know what is written to the storage below it or from another host.
+//
+// Threads: any, each with its own.
 struct DiskStamp {
     std::string boot_id;
     std::uint64_t inode = 0;

@@ -18,7 +18,8 @@ class Patience {
   public:
     using Clock = std::chrono::steady_clock;
 
-    // For a client that has memory for which others wait.
+    // For a client that has memory for which others wait: some retransmissions of TCP long, and
+    // a third of what a guest's SCSI disk waits for an answer (30 s in Linux).
     static constexpr std::chrono::seconds kShortageLimit{10};
 
     explicit Patience(Clock::duration request_timeout) noexcept

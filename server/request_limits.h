@@ -14,7 +14,8 @@ constexpr std::uint32_t kMaxAcceptedPayloadBytes = std::uint32_t{64} << 20;
 constexpr std::uint64_t kMaxSkippedPayloadBytes = UINT32_MAX;
 // Requests of one connection under way at a time; the next ones wait in the socket.
 constexpr std::size_t kMaxRequests = 128;
-// Memory of one connection for the data of its requests. Two of the largest requests fit.
+// Memory of one connection for the data of its requests: two of the largest that are accepted, and
+// room for small ones beside them.
 constexpr std::size_t kMaxBufferBytes = std::size_t{144} << 20;
 
 }  // namespace nbdm

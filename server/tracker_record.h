@@ -18,6 +18,8 @@ namespace nbdm {
 //   last incarnation; of each tracker its properties, and its dirty words in stretches of words
 //   that are not zero, so that little dirt takes little space
 //   a checksum of all that
+//
+// Threads: any, each with its own.
 struct TrackerRecord {
     DiskIdentity disk;
     DiskStamp stamp;

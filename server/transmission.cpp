@@ -20,7 +20,8 @@ namespace {
 
 // Entries of the ring's submission queue; more are submitted in several rounds.
 constexpr unsigned kRingEntries = 128;
-// A connection without requests for this long gives its buffers back.
+// A connection without requests for this long gives its buffers back: long against the pauses of
+// a client that is at work, short against an idle night.
 constexpr std::chrono::milliseconds kIdleLimit{1000};
 
 }  // namespace
