@@ -5,43 +5,16 @@ import contextlib
 import errno
 import http.client
 import signal
-import subprocess
 import threading
 import time
 
 import pytest
 
-from harness import MIB, make_disk, need, wait_for
+from harness import MIB, make_disk, wait_for
+from meddling import meddling, standstill
 from nbd_client import connect, nbd
 
 RENAME = "rename,renameat,renameat2"
-
-
-@contextlib.contextmanager
-def meddling(server, calls, what):
-    """The server's system calls `calls` are met by `what`, as strace(1) injects it, until the end
-    of the block or until this is called."""
-    log = server.log.with_suffix(".strace")
-    tracer = subprocess.Popen(
-        [need("strace"), "-f", "-o", log, "-p", str(server.pid), "-e", f"trace={calls}",
-         "-e", f"inject={calls}:{what}"], stderr=subprocess.PIPE, text=True)
-    if "attached" not in tracer.stderr.readline():
-        tracer.wait()
-        pytest.skip("processes cannot be traced here")
-
-    def stop():
-        tracer.terminate()
-        tracer.communicate(timeout=30)
-
-    try:
-        yield stop
-    finally:
-        if tracer.poll() is None:
-            stop()
-
-
-def standstill(server, calls, when=1):
-    return meddling(server, calls, f"delay_enter=300s:when={when}")
 
 
 class Asked:

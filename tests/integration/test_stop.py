@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from harness import KIB, MIB, make_disk, wait_for
+from meddling import stands_still, standstill
 from wire import READ, WRITE, Wire, header
 
 
@@ -92,3 +93,27 @@ def test_nothing_is_held_any_more_once_it_stops(world):
             wait_for(lambda: server.ask("GET", "/v1/exports/e")[1]["state"] == "serving")
             status, answer = server.ask("POST", "/v1/exports/e/hold", {})
             assert status == 503 and "stops" in answer["error"]
+
+
+def test_who_waits_for_a_hold_is_told_that_the_server_stops(world):
+    disk = make_disk(world.path("disk"), MIB)
+    answers = []
+    with world.server(f"d={disk}") as server, Wire(server) as client:
+        client.go("d")
+        client.send(header(READ, 0, 512, cookie=1))
+        client.simple_reply()
+        client.receive(512)
+        with standstill(server, "pwrite64,pwritev,pwritev2") as let_go:
+            client.send(header(WRITE, 0, 512, cookie=2) + b"w" * 512)
+            wait_for(lambda: stands_still(server, "nbd-1"))
+            holding = threading.Thread(target=lambda: answers.append(
+                server.ask("POST", "/v1/exports/d/hold", {"lease_ms": 60_000})))
+            holding.start()
+            wait_for(lambda: server.export("d")["state"] == "held")
+            assert answers == []
+            server.process.send_signal(signal.SIGTERM)
+            holding.join(timeout=60)
+            let_go()
+        [(status, answer)] = answers
+        assert status == 503 and "the server stops" in answer["error"]
+        assert client.simple_reply() == (0, 2)

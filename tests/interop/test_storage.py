@@ -12,7 +12,8 @@ import time
 
 import pytest
 
-from harness import GIB, KIB, MIB, allocated_bytes, need, wait_for
+from harness import GIB, KIB, MIB, SERVER, allocated_bytes, need, wait_for
+from meddling import tracer
 from peers import must
 
 nbd = pytest.importorskip("nbd")
@@ -361,3 +362,33 @@ def test_a_device_that_the_host_uses_is_served_for_writing_with_a_warning(world)
         finally:
             os.close(claim)
         assert warnings(device) == []
+
+
+def test_a_file_that_cannot_be_opened_again_once_it_is_made_does_not_stay(world):
+    disk = world.path("disk")
+    # It is looked for, made, and then opened without the page cache.
+    before = tracer("openat", "error=EINVAL:when=3", "-P", disk)
+    result = subprocess.run([*before, SERVER, f"d={disk},size=1M,cache=direct"], env=world.env,
+                            capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1 and "without the page cache" in result.stderr, result.stderr
+    assert not disk.exists()
+
+
+def cached_bytes(path):
+    return int(call(need("fincore"), "--bytes", "--noheadings", "--output", "res", path))
+
+
+@pytest.mark.parametrize("cache, wanted", [("writeback", MIB), ("direct", 0)])
+def test_reading_ahead_fills_the_page_cache_where_it_is_used(world, cache, wanted):
+    with disk_on(world, "ext4", 4 * MIB) as disk:
+        disk.write_bytes(random.Random(5).randbytes(4 * MIB))
+        with open(disk, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with world.server(f"d={disk},cache={cache}") as server:
+            handle = connect(server)
+            before = cached_bytes(disk)
+            handle.cache(MIB, MIB)
+            assert before < MIB
+            wait_for(lambda: cached_bytes(disk) - before >= wanted)
+            assert cache != "direct" or cached_bytes(disk) == before

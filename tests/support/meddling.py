@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System calls of a program that last, or fail, as a test wants it: by strace(1)."""
+
+import contextlib
+import pathlib
+import subprocess
+import time
+
+import pytest
+
+from harness import need
+
+
+def tracer(calls, what, *more):
+    """What is put before a program's arguments: `calls` are met by `what`, as strace injects it.
+    `when=N` in it counts the calls of each thread."""
+    return [need("strace"), "-f", "-o", "/dev/null", "-e", f"trace={calls}", "-e",
+            f"inject={calls}:{what}", *more]
+
+
+@contextlib.contextmanager
+def meddling(program, calls, what):
+    """The same of a program that runs, until the end of the block or until this is called."""
+    strace = subprocess.Popen([*tracer(calls, what), "-p", str(program.pid)],
+                              stderr=subprocess.PIPE, text=True)
+    if "attached" not in strace.stderr.readline():
+        strace.communicate()
+        pytest.skip("processes cannot be traced here")
+
+    def stop():
+        strace.terminate()
+        strace.communicate(timeout=30)
+
+    try:
+        yield stop
+    finally:
+        if strace.poll() is None:
+            stop()
+
+
+def standstill(program, calls, when=1):
+    return meddling(program, calls, f"delay_enter=300s:when={when}")
+
+
+def stands_still(program, thread):
+    """Whether the thread of this name is kept in a system call, and not just looked at in one."""
+    def is_stopped():
+        for task in pathlib.Path(f"/proc/{program.pid}/task").iterdir():
+            name, _, state = (task / "stat").read_text().partition("(")[2].rpartition(") ")
+            if name == thread:
+                return state[0] == "t"
+        return False
+
+    for _ in range(5):
+        if not is_stopped():
+            return False
+        time.sleep(0.02)
+    return True
