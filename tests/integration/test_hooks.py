@@ -74,12 +74,8 @@ def hooks(world):
 
 @pytest.fixture
 def pair(world):
-    size = 16 * MIB + 512
-    make_disk(world.path("source"), size, [(0, 6 * MIB)])
-    make_disk(world.path("target"), size)
-    with world.server(f"d={world.path('source')}", name="a") as a:
-        with world.server(f"d={world.path('target')}", name="b") as b:
-            yield a, b
+    with world.pair(16 * MIB + 512, [(0, 6 * MIB)]) as both:
+        yield both
 
 
 def begin(world, hooks, pair, *options, expect=(0,)):

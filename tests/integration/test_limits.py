@@ -15,11 +15,8 @@ SIZE = 256 * MIB
 
 @pytest.fixture
 def pair(world):
-    source = make_disk(world.path("source"), SIZE, [(0, SIZE)])
-    target = make_disk(world.path("target"), SIZE)
-    with world.server(f"d={source}", name="source-server") as a, \
-            world.server(f"d={target}", name="target-server") as b:
-        yield a, b
+    with world.pair(SIZE, [(0, SIZE)]) as both:
+        yield both
 
 
 def moved(mirror):

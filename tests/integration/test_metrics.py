@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from harness import MIB, ROOT, ask, fio_writer, make_disk, wait_for
+from harness import MIB, ROOT, ask, fio_writer, wait_for
 from nbd_client import connect
 
 SIZE = 256 * MIB
@@ -16,11 +16,8 @@ SIZE = 256 * MIB
 @pytest.fixture
 def pair(world):
     """A quarter of the source is a hole."""
-    source = make_disk(world.path("source"), SIZE, [(0, 3 * SIZE // 4)])
-    target = make_disk(world.path("target"), SIZE)
-    with world.server(f"d={source}", name="source-server") as a, \
-            world.server(f"d={target}", name="target-server") as b:
-        yield a, b
+    with world.pair(SIZE, [(0, 3 * SIZE // 4)]) as both:
+        yield both
 
 
 def metrics(control):

@@ -22,13 +22,8 @@ PHASES = ["preparing", "copying", "catching_up", "ready"]
 
 @pytest.fixture
 def pair(world):
-    """A source server with some data and an empty target server."""
-    size = 96 * MIB + 5 * KIB + 7
-    source = make_disk(world.path("source"), size, [(0, 30 * MIB), (50 * MIB, 20 * MIB)])
-    target = make_disk(world.path("target"), size)
-    with world.server(f"d={source}", name="source-server") as a:
-        with world.server(f"d={target}", name="target-server") as b:
-            yield a, b
+    with world.pair(96 * MIB + 5 * KIB + 7, [(0, 30 * MIB), (50 * MIB, 20 * MIB)]) as both:
+        yield both
 
 
 class Writer(threading.Thread):

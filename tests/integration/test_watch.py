@@ -21,11 +21,8 @@ SIZE = 64 * MIB
 @pytest.fixture
 def pair(world):
     """Half of the source is a hole."""
-    source = make_disk(world.path("source"), SIZE, [(0, SIZE // 2)])
-    target = make_disk(world.path("target"), SIZE)
-    with world.server(f"d={source}", name="source-server") as a, \
-            world.server(f"d={target}", name="target-server") as b:
-        yield a, b
+    with world.pair(SIZE, [(0, SIZE // 2)]) as both:
+        yield both
 
 
 def slow_mirror(world, pair, *options, job="job"):

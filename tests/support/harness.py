@@ -206,6 +206,16 @@ class World:
         name = name or f"server{self.count}"
         return Server(self, name, exports, options, listen, expect, before)
 
+    @contextlib.contextmanager
+    def pair(self, size, pieces):
+        """Export "d" of a source server, with data at `pieces`, and an empty one of a target
+        server."""
+        source = make_disk(self.path("source"), size, pieces)
+        target = make_disk(self.path("target"), size)
+        with self.server(f"d={source}", name="source-server") as a, \
+                self.server(f"d={target}", name="target-server") as b:
+            yield a, b
+
     def client(self, *arguments, limit=120):
         """Runs `nbd-mirror` to its end."""
         return subprocess.run([str(CLIENT), *map(str, arguments)], env=self.env,
