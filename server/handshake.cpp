@@ -24,12 +24,11 @@ constexpr std::uint32_t kMaxSkippedOptionBytes = 4 << 20;
 // A client that has not agreed on anything after this many options is not trying to.
 constexpr int kMaxOptions = 1024;
 
+constexpr std::string_view kMalformed =
+    "the option's lengths do not add up, or a string in it is no string of the protocol";
+
 std::span<const std::byte> bytes_of_text(std::string_view text) noexcept {
     return std::as_bytes(std::span(text.data(), text.size()));
-}
-
-bool is_valid_string(const std::string& text) noexcept {
-    return text.size() <= wire::kMaxStringBytes && text.find('\0') == std::string::npos;
 }
 
 }  // namespace
@@ -173,11 +172,11 @@ Handshake::Next Handshake::info_or_go(Data data) {
     const std::string name = cursor.string(cursor.number<std::uint32_t>());
     const std::uint16_t count = cursor.number<std::uint16_t>();
     std::vector<wire::Info> wanted;
-    for (unsigned i = 0; i < count && !cursor.missing(); ++i) {
+    for (unsigned i = 0; i < count && !cursor.malformed(); ++i) {
         wanted.push_back(static_cast<wire::Info>(cursor.number<std::uint16_t>()));
     }
-    if (!cursor.complete() || !is_valid_string(name)) {
-        return refuse(OptionReply::error_invalid, "the option's lengths do not add up");
+    if (!cursor.complete()) {
+        return refuse(OptionReply::error_invalid, kMalformed);
     }
     Export* served = exports_.find(name);
     if (served == nullptr) {
@@ -275,13 +274,11 @@ Handshake::Next Handshake::meta_context(Data data) {
     const std::string name = cursor.string(cursor.number<std::uint32_t>());
     const std::uint32_t count = cursor.number<std::uint32_t>();
     std::vector<std::string> queries;
-    bool valid = is_valid_string(name);
-    for (std::uint32_t i = 0; i < count && !cursor.missing(); ++i) {
+    for (std::uint32_t i = 0; i < count && !cursor.malformed(); ++i) {
         queries.push_back(cursor.string(cursor.number<std::uint32_t>()));
-        valid = valid && is_valid_string(queries.back());
     }
-    if (!cursor.complete() || !valid) {
-        return refuse(OptionReply::error_invalid, "the option's lengths do not add up");
+    if (!cursor.complete()) {
+        return refuse(OptionReply::error_invalid, kMalformed);
     }
     if (session_.replies == ReplyStyle::simple) {
         return refuse(OptionReply::error_invalid,

@@ -78,15 +78,7 @@ void write_latency(PrometheusText& text, const std::vector<Reported>& all) {
     }
 }
 
-}  // namespace
-
-std::string metrics_text(Server& server) {
-    std::vector<Reported> all;
-    for (const auto& each : server.exports().all()) {
-        all.push_back({*each, std::make_unique<Statistics>()});
-        server.add_statistics(*each, Server::Clients::all, *all.back().statistics);
-    }
-    PrometheusText text;
+void write_limits(PrometheusText& text, const Server& server) {
     text.gauge("nbd_mirror_connections", "Connected clients.");
     text.sample({}, server.connections().size());
     text.gauge("nbd_mirror_connections_limit", "Clients that may be connected at a time.");
@@ -98,9 +90,9 @@ std::string metrics_text(Server& server) {
     text.sample({}, server.memory().taken_bytes());
     text.gauge("nbd_mirror_buffer_limit_bytes", "Memory that the data of requests may take.");
     text.sample({}, server.memory().limit_bytes());
-    write_requests(text, all);
-    write_errors(text, all);
-    write_latency(text, all);
+}
+
+void write_states(PrometheusText& text, Server& server, const std::vector<Reported>& all) {
     const auto gauge = [&](const char* name, const char* help, auto value) {
         text.gauge(name, help);
         for (const Reported& each : all) {
@@ -126,6 +118,9 @@ std::string metrics_text(Server& server) {
     for (const Reported& each : all) {
         text.sample({{"export", each.served.name()}}, server.hold_of(each.served).begun());
     }
+}
+
+void write_trackers(PrometheusText& text, const std::vector<Reported>& all) {
     text.gauge("nbd_mirror_tracker_dirty_bytes", "Dirty bytes, frozen ones included.");
     for (const Reported& each : all) {
         for (const TrackerStatus& tracker : each.served.trackers().status()) {
@@ -133,6 +128,23 @@ std::string metrics_text(Server& server) {
                         tracker.dirty_bytes + tracker.frozen_bytes);
         }
     }
+}
+
+}  // namespace
+
+std::string metrics_text(Server& server) {
+    std::vector<Reported> all;
+    for (const auto& each : server.exports().all()) {
+        all.push_back({*each, std::make_unique<Statistics>()});
+        server.add_statistics(*each, Server::Clients::all, *all.back().statistics);
+    }
+    PrometheusText text;
+    write_limits(text, server);
+    write_requests(text, all);
+    write_errors(text, all);
+    write_latency(text, all);
+    write_states(text, server, all);
+    write_trackers(text, all);
     return text.text();
 }
 

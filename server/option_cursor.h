@@ -9,7 +9,7 @@
 
 namespace nbdm {
 
-// Takes parts off the front of an option's data; once something was missing, everything is.
+// Takes parts off the front of an option's data; once one was malformed, everything is.
 //
 // Threads: a plain value; the data outlives it.
 class OptionCursor {
@@ -26,16 +26,19 @@ class OptionCursor {
     }
     std::string string(std::size_t bytes) {
         const auto part = take(bytes);
-        return {reinterpret_cast<const char*>(part.data()), part.size()};
+        std::string text{reinterpret_cast<const char*>(part.data()), part.size()};
+        malformed_ = malformed_ || bytes > wire::kMaxStringBytes || text.find('\0') != text.npos;
+        return text;
     }
-    // Everything was there and nothing is left.
-    [[nodiscard]] bool complete() const noexcept { return !missing_ && data_.empty(); }
-    [[nodiscard]] bool missing() const noexcept { return missing_; }
+    // Everything was there and as it should be, and nothing is left.
+    [[nodiscard]] bool complete() const noexcept { return !malformed_ && data_.empty(); }
+    // Something was missing, or a string longer than the protocol's or with a zero byte in it.
+    [[nodiscard]] bool malformed() const noexcept { return malformed_; }
 
   private:
     std::span<const std::byte> take(std::size_t bytes) noexcept {
-        if (missing_ || bytes > data_.size()) {
-            missing_ = true;
+        if (malformed_ || bytes > data_.size()) {
+            malformed_ = true;
             return {};
         }
         const auto part = data_.first(bytes);
@@ -44,7 +47,7 @@ class OptionCursor {
     }
 
     std::span<const std::byte> data_;
-    bool missing_ = false;
+    bool malformed_ = false;
 };
 
 }  // namespace nbdm

@@ -117,6 +117,14 @@ void acknowledge(HttpRequest request, Export& served) {
     }
 }
 
+void check_name(const std::string& name) {
+    if (name.empty() || name.size() > kMaxTrackerNameBytes || name.find('\0') != name.npos ||
+        !is_utf8(name)) {
+        throw std::invalid_argument("a tracker's name has 1 to " +
+                                    std::to_string(kMaxTrackerNameBytes) + " bytes of UTF-8");
+    }
+}
+
 void put_tracker(HttpRequest request, Export& served) {
     constexpr std::uint64_t kDefaultGranularity = 65536;
     const std::string& name = tracker_in(request);
@@ -134,11 +142,7 @@ void put_tracker(HttpRequest request, Export& served) {
     if (!std::has_single_bit(granularity)) {
         throw std::invalid_argument("'granularity' is a power of two");
     }
-    if (name.empty() || name.size() > kMaxTrackerNameBytes || name.find('\0') != name.npos ||
-        !is_utf8(name)) {
-        throw std::invalid_argument("a tracker's name has 1 to " +
-                                    std::to_string(kMaxTrackerNameBytes) + " bytes of UTF-8");
-    }
+    check_name(name);
     if (served.read_only()) {
         request.reply_error(409, served.quoted() + " is read-only: nothing can be tracked there");
         return;
