@@ -197,9 +197,7 @@ void JobControl::finish() {
         answer_cutovers_up_to(*outcome, std::numeric_limits<std::uint64_t>::max());
     }
     save(runner_.status().snapshot());
-    // What was answered is still on its way: two rounds of the loop hand it to the socket.
-    event_base_loop(runner_.base(), EVLOOP_NONBLOCK);
-    event_base_loop(runner_.base(), EVLOOP_NONBLOCK);
+    server_.flush();
 }
 
 void JobControl::save(const JobSnapshot& snapshot) {

@@ -132,7 +132,10 @@ void HttpRequest::reply_text(int status, const char* content_type, const std::st
 }
 
 HttpServer::HttpServer(event_base* base, std::string socket_path, Handler handler)
-    : socket_path_(std::move(socket_path)), handler_(std::move(handler)), http_(evhttp_new(base)) {
+    : base_(base),
+      socket_path_(std::move(socket_path)),
+      handler_(std::move(handler)),
+      http_(evhttp_new(base)) {
     evhttp_set_allowed_methods(http_.get(), kMethods);
     evhttp_set_max_body_size(http_.get(), kMaxBodyBytes);
     evhttp_set_max_headers_size(http_.get(), kMaxBodyBytes);
@@ -149,11 +152,18 @@ HttpServer::HttpServer(event_base* base, std::string socket_path, Handler handle
     [[maybe_unused]] const int owned_by_evhttp = socket.release();
 }
 
+void HttpServer::flush() {
+    // In the first round an answer reaches its bufferevent, in the second that writes.
+    event_base_loop(base_, EVLOOP_NONBLOCK);
+    event_base_loop(base_, EVLOOP_NONBLOCK);
+}
+
 HttpServer::~HttpServer() {
     for (const auto& weak : pending_) {
         if (const auto pending = weak.lock()) {
             pending->request = nullptr;
             pending->hangup.reset();
+            pending->client_left = nullptr;  // which may have the request itself
         }
     }
     ::unlink(socket_path_.c_str());

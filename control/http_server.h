@@ -64,12 +64,16 @@ class HttpServer {
     HttpServer& operator=(const HttpServer&) = delete;
     ~HttpServer();
 
+    // What was answered when the loop ended is still on its way: hands it to the sockets.
+    void flush();
+
   private:
     struct HttpFree {
         void operator()(evhttp* http) const noexcept { evhttp_free(http); }
     };
     void handle(evhttp_request* request);
 
+    event_base* const base_;
     const std::string socket_path_;
     const Handler handler_;
     std::list<std::weak_ptr<HttpRequest::Pending>> pending_;

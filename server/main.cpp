@@ -58,7 +58,7 @@ void serve(CommandLine options) {
         event_add(signals[i].get(), nullptr);
     }
     ControlApi api(server);
-    const HttpServer control = with_hint(kControlHint, [&] {
+    HttpServer control = with_hint(kControlHint, [&] {
         return HttpServer(base.get(), control_path,
                           [&](HttpRequest request) { api.handle(std::move(request)); });
     });
@@ -67,6 +67,7 @@ void serve(CommandLine options) {
     server.announce();
     notifier.ready();
     event_base_dispatch(base.get());
+    control.flush();
     server.keep_trackers();
 }
 
