@@ -167,7 +167,8 @@ WriterHold::Done WriterHold::ask_what_became() {
                 stays = true;
             }
         } catch (const NoAnswer&) {
-            held.settled = true;  // nothing more can be done here; the lease ends by itself
+            held.settled =
+                true;  // nothing more can be done here: the lease ends by itself, or the disk moves
         }
     }
     if (!stays) {

@@ -8,10 +8,8 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <unistd.h>
-#include <utility>
 
 #include "iothread/check.h"
-#include "iothread/unique_fd.h"
 
 namespace nbdm {
 
@@ -29,33 +27,55 @@ void write_all(int fd, std::string_view text, const std::string& what) {
     }
 }
 
+UniqueFd open_directory_of(const std::string& path) {
+    const std::size_t slash = path.rfind('/');
+    const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+    return UniqueFd(check_errno(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+                                "cannot open the directory '" + directory + "'"));
+}
+
 }  // namespace
 
-DurableFile::DurableFile(std::string path, std::string_view text)
-    : path_(std::move(path)),
-      temporary_(path_ + "." + std::to_string(::getpid()) + kTemporarySuffix) {
+DurableFile::DurableFile(const std::string& path, std::string_view text)
+    : path_(path),
+      name_(path.substr(path.rfind('/') + 1)),
+      temporary_(name_ + "." + std::to_string(::getpid()) + kTemporarySuffix),
+      directory_(open_directory_of(path)) {
     const std::string what = "cannot write '" + path_ + "'";
     try {
-        const UniqueFd file(check_errno(
-            ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), what));
+        const UniqueFd file(check_errno(::openat(directory_.get(), temporary_.c_str(),
+                                                 O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600),
+                                        what));
         write_all(file.get(), text, what);
         check_errno(::fsync(file.get()), what);
     } catch (const std::system_error&) {
-        ::unlink(temporary_.c_str());
+        ::unlinkat(directory_.get(), temporary_.c_str(), 0);
         throw;
     }
 }
 
 DurableFile::~DurableFile() {
     if (stands_) {
-        ::unlink(temporary_.c_str());
+        ::unlinkat(directory_.get(), temporary_.c_str(), 0);
     }
 }
 
 void DurableFile::commit() {
-    check_errno(std::rename(temporary_.c_str(), path_.c_str()), "cannot write '" + path_ + "'");
+    check_errno(::renameat(directory_.get(), temporary_.c_str(), directory_.get(), name_.c_str()),
+                "cannot write '" + path_ + "'");
     stands_ = false;
-    sync_directory_of(path_);
+    sync_directory();
+}
+
+void DurableFile::remove() {
+    if (::unlinkat(directory_.get(), name_.c_str(), 0) < 0 && errno != ENOENT) {
+        throw errno_error(errno, "cannot remove '" + path_ + "'");
+    }
+    sync_directory();
+}
+
+void DurableFile::sync_directory() const {
+    check_errno(::fsync(directory_.get()), "cannot make '" + path_ + "' durable");
 }
 
 void write_file_durably(const std::string& path, std::string_view text) {
@@ -78,12 +98,8 @@ void remove_leftovers(const std::string& directory) noexcept {
 }
 
 void sync_directory_of(const std::string& path) {
-    const std::size_t slash = path.rfind('/');
-    const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-    const std::string what = "cannot make '" + directory + "' durable";
-    const UniqueFd opened(
-        check_errno(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), what));
-    check_errno(::fsync(opened.get()), what);
+    check_errno(::fsync(open_directory_of(path).get()),
+                "cannot make the directory of '" + path + "' durable");
 }
 
 std::optional<std::string> read_file(const std::string& path) {

@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "iothread/unique_fd.h"
+
 namespace nbdm {
 
 // A file that is to be replaced at once and for good: a reader sees the old text or the new one,
@@ -15,27 +17,35 @@ namespace nbdm {
 class DurableFile {
   public:
     // The text is on the storage, beside `path`, when it returns.
-    DurableFile(std::string path, std::string_view text);
+    DurableFile(const std::string& path, std::string_view text);
     DurableFile(const DurableFile&) = delete;
     DurableFile& operator=(const DurableFile&) = delete;
     ~DurableFile();  // without a commit, nothing has changed
 
     // Once. When it throws, the text may have been replaced already.
     void commit();
+    // After a commit(), whether it threw or not: the file is not there, for good.
+    void remove();
 
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
 
   private:
+    void sync_directory() const;
+
     const std::string path_;
-    const std::string temporary_;
+    const std::string name_;       // in the directory
+    const std::string temporary_;  // likewise
+    // Stays the same one, wherever it is moved meanwhile.
+    const UniqueFd directory_;
     bool stands_ = true;  // the temporary file
 };
 
 // The same in one step.
 void write_file_durably(const std::string& path, std::string_view text);
 
-// Removes what processes that were killed while they wrote have left in the directory; what is
-// younger than an hour may be another's that still writes. What cannot be removed stays.
+// Removes what processes that were killed while they wrote have left in the directory, each
+// "*.new"; what is younger than an hour may be another's that still writes. What cannot be removed
+// stays.
 void remove_leftovers(const std::string& directory) noexcept;
 
 // Makes a file that was just created there be found after a power cut. Throws std::system_error

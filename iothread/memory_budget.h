@@ -19,7 +19,7 @@ class MemoryBudget {
   public:
     // nbdcopy's requests, and most of a guest's, are not larger.
     static constexpr std::size_t kSmallBytes = 256 << 10;
-    // With less than 4/3 of BufferPool::kMaxBytes one such request would leave no quarter.
+    // With less than 4/3 of BufferPool::kMaxBytes such a request would wait for ever.
     static constexpr std::size_t kMinLimitBytes = std::size_t{96} << 20;
 
     explicit MemoryBudget(std::size_t limit_bytes) noexcept : limit_bytes_(limit_bytes) {}

@@ -85,7 +85,7 @@ DisconnectReason Connection::negotiate_and_serve() {
     Export& served = *session->served;
     background_ = session->is_background();
     served_.store(&served, std::memory_order_release);
-    const std::string who = "client " + options_.peer + " of export '" + served.name() + "'";
+    const std::string who = "client " + options_.peer + " of " + served.quoted();
     log_info(who + " is connected" + (session->read_only ? ", read-only" : ""));
     Transmission transmission(thread_, socket_.get(), std::move(*session),
                               {.peer = options_.peer,

@@ -111,6 +111,10 @@ void ControlApi::hold(HttpRequest request, Export& served) {
         }
         return;
     }
+    if (served.options().read_only) {
+        request.reply_error(409, served.quoted() + " is read-only: it has no writers to hold");
+        return;
+    }
     if (served.landing().expected()) {
         request.reply_error(409, served.quoted() + " is incoming: nobody has it yet to hold it");
         return;
@@ -147,6 +151,11 @@ void ControlApi::hold(HttpRequest request, Export& served) {
 
 // 409 for one who has no hold; where the disk is, is said first.
 void ControlApi::refuse_hold(HttpRequest& request, const Export& served, const std::string& id) {
+    if (server_.hold_of(served).retiring()) {
+        request.reply_error(
+            503, served.quoted() + " is being handed over: whether it has moved is not known yet");
+        return;
+    }
     request.reply_error(409, served.gate().retired()
                                  ? server_.hand_overs().moved_sentence(served)
                                  : served.quoted() + " stays here, and is not held by '" + id +
@@ -158,6 +167,8 @@ void ControlApi::release(HttpRequest request, Export& served) {
     const std::string id = body.text("hold");
     body.end();
     auto waiting = std::make_shared<HttpRequest>(std::move(request));
+    // Its descriptor is not kept for an answer that may take long.
+    waiting->on_client_left([waiting] { waiting->reply_error(503, "nobody listens"); });
     server_.hold_of(served).release(id, [this, waiting, &served, id](const auto& times) {
         if (!times) {
             refuse_hold(*waiting, served, id);

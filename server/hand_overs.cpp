@@ -5,6 +5,7 @@
 #include <atomic>
 #include <exception>
 #include <future>
+#include <pthread.h>
 #include <thread>
 #include <utility>
 
@@ -26,17 +27,20 @@ class HandOvers::Recording {
         : disks_(std::move(disks)),
           done_(std::move(done)),
           progress_fd_(progress_fd),
-          thread_([this, &records, job] { run(records, job); }) {}
+          thread_([this, &records, job](const std::stop_token& stop) { run(records, job, stop); }) {
+    }
     Recording(const Recording&) = delete;
     Recording& operator=(const Recording&) = delete;
-    ~Recording() { decide(false); }
+    ~Recording() { decide(false); }  // and asks its thread to stop
 
     [[nodiscard]] const std::vector<Disk>& disks() const noexcept { return disks_; }
     [[nodiscard]] Stage stage() const noexcept { return stage_.load(std::memory_order_acquire); }
     [[nodiscard]] bool decided() const noexcept { return decided_; }
+    [[nodiscard]] bool may_be_durable() const noexcept { return may_be_durable_; }
     // Whether it is to become durable; the first word counts.
     void decide(bool commit) {
         if (!std::exchange(decided_, true)) {
+            may_be_durable_ = commit;
             verdict_.set_value(commit);
         }
     }
@@ -44,7 +48,6 @@ class HandOvers::Recording {
     [[nodiscard]] std::vector<MoveRecord>& moves() noexcept { return moves_; }
     [[nodiscard]] const std::string& error() const noexcept { return error_; }
 
-    [[nodiscard]] bool answered() const noexcept { return !done_; }
     // Answers whoever asked for it; the first answer counts.
     void answer(const Outcome& outcome) {
         if (const Done done = std::exchange(done_, nullptr)) {
@@ -53,7 +56,9 @@ class HandOvers::Recording {
     }
 
   private:
-    void run(const OwnershipRecords& records, const std::string& job) noexcept {
+    void run(const OwnershipRecords& records, const std::string& job,
+             const std::stop_token& stop) noexcept {
+        ::pthread_setname_np(::pthread_self(), "hand-over");
         try {
             std::vector<OwnershipRecords::Move> moves;
             for (const Disk& each : disks_) {
@@ -62,7 +67,7 @@ class HandOvers::Recording {
             OwnershipRecords::PreparedMoves prepared = records.prepare_moves(moves, job);
             reach(Stage::prepared);
             if (verdict_.get_future().get()) {
-                moves_ = prepared.commit();
+                moves_ = prepared.commit(stop);
             }
         } catch (const std::exception& error) {
             error_ = error.what();
@@ -80,6 +85,7 @@ class HandOvers::Recording {
     std::atomic<Stage> stage_{Stage::preparing};
     std::promise<bool> verdict_;
     bool decided_ = false;
+    bool may_be_durable_ = false;
     std::vector<MoveRecord> moves_;
     std::string error_;
     std::jthread thread_;  // the last: it uses all above
@@ -115,8 +121,15 @@ void HandOvers::begin(std::vector<Disk> disks, const std::string& job, Done done
         done({.kind = Outcome::Kind::not_held, .disk = lost});
         return;
     }
-    Recording& begun = *under_way_.emplace_back(std::make_unique<Recording>(
-        records_, std::move(disks), job, std::move(done), progress_fd_.get()));
+    try {
+        under_way_.push_back(
+            std::make_unique<Recording>(records_, std::move(disks), job, done, progress_fd_.get()));
+    } catch (const std::system_error& error) {
+        done({.kind = Outcome::Kind::not_recorded,
+              .error = std::string("cannot make a thread for the record: ") + error.what()});
+        return;
+    }
+    Recording& begun = *under_way_.back();
     for (const Disk& each : begun.disks()) {
         hold_of_(each.moved).on_lost([this, &begun, &each] { give_up(begun, each); });
     }
@@ -142,6 +155,10 @@ bool HandOvers::concerns(const Export& served) const {
         return std::ranges::any_of(each->disks(),
                                    [&](const Disk& disk) { return &disk.moved == &served; });
     });
+}
+
+bool HandOvers::may_be_durable() const {
+    return std::ranges::any_of(under_way_, [](const auto& each) { return each->may_be_durable(); });
 }
 
 void HandOvers::forget_holds(const Recording& recording) {
@@ -203,8 +220,11 @@ void HandOvers::finish(Recording& ended) {
             hold_of_(each.moved).cancel_retirement();
         }
     }
-    if (ended.answered() && !outcome.error.empty()) {
-        log_warning("a hand-over that was given up: " + outcome.error);
+    if (!outcome.error.empty()) {
+        // Who asked may have left by now.
+        log_error("the hand-over of " + ended.disks().front().moved.quoted() +
+                  (ended.disks().size() > 1 ? " and others" : "") +
+                  " is not recorded: " + outcome.error);
     }
     ended.answer(outcome);
     settled_(moves.empty() ? std::vector<Disk>() : ended.disks());

@@ -26,7 +26,7 @@ namespace nbdm {
 // holds of its disks do not end, and so nobody writes to them. Before that they may, and then the
 // record does not become durable.
 //
-// Threads: the main thread, inside the event loop.
+// Threads: the main thread; it is told of what happens by the event loop.
 class HandOvers {
   public:
     struct Disk {
@@ -60,8 +60,10 @@ class HandOvers {
     void begin(std::vector<Disk> disks, const std::string& job, Done done);
     // One is under way, or was given up and its thread has not come back.
     [[nodiscard]] bool under_way() const noexcept { return !under_way_.empty(); }
+    // One is, and nobody can say whether its disks have moved.
+    [[nodiscard]] bool may_be_durable() const;
 
-    // Before this server was started.
+    // It has moved away, by this record.
     void set_moved(const Export& served, MoveRecord record);
     // Null: it is here.
     [[nodiscard]] const MoveRecord* move_of(const Export& served) const;

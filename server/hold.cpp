@@ -2,6 +2,7 @@
 #include "server/hold.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cstdio>
 #include <random>
 #include <utility>
@@ -81,20 +82,21 @@ bool Hold::renew(const std::string& id, std::chrono::milliseconds lease) {
 }
 
 void Hold::release(const std::string& id, Released released) {
-    if (!is_valid(id)) {
-        released(std::nullopt);
-    } else if (retiring_) {
+    if (retiring_) {
         releases_.emplace_back(id, std::move(released));
+    } else if (!is_valid(id)) {
+        released(std::nullopt);
     } else {
         released(end(End::release, Drained::given_up));
     }
 }
 
 bool Hold::may_retire(const std::string& id) const {
-    return is_valid(id) && drained_ && !retiring_;
+    return is_valid(id) && drained_;
 }
 
 void Hold::begin_retirement() {
+    assert(held() && drained_ && !retiring_);
     retiring_ = true;
     on_lost_ = nullptr;
 }

@@ -51,11 +51,12 @@ class Hold {
     using Released = std::function<void(const std::optional<HoldTimes>&)>;
     void release(const std::string& id, Released released);
 
-    // Held by `id`, the writers are all out, and it does not retire already.
+    // Held by `id`, and the writers are all out.
     [[nodiscard]] bool may_retire(const std::string& id) const;
     // `lost` is called once when the hold ends otherwise than by retire(); empty: nobody asks.
     void on_lost(std::function<void()> lost) { on_lost_ = std::move(lost); }
-    // May the hold be retired, it does not end from now on but by one of the other two.
+    // Of a hold that may be retired, and does not retire already: it does not end from now on but
+    // by one of the other two.
     void begin_retirement();
     // The writers are refused for good.
     HoldTimes retire();
@@ -67,6 +68,7 @@ class Hold {
     void abandon();
 
     [[nodiscard]] bool held() const noexcept { return !id_.empty(); }
+    [[nodiscard]] bool retiring() const noexcept { return retiring_; }
     [[nodiscard]] const std::string& id() const noexcept { return id_; }
     // How often there was one.
     [[nodiscard]] std::uint64_t begun() const noexcept { return begun_count_; }

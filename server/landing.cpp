@@ -8,9 +8,9 @@
 
 namespace nbdm {
 
-void Landing::expect(std::function<void(const std::string&)> record, std::size_t most_waiting) {
+void Landing::expect(std::function<void(const std::string&)> record, WaitingPlaces& places) {
     record_ = std::move(record);
-    most_waiting_ = most_waiting;
+    places_ = &places;
     state_.store(State::expected);
 }
 
@@ -48,16 +48,17 @@ void Landing::wake_waiting() noexcept {
 }
 
 Landing::Waiting::Waiting(Landing& landing, IoThread& thread) : landing_(landing) {
-    const std::lock_guard lock(landing_.mutex_);
-    if (landing_.waiting_.size() < landing_.most_waiting_) {
+    if (landing_.places_->take()) {
+        const std::lock_guard lock(landing_.mutex_);
         place_ = landing_.waiting_.insert(landing_.waiting_.end(), &thread);
     }
 }
 
 Landing::Waiting::~Waiting() {
-    const std::lock_guard lock(landing_.mutex_);
     if (place_) {
+        const std::lock_guard lock(landing_.mutex_);
         landing_.waiting_.erase(*place_);
+        landing_.places_->give_back();
     }
 }
 

@@ -14,6 +14,25 @@
 
 namespace nbdm {
 
+// Places for the clients that wait for a disk to land, of all exports of a server together.
+//
+// Threads: any.
+class WaitingPlaces {
+  public:
+    explicit WaitingPlaces(std::size_t count) noexcept : free_(count) {}
+    // False: all are taken.
+    [[nodiscard]] bool take() noexcept {
+        std::size_t now = free_.load();
+        while (now > 0 && !free_.compare_exchange_weak(now, now - 1)) {
+        }
+        return now > 0;
+    }
+    void give_back() noexcept { ++free_; }
+
+  private:
+    std::atomic<std::size_t> free_;
+};
+
 // Where an incoming export stands: until the mirror that fills it has handed over, only that
 // mirror's connections use it, and other clients wait.
 //
@@ -24,9 +43,8 @@ namespace nbdm {
 class Landing {
   public:
     // A mirror is to come; `record` makes durable that the disk has landed, by which job. It may
-    // throw std::system_error or std::runtime_error.
-    // At most `most_waiting` clients wait for it at a time.
-    void expect(std::function<void(const std::string&)> record, std::size_t most_waiting);
+    // throw std::system_error or std::runtime_error. `places`: of those who wait; outlives this.
+    void expect(std::function<void(const std::string&)> record, WaitingPlaces& places);
     // It has landed, in an earlier process.
     void set_landed(const std::string& job) {
         landed_by_ = job;
@@ -72,9 +90,9 @@ class Landing {
 
     std::atomic<State> state_{State::open};
     std::function<void(const std::string&)> record_;
-    std::size_t most_waiting_ = 0;
-    std::string landed_by_;  // set before `state_` says so
-    std::mutex mutex_;       // guards waiting_
+    WaitingPlaces* places_ = nullptr;  // set before anybody can wait
+    std::string landed_by_;            // set before `state_` says so
+    std::mutex mutex_;                 // guards waiting_
     std::list<IoThread*> waiting_;
 };
 

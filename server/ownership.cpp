@@ -2,13 +2,19 @@
 #include "server/ownership.h"
 
 #include <chrono>
+#include <condition_variable>
+#include <fcntl.h>
 #include <filesystem>
+#include <mutex>
 #include <stdexcept>
 #include <unistd.h>
+
+#include <sys/file.h>
 
 #include <nlohmann/json.hpp>
 
 #include "control/durable_file.h"
+#include "control/log.h"
 #include "control/runtime_paths.h"
 #include "control/utc.h"
 #include "iothread/check.h"
@@ -68,15 +74,17 @@ std::string new_record(const std::string& directory, std::chrono::system_clock::
            "-" + std::to_string(::getpid()) + ".json";
 }
 
-// When it throws, nothing is recorded.
-void commit_new(DurableFile& record) {
-    try {
-        record.commit();
-    } catch (const std::system_error&) {
-        ::unlink(
-            record.path().c_str());  // it may stand already, and only its directory not be synced
-        throw;
+// One thread of all processes changes records of this directory at a time, until it is closed.
+UniqueFd lock_records(const std::string& directory) {
+    const std::string path = directory + ".lock";
+    const std::string what = "cannot lock '" + path + "'";
+    UniqueFd opened(check_errno(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600), what));
+    while (::flock(opened.get(), LOCK_EX) < 0) {
+        if (errno != EINTR) {
+            throw errno_error(errno, what);
+        }
     }
+    return opened;
 }
 
 // Calls `call(index, record)` for each disk that has moved by this record and was not taken back.
@@ -112,7 +120,7 @@ std::string moved_sentence(const Export& served, const MoveRecord& moved) {
            moved.moved_at + (moved.job.empty() ? "" : " (job '" + moved.job + "')");
 }
 
-void OwnershipRecords::check_writable() const {
+void OwnershipRecords::prepare_directory() const {
     with_hint(kHint, [&] {
         ensure_directory(directory_, 0700);
         check_errno(::access(directory_.c_str(), W_OK), "cannot write to '" + directory_ + "'");
@@ -123,7 +131,6 @@ void OwnershipRecords::check_writable() const {
 
 OwnershipRecords::PreparedMoves OwnershipRecords::prepare_moves(const std::vector<Move>& moves,
                                                                 const std::string& job) const {
-    const std::lock_guard lock(mutex_);
     const auto now = std::chrono::system_clock::now();
     PreparedMoves prepared;
     json disks = json::array();
@@ -147,8 +154,13 @@ OwnershipRecords::PreparedMoves OwnershipRecords::prepare_moves(const std::vecto
     return prepared;
 }
 
-std::vector<MoveRecord> OwnershipRecords::PreparedMoves::commit() {
-    commit_new(*record_);
+std::vector<MoveRecord> OwnershipRecords::PreparedMoves::commit(const std::stop_token& stop) {
+    try {
+        record_->commit();
+    } catch (const std::exception&) {
+        undo(stop);
+        throw;
+    }
     // They have not arrived any more, which the record says already.
     for (const std::string& path : arrivals_) {
         ::unlink(path.c_str());
@@ -156,20 +168,44 @@ std::vector<MoveRecord> OwnershipRecords::PreparedMoves::commit() {
     return std::move(moves_);
 }
 
+// It may stand already, and only its directory not be durable.
+void OwnershipRecords::PreparedMoves::undo(const std::stop_token& stop) {
+    constexpr std::chrono::seconds kPause{1};
+    std::mutex mutex;  // guards nothing: the wait below needs one
+    std::unique_lock lock(mutex);
+    std::condition_variable_any stopped;
+    for (bool said = false; !stop.stop_requested();) {
+        try {
+            record_->remove();
+            return;
+        } catch (const std::system_error& error) {
+            if (!std::exchange(said, true)) {
+                log_error("it is not known whether export '" + moves_.front().export_name +
+                          "' has moved away: '" + record_->path() +
+                          "' could neither be made durable nor be removed (" + error.what() +
+                          "); its writers wait until one of them can");
+            }
+        }
+        stopped.wait_for(lock, stop, kPause, [] { return false; });
+    }
+}
+
 void OwnershipRecords::record_arrival(const Export& arrived, const std::string& job) const {
-    const std::lock_guard lock(mutex_);
     const auto now = std::chrono::system_clock::now();
     json stored = describe(arrived.name(), DiskIdentity::of(arrived.file()));
     stored["job"] = job;
     stored["arrived_at"] = utc_text(now);
     DurableFile record(new_record(arrivals_, now), stored.dump(2) + "\n");
-    // In this order: one that is neither here nor away is still waited for.
-    take_back_locked(arrived.file());
-    commit_new(record);
+    try {
+        record.commit();
+        take_back(arrived.file());
+    } catch (const std::exception&) {
+        record.remove();  // where that fails too: one that has also moved away is still waited for
+        throw;
+    }
 }
 
 std::optional<ArrivalRecord> OwnershipRecords::find_arrival(const DiskFile& file) const {
-    const std::lock_guard lock(mutex_);
     const auto found = arrivals_of(DiskIdentity::of(file));
     return found.empty() ? std::nullopt : std::optional(found.front().second);
 }
@@ -209,17 +245,15 @@ std::vector<OwnershipRecords::Stored> OwnershipRecords::records_of(const DiskFil
 }
 
 std::optional<MoveRecord> OwnershipRecords::find(const DiskFile& file) const {
-    const std::lock_guard lock(mutex_);
     const std::vector<Stored> found = records_of(file);
     return found.empty() ? std::nullopt : std::optional(found.front().record);
 }
 
 void OwnershipRecords::take_back(const DiskFile& file) const {
-    const std::lock_guard lock(mutex_);
-    take_back_locked(file);
-}
-
-void OwnershipRecords::take_back_locked(const DiskFile& file) const {
+    if (records_of(file).empty()) {
+        return;
+    }
+    const UniqueFd lock = lock_records(directory_);
     for (const Stored& stored : records_of(file)) {
         json record = json::parse(read_file(stored.path).value_or(""));
         record.at("disks").at(stored.index)[kTakenBack] =

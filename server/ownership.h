@@ -2,8 +2,8 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <utility>
 #include <vector>
@@ -38,16 +38,17 @@ struct ArrivalRecord {
 //
 // A disk that was brought here is recorded likewise, until it moves away again.
 //
-// Threads: any; a call lasts as long as the storage of the records takes. Fails: std::system_error
-// or std::runtime_error that names the file.
+// Threads: any, of any number of processes; a call lasts as long as the storage of the records
+// takes. Fails: std::system_error or std::runtime_error that names the file.
 class OwnershipRecords {
   public:
-    // The directory is made by check_writable() or with the first record.
+    // The directory is made by prepare_directory() or with the first record.
     explicit OwnershipRecords(const std::string& state_dir)
         : directory_(state_dir + "/moved"), arrivals_(state_dir + "/arrived") {}
 
-    // Throws when no move could be recorded.
-    void check_writable() const;
+    // Makes it, and removes what servers that were killed have left in it. Throws when no move
+    // could be recorded.
+    void prepare_directory() const;
     struct Move {
         const Export& moved;
         std::string moved_to;
@@ -56,11 +57,13 @@ class OwnershipRecords {
     class PreparedMoves {
       public:
         // Durable when it returns, with what is recorded of each disk, in their order; when it
-        // throws, none of them has moved.
-        [[nodiscard]] std::vector<MoveRecord> commit();
+        // throws, none of them has moved, for good. Where the storage allows neither, it tries
+        // until it does, or is told to stop.
+        [[nodiscard]] std::vector<MoveRecord> commit(const std::stop_token& stop);
 
       private:
         friend class OwnershipRecords;
+        void undo(const std::stop_token& stop);
         std::unique_ptr<DurableFile> record_;
         std::vector<MoveRecord> moves_;
         std::vector<std::string> arrivals_;  // files that are out of date with it
@@ -84,7 +87,6 @@ class OwnershipRecords {
         std::size_t index = 0;  // of the disk in it
         MoveRecord record;
     };
-    void take_back_locked(const DiskFile& file) const;
     [[nodiscard]] std::vector<Stored> records_of(const DiskFile& file) const;
     // The files of arrivals of this disk, and what is in them.
     [[nodiscard]] std::vector<std::pair<std::string, ArrivalRecord>> arrivals_of(
@@ -92,7 +94,6 @@ class OwnershipRecords {
 
     const std::string directory_;
     const std::string arrivals_;
-    mutable std::mutex mutex_;  // guards the files
 };
 
 }  // namespace nbdm

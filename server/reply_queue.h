@@ -49,8 +49,7 @@ class ReplyQueue final : public Operation {
     [[nodiscard]] std::uint64_t untaken_bytes() const noexcept;
 
   private:
-    static constexpr std::size_t kMaxParts =
-        128;  // of one send: as many as requests under way; the kernel allows 1024
+    static constexpr std::size_t kMaxParts = 128;  // of one send; the kernel allows 1024
 
     struct Entry {
         std::array<std::byte, kMaxHeaderBytes> header;

@@ -66,6 +66,7 @@ Server::Server(event_base* base, ServerOptions options, std::vector<UniqueFd> in
       ownership_(options_.state_dir),
       kept_trackers_(options_.state_dir),
       max_connections_(affordable_connections(options_.max_connections, options_.exports.size())),
+      waiting_places_(max_connections_ / 2),
       done_fd_(make_event_fd()),
       drained_fd_(make_event_fd()),
       hand_overs_(
@@ -101,7 +102,7 @@ Server::Server(event_base* base, ServerOptions options, std::vector<UniqueFd> in
 
 void Server::announce() const {
     try {
-        ownership_.check_writable();
+        ownership_.prepare_directory();
     } catch (const std::runtime_error& error) {
         log_warning(std::string("no disk can be handed over from here: ") + error.what());
     }
@@ -173,16 +174,13 @@ void Server::open_incoming(Export& opened, bool moved_away) {
         opened.landing().set_landed(arrived->job);
         return;
     }
-    // Who waits must not take the place of the mirrors that are waited for.
-    const auto incoming = std::ranges::count(options_.exports, true, &ExportOptions::incoming);
-    const std::size_t share = max_connections_ / 2 / static_cast<std::size_t>(incoming);
     opened.landing().expect(
         [this, &opened](const std::string& job) {
             ownership_.record_arrival(opened, job);
             log_info(opened.quoted() + " ('" + opened.file().path() + "') has landed (job '" + job +
                      "')");
         },
-        std::max(share, std::size_t{1}));
+        waiting_places_);
 }
 
 void Server::take_ownership() {
@@ -276,9 +274,7 @@ void Server::drain() {
     for (const auto& listener : listeners_) {
         listener->stop_accepting();
     }
-    for (const auto& [served, hold] : holds_) {
-        hold->abandon();  // what waits is owed an answer before the end
-    }
+    abandon_holds();
     for (Connection& connection : connections_) {
         connection.request_stop();
     }
@@ -295,9 +291,7 @@ void Server::drain() {
                 connection.abandon();
             }
             if (server.hand_overs_.under_way()) {
-                log_warning(
-                    "the stop waits for the record of a hand-over: who may write to its "
-                    "disks is not known before");
+                log_warning(server.status());
             }
         },
         this));
@@ -327,8 +321,15 @@ std::string Server::status() const {
         return std::to_string(number) + " " + what + (number == 1 ? "" : "s");
     };
     const std::string clients = count(connections_.size(), "client");
-    return draining_ ? "stopping, draining " + clients
-                     : "serving " + count(exports_.all().size(), "export") + " to " + clients;
+    if (!draining_) {
+        return "serving " + count(exports_.all().size(), "export") + " to " + clients;
+    }
+    const char* record = hand_overs_.may_be_durable()
+                             ? ", and the record of a hand-over: whether its disks have moved is "
+                               "not known before"
+                         : hand_overs_.under_way() ? ", and the storage of the state directory"
+                                                   : "";
+    return "stopping, waiting for " + clients + record;
 }
 
 std::size_t Server::connections_to(const Export& served) const {
@@ -358,7 +359,17 @@ void Server::settled(const std::vector<HandOvers::Disk>& moved) {
         disconnect_clients_of(each.moved);
         log_info(hand_overs_.moved_sentence(each.moved));
     }
+    if (draining_) {
+        abandon_holds();  // of a hand-over that came to nothing
+    }
     end_when_drained();
+}
+
+// What waits is owed an answer before the end.
+void Server::abandon_holds() {
+    for (const auto& [served, hold] : holds_) {
+        hold->abandon();
+    }
 }
 
 void Server::disconnect_clients_of(const Export& served) {

@@ -41,8 +41,8 @@ struct ServerOptions {
     std::chrono::seconds request_timeout{300};
 };
 
-// The daemon: exports, listeners, connections, holds. One loop in the main thread; each connection
-// has a thread of its own.
+// The daemon: exports, listeners, connections, holds, hand-overs. One loop in the main thread; each
+// connection has a thread of its own, and so has each record of a hand-over.
 //
 // Threads: the main thread only. Fails: the constructor throws; a sentence says what and why.
 class Server {
@@ -109,6 +109,7 @@ class Server {
     void disconnect_clients_of(const Export& served);
     [[nodiscard]] bool is_drained() const;
     void end_when_drained();
+    void abandon_holds();
     void watch(int fd, event_callback_fn handler);
 
     event_base* const base_;
@@ -116,6 +117,8 @@ class Server {
     const OwnershipRecords ownership_;
     const KeptTrackers kept_trackers_;
     const std::size_t max_connections_;
+    // Who waits must not take the place of the mirrors that are waited for.
+    WaitingPlaces waiting_places_;
     const UniqueFd done_fd_;     // rung by a connection that ended
     const UniqueFd drained_fd_;  // rung by a writer that left a held export
 

@@ -115,7 +115,7 @@ bool SocketStream::wait_until(const std::function<bool()>& done) noexcept {
             reason_ = DisconnectReason::server_stopped;
             return false;
         }
-        if (ready > 0 && fds[0].revents != 0) {
+        if ((ready > 0 && fds[0].revents != 0) || (ready < 0 && errno != EINTR)) {
             reason_ = DisconnectReason::connection_lost;
             return false;
         }

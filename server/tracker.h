@@ -22,8 +22,8 @@ namespace nbdm {
 //
 // Memory lives as long as the export: a removed tracker is kept and used for the next one of its
 // granularity, because a writer may be about to mark it. Such a late mark can only make a block
-// dirty that is not, which costs one copy. There are never more of one granularity than may be in
-// use, and maps of all granularities take twice what those of the finest one do, at most.
+// dirty that is not, which costs one copy. Of one granularity and disk size there are
+// never more than may be in use, and all granularities take twice what the finest does, at most.
 class Tracker {
   public:
     Tracker(std::uint64_t disk_bytes, std::uint32_t granularity_bytes);
@@ -140,8 +140,8 @@ class TrackerSet {
     // What a new tracker says of what was written before it stood.
     enum class Start { clean, all_dirty };
     // A tracker of which an export has one at a time. Those that nobody reads any more give way to
-    // it; `taken` when one is read, or when a shared tracker has the name. Unless it is created, or
-    // has another granularity than it has already, those that stood still do.
+    // it, also one of its name; `taken` when one is read, or when a shared tracker has the name.
+    // Unless it is created, all that stood still do. Never `exists` or `other_granularity`.
     [[nodiscard]] Added add_exclusive(const std::string& name, std::uint32_t granularity_bytes,
                                       Start start = Start::clean);
     // False when there is none of this name.

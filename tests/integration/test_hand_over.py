@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hand-over while the storage of its record stands still, or fails: who may write, and who waits."""
+"""A hand-over while the storage of its record stands still, or fails, or is another server's too: who
+may write, and who waits."""
 
 import contextlib
 import errno
 import http.client
+import re
 import signal
 import threading
 import time
@@ -11,7 +13,7 @@ import time
 import pytest
 
 from harness import MIB, make_disk, wait_for
-from meddling import meddling, standstill
+from meddling import is_stuck, meddling, standstill
 from nbd_client import connect, nbd
 
 RENAME = "rename,renameat,renameat2"
@@ -49,10 +51,18 @@ class Write:
         threading.Thread(target=run, daemon=True).start()
 
 
-def hold(server, name, lease_ms):
+def hold(server, name, lease_ms=60_000):
     status, answer = server.ask("POST", f"/v1/exports/{name}/hold", {"lease_ms": lease_ms})
     assert status == 200
     return answer["hold"]
+
+
+def renew(server, held, lease_ms):
+    assert server.ask("POST", "/v1/exports/d/hold", {"hold": held, "lease_ms": lease_ms})[0] == 200
+
+
+def wait_until_stuck(server):
+    wait_for(lambda: is_stuck(server, "hand-over"), what="the record")
 
 
 def retire(server, held, name="d"):
@@ -72,34 +82,37 @@ def server(world):
 
 def test_no_lease_waits_for_the_storage_of_the_records(world, server):
     with standstill(server, "fsync") as go_on:
-        held = hold(server, "d", 1500)
+        held = hold(server, "d")
         retiring = retire(server, held)
-        wait_for(lambda: files_of(world) == [".new"])
+        wait_until_stuck(server)
         hold(server, "other", 300)
         other, own = Write(server, "other"), Write(server, "d")
         wait_for(lambda: other.outcome == "written")
         assert server.export("other")["state"] == "serving"
+        renew(server, held, 300)
         status, answer = retiring.result()
         assert status == 409 and "the lease has lapsed" in answer["error"]
         wait_for(lambda: own.outcome == "written")
         # The thread that is stuck is the only one.
-        again = hold(server, "d", 60_000)
+        again = hold(server, "d")
         status, answer = retire(server, again).result()
         assert status == 503 and "has not answered yet" in answer["error"]
         assert server.ask("POST", "/v1/exports/d/release", {"hold": again})[0] == 200
         go_on()
     wait_for(lambda: files_of(world) == [])
-    assert retire(server, hold(server, "d", 60_000)).result()[0] == 200
+    # Its file is gone a moment before it is.
+    wait_for(lambda: retire(server, hold(server, "d", 1000)).result()[0] == 200)
     assert files_of(world) == [".json"]
 
 
 def test_nobody_writes_until_it_is_known_whether_the_disk_has_moved(world, server):
     with standstill(server, RENAME) as go_on:
-        held = hold(server, "d", 300)
+        held = hold(server, "d")
         retiring = retire(server, held)
-        wait_for(lambda: files_of(world) == [".new"])
+        wait_until_stuck(server)
         write = Write(server, "d")
-        time.sleep(1)  # the lease has ended
+        renew(server, held, 1)
+        time.sleep(1)  # long enough for what must not happen
         releasing = Asked(server, "d", "release", {"hold": held})
         hold(server, "other", 200)
         wait_for(lambda: server.export("other")["state"] == "serving")
@@ -113,20 +126,51 @@ def test_nobody_writes_until_it_is_known_whether_the_disk_has_moved(world, serve
     wait_for(lambda: write.outcome == errno.ESHUTDOWN)
 
 
-@pytest.mark.parametrize("lease_ms", [300, 60_000])
-def test_a_record_that_fails_at_the_last_step_leaves_the_disk_here(world, server, lease_ms):
+@pytest.mark.parametrize("lapses", [False, True])
+def test_a_record_that_fails_at_the_last_step_leaves_the_disk_here(world, server, lapses):
     # The second is that of the directory.
-    with meddling(server, "fsync", "error=EIO:delay_enter=1s:when=2"):
-        held = hold(server, "d", lease_ms)
+    with meddling(server, "fsync", "error=EIO:delay_enter=2s:when=2"):
+        held = hold(server, "d")
         write = Write(server, "d")
-        status, answer = retire(server, held).result()
+        retiring = retire(server, held)
+        if lapses:
+            wait_for(lambda: files_of(world) == [".json"])
+            renew(server, held, 1)
+        status, answer = retiring.result()
         assert status == 500 and "Input/output error" in answer["error"]
         assert files_of(world) == []
-        if lease_ms > 1000:
+        assert "the hand-over of export 'd' is not recorded" in server.messages()
+        if not lapses:
             assert server.export("d")["state"] == "held"
             assert server.ask("POST", "/v1/exports/d/release", {"hold": held})[0] == 200
         wait_for(lambda: write.outcome == "written")
-    assert retire(server, hold(server, "d", 60_000)).result()[0] == 200
+    assert retire(server, hold(server, "d")).result()[0] == 200
+
+
+def test_writers_wait_while_a_record_can_neither_be_made_nor_be_removed(world, server):
+    # The directory with it is not durable, and the one without it is not either.
+    with meddling(server, "fsync", "error=EIO:when=2+") as get_well:
+        held = hold(server, "d")
+        write = Write(server, "d")
+        retiring = retire(server, held)
+        wait_for(lambda: "could neither be made durable nor be removed" in server.messages())
+        renew(server, held, 1)
+        status, answer = server.ask("POST", "/v1/exports/d/hold", {"hold": "x"})
+        assert status == 503 and "not known yet" in answer["error"]
+        assert (write.outcome, retiring.answer) == (None, None)
+        get_well()
+    assert retiring.result()[0] == 500
+    wait_for(lambda: write.outcome == "written")
+    assert files_of(world) == []
+
+
+def test_a_record_is_undone_where_it_was_made_wherever_that_is_by_now(world, server):
+    with meddling(server, "fsync", "error=EIO:delay_enter=2s:when=2"):
+        retiring = retire(server, hold(server, "d"))
+        wait_for(lambda: files_of(world) == [".json"])
+        world.quick("state").rename(world.quick("elsewhere"))
+        assert retiring.result()[0] == 500
+        assert list(world.quick("elsewhere/moved").iterdir()) == []
 
 
 @pytest.mark.parametrize("calls,when,moved", [("fsync", 1, False), (RENAME, 1, False),
@@ -135,8 +179,9 @@ def test_a_server_that_is_killed_meanwhile_has_moved_the_disk_or_not(world, call
     exports = [f"{name}={make_disk(world.path(name), MIB)}" for name in ("d", "other")]
     with world.server(*exports, expect=(-9,)) as server:
         with standstill(server, calls, when) as let_go:
-            retire(server, hold(server, "d", 60_000))
-            wait_for(lambda: files_of(world) == [".json" if moved else ".new"])
+            retire(server, hold(server, "d"))
+            wait_until_stuck(server)
+            assert files_of(world) == [".json" if moved else ".new"]
             server.process.kill()
             let_go()  # a traced process ends before its tracer's eyes
             server.wait()
@@ -145,22 +190,39 @@ def test_a_server_that_is_killed_meanwhile_has_moved_the_disk_or_not(world, call
         assert files_of(world) == [".json" if moved else ".new"]
 
 
-def test_a_stop_waits_until_it_is_known_whether_the_disk_has_moved(world):
+@pytest.mark.parametrize("clients", [0, 1])
+def test_a_stop_waits_until_it_is_known_whether_the_disk_has_moved(world, clients):
     exports = [f"{name}={make_disk(world.path(name), MIB)}" for name in ("d", "other")]
     with world.server(*exports) as server:
         with standstill(server, RENAME) as go_on:
-            retiring = retire(server, hold(server, "d", 300))
-            wait_for(lambda: files_of(world) == [".new"])
-            write = Write(server, "d")
+            retiring = retire(server, hold(server, "d"))
+            wait_until_stuck(server)
+            writes = [Write(server, "d") for _ in range(clients)]
+            wait_for(lambda: server.in_flight() == clients)
             server.process.send_signal(signal.SIGTERM)
-            wait_for(lambda: "the stop waits for the record" in server.messages())
-            assert server.running() and write.outcome != "written"
+            wait_for(lambda: "the record of a hand-over: whether its disks have moved" in
+                     server.messages())
+            assert server.running()
             go_on()
         assert retiring.result()[0] == 200
         assert server.wait() == 0
-        assert write.outcome != "written"
+        assert all(write.outcome != "written" for write in writes)
     with world.server(*exports) as server:
         assert server.export("d")["state"] == "retired"
+
+
+def test_a_stop_does_not_wait_for_a_lease_when_the_record_fails(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        with meddling(server, "fsync", "error=EIO:delay_enter=2s:when=2"):
+            retiring = retire(server, hold(server, "d"))
+            wait_until_stuck(server)
+            write = Write(server, "d")
+            wait_for(lambda: server.in_flight() == 1)
+            server.process.send_signal(signal.SIGTERM)
+            assert retiring.result()[0] == 500
+            assert server.wait(limit=30) == 0
+        assert write.outcome == "written"
 
 
 def test_a_mirror_whose_hand_over_is_not_answered_does_not_say_who_has_the_disk(world):
@@ -173,3 +235,32 @@ def test_a_mirror_whose_hand_over_is_not_answered_does_not_say_who_has_the_disk(
                 assert result.returncode == 1 and "is not known" in result.stderr, result.stderr
                 go_on()
         wait_for(lambda: server.export("d")["state"] == "retired")
+
+
+def test_disks_that_moved_together_may_come_back_to_two_servers_at_a_time(world):
+    exports = {name: f"{name}={make_disk(world.path(name), MIB)}" for name in ("a", "b", "c")}
+    with world.server(*exports.values()) as server:
+        disks = [{"name": name, "hold": hold(server, name)} for name in ("a", "b")]
+        assert server.ask("POST", "/v1/retire", {"exports": disks})[0] == 200
+
+    def land(server, name):
+        commit = f"nbd-mirror:commit:{name}:1"
+        assert connect(server, commit, export=name).can_meta_context(commit)
+
+    # What says that they have moved is one file, which both change.
+    with world.server(f"{exports['a']},incoming") as first, \
+            world.server(f"{exports['b']},incoming") as second:
+        with standstill(first, RENAME, when=2) as go_on:
+            landing = [threading.Thread(target=land, args=each)
+                       for each in ((first, "a"), (second, "b"))]
+            landing[0].start()
+            wait_for(lambda: is_stuck(first, "nbd-1"))
+            landing[1].start()
+            wait_for(lambda: second.connections())
+            time.sleep(0.5)  # long enough for the second to have overtaken
+            go_on()
+        for each in landing:
+            each.join(60)
+        assert [first.export("a")["state"], second.export("b")["state"]] == ["serving"] * 2
+    with world.server(*exports.values()) as server:
+        assert [server.export(name)["state"] for name in exports] == ["serving"] * 3

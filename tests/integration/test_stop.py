@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from harness import KIB, MIB, make_disk, wait_for
-from meddling import stands_still, standstill
+from meddling import is_stuck, standstill
 from wire import READ, WRITE, Wire, header
 
 
@@ -105,7 +105,7 @@ def test_who_waits_for_a_hold_is_told_that_the_server_stops(world):
         client.receive(512)
         with standstill(server, "pwrite64,pwritev,pwritev2") as let_go:
             client.send(header(WRITE, 0, 512, cookie=2) + b"w" * 512)
-            wait_for(lambda: stands_still(server, "nbd-1"))
+            wait_for(lambda: is_stuck(server, "nbd-1"))
             holding = threading.Thread(target=lambda: answers.append(
                 server.ask("POST", "/v1/exports/d/hold", {"lease_ms": 60_000})))
             holding.start()

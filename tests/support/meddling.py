@@ -4,11 +4,12 @@
 import contextlib
 import pathlib
 import subprocess
+import tempfile
 import time
 
 import pytest
 
-from harness import need
+from harness import need, wait_for
 
 
 def tracer(calls, what, *more):
@@ -21,20 +22,27 @@ def tracer(calls, what, *more):
 @contextlib.contextmanager
 def meddling(program, calls, what):
     """The same of a program that runs, until the end of the block or until this is called."""
-    strace = subprocess.Popen([*tracer(calls, what), "-p", str(program.pid)],
-                              stderr=subprocess.PIPE, text=True)
-    if "attached" not in strace.stderr.readline():
-        strace.communicate()
-        pytest.skip("processes cannot be traced here")
+    with tempfile.TemporaryFile("w+") as said:
+        strace = subprocess.Popen([*tracer(calls, what), "-p", str(program.pid)], stderr=said)
 
-    def stop():
-        strace.terminate()
-        strace.communicate(timeout=30)
+        def attached():
+            said.seek(0)
+            return "attached" in said.read()
 
-    try:
-        yield stop
-    finally:
-        if strace.poll() is None:
+        def stop():
+            strace.terminate()
+            try:
+                strace.wait(timeout=10)
+            except subprocess.TimeoutExpired:  # seen where what it traced was killed
+                strace.kill()
+                strace.wait()
+
+        try:
+            wait_for(lambda: attached() or strace.poll() is not None, what="strace")
+            if strace.poll() is not None:
+                pytest.skip("processes cannot be traced here")
+            yield stop
+        finally:
             stop()
 
 
@@ -42,7 +50,7 @@ def standstill(program, calls, when=1):
     return meddling(program, calls, f"delay_enter=300s:when={when}")
 
 
-def stands_still(program, thread):
+def is_stuck(program, thread):
     """Whether the thread of this name is kept in a system call, and not just looked at in one."""
     def is_stopped():
         for task in pathlib.Path(f"/proc/{program.pid}/task").iterdir():

@@ -60,7 +60,8 @@ TEST_F(MetaContexts, WhatOnlyMirrorsAskForIsThereWhenItIsNamedAndNotListed) {
     // The export is a file, and not incoming.
     EXPECT_EQ(names(match_meta_contexts(served_, asked, MetaQueryKind::set)),
               (Names{"nbd-mirror:allocated", "nbd-mirror:room"}));
-    served_.landing().expect([](const std::string&) {}, 1);
+    WaitingPlaces places(1);
+    served_.landing().expect([](const std::string&) {}, places);
     EXPECT_EQ(names(match_meta_contexts(served_, asked, MetaQueryKind::set)),
               (Names{"nbd-mirror:allocated", "nbd-mirror:room", "nbd-mirror:incoming",
                      "nbd-mirror:commit:vm1:7"}));
