@@ -166,6 +166,10 @@ def run_benchmark(main):
         line = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except AssertionError as error:  # of the harness: something did not happen in time
         line = (str(error).splitlines() or ["something did not happen"])[0]
+    with contextlib.suppress(KeyboardInterrupt):
+        time.sleep(0.2)  # what failed may be what an interrupt has ended that is still to be seen here
+    if Undivided.interrupted:
+        line = "interrupted"
     sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {line}")
 
 
