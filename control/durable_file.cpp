@@ -55,19 +55,25 @@ DurableFile::DurableFile(const std::string& path, std::string_view text)
 }
 
 DurableFile::~DurableFile() {
-    if (stands_) {
+    if (temporary_stands_) {
         ::unlinkat(directory_.get(), temporary_.c_str(), 0);
     }
 }
 
 void DurableFile::commit() {
-    check_errno(::renameat(directory_.get(), temporary_.c_str(), directory_.get(), name_.c_str()),
-                "cannot write '" + path_ + "'");
-    stands_ = false;
+    const int result =
+        ::renameat(directory_.get(), temporary_.c_str(), directory_.get(), name_.c_str());
+    // An error of the storage, or of the way to it, leaves open what the storage has done.
+    may_stand_ = result == 0 || errno == EIO || errno == ETIMEDOUT || errno == ESTALE;
+    check_errno(result, "cannot write '" + path_ + "'");
+    temporary_stands_ = false;
     sync_directory();
 }
 
 void DurableFile::remove() {
+    if (!may_stand_) {
+        return;
+    }
     if (::unlinkat(directory_.get(), name_.c_str(), 0) < 0 && errno != ENOENT) {
         throw errno_error(errno, "cannot remove '" + path_ + "'");
     }

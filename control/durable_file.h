@@ -24,7 +24,8 @@ class DurableFile {
 
     // Once. When it throws, the text may have been replaced already.
     void commit();
-    // After a commit(), whether it threw or not: the file is not there, for good.
+    // After a commit() that may have replaced it: the file is not there, for good. Nothing is done
+    // after one that has certainly not.
     void remove();
 
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
@@ -37,7 +38,8 @@ class DurableFile {
     const std::string temporary_;  // likewise
     // Stays the same one, wherever it is moved meanwhile.
     const UniqueFd directory_;
-    bool stands_ = true;  // the temporary file
+    bool temporary_stands_ = true;
+    bool may_stand_ = false;  // the file, as it was committed
 };
 
 // The same in one step.

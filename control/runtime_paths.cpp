@@ -7,7 +7,6 @@
 
 #include <sys/stat.h>
 
-#include "control/durable_file.h"
 #include "iothread/check.h"
 
 namespace nbdm {
@@ -65,9 +64,7 @@ void ensure_directory(const std::string& path, mode_t mode) {
     for (std::size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
         const std::string part = path.substr(0, slash);
         const bool last = slash == std::string::npos;
-        if (!part.empty() && ::mkdir(part.c_str(), last ? mode : 0755) == 0) {
-            sync_directory_of(part);
-        } else if (!part.empty() && errno != EEXIST) {
+        if (!part.empty() && ::mkdir(part.c_str(), last ? mode : 0755) < 0 && errno != EEXIST) {
             throw errno_error(errno, "cannot make the directory '" + part + "'");
         }
         if (last) {

@@ -24,7 +24,7 @@ namespace nbdm {
 [[nodiscard]] std::string job_state_path(const std::string& job);
 [[nodiscard]] std::string job_record_path(const std::string& job);
 
-// Makes the directory and its parents where missing, for good. Throws std::system_error with the
+// Makes the directory and its parents where missing. Throws std::system_error with the
 // path.
 void ensure_directory(const std::string& path, mode_t mode);
 

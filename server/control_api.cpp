@@ -154,12 +154,14 @@ void ControlApi::refuse_hold(HttpRequest& request, const Export& served, const s
     if (server_.hold_of(served).retiring()) {
         request.reply_error(
             503, served.quoted() + " is being handed over: whether it has moved is not known yet");
-        return;
+    } else if (served.gate().retired()) {
+        request.reply_error(409, server_.hand_overs().moved_sentence(served));
+    } else if (server_.draining()) {
+        request.reply_error(503, served.quoted() + " stays here: the server stops");
+    } else {
+        request.reply_error(409, served.quoted() + " stays here, and is not held by '" + id +
+                                     "' (any more): the lease has lapsed, or it was released");
     }
-    request.reply_error(409, served.gate().retired()
-                                 ? server_.hand_overs().moved_sentence(served)
-                                 : served.quoted() + " stays here, and is not held by '" + id +
-                                       "' (any more): the lease has lapsed, or it was released");
 }
 
 void ControlApi::release(HttpRequest request, Export& served) {
@@ -168,7 +170,8 @@ void ControlApi::release(HttpRequest request, Export& served) {
     body.end();
     auto waiting = std::make_shared<HttpRequest>(std::move(request));
     // Its descriptor is not kept for an answer that may take long.
-    waiting->on_client_left([waiting] { waiting->reply_error(503, "nobody listens"); });
+    waiting->on_client_left(
+        [waiting] { waiting->reply_error(503, "whether the disk has moved is not known yet"); });
     server_.hold_of(served).release(id, [this, waiting, &served, id](const auto& times) {
         if (!times) {
             refuse_hold(*waiting, served, id);

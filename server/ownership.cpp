@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/ownership.h"
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <fcntl.h>
@@ -66,12 +67,15 @@ std::vector<std::string> records_in(const std::string& directory) {
     return paths;
 }
 
-// Records are found by what is in them; the name is for people, and of no other record.
+// Records are found by what is in them; the name is for people, sorts by time, and is of no other
+// record.
 std::string new_record(const std::string& directory, std::chrono::system_clock::time_point now) {
-    ensure_directory(directory, 0700);
-    const auto fraction = now.time_since_epoch() % std::chrono::seconds(1);
-    return directory + "/" + utc_text(now, "%Y%m%dT%H%M%S.") + std::to_string(fraction.count()) +
-           "-" + std::to_string(::getpid()) + ".json";
+    static std::atomic<unsigned> count{0};
+    const std::chrono::nanoseconds fraction = now.time_since_epoch() % std::chrono::seconds(1);
+    const std::string digits = std::to_string(fraction.count());
+    return directory + "/" + utc_text(now, "%Y%m%dT%H%M%S.") +
+           std::string(9 - std::min<std::size_t>(digits.size(), 9), '0') + digits + "-" +
+           std::to_string(::getpid()) + "-" + std::to_string(++count) + ".json";
 }
 
 // One thread of all processes changes records of this directory at a time, until it is closed.
@@ -120,17 +124,35 @@ std::string moved_sentence(const Export& served, const MoveRecord& moved) {
            moved.moved_at + (moved.job.empty() ? "" : " (job '" + moved.job + "')");
 }
 
+void OwnershipRecords::settle() const {
+    for (const std::string& each : {directory_, arrivals_}) {
+        if (::access(each.c_str(), F_OK) == 0) {
+            with_hint(kHint, [&] { sync_directory_of(each + "/"); });
+        }
+    }
+}
+
 void OwnershipRecords::prepare_directory() const {
     with_hint(kHint, [&] {
-        ensure_directory(directory_, 0700);
+        make_for_good(directory_);
         check_errno(::access(directory_.c_str(), W_OK), "cannot write to '" + directory_ + "'");
     });
+    prepared_ = true;
     remove_leftovers(directory_);
     remove_leftovers(arrivals_);
 }
 
+void OwnershipRecords::make_for_good(const std::string& directory) const {
+    ensure_directory(directory, 0700);
+    sync_directory_of(directory);
+    sync_directory_of(state_directory_);
+}
+
 OwnershipRecords::PreparedMoves OwnershipRecords::prepare_moves(const std::vector<Move>& moves,
                                                                 const std::string& job) const {
+    if (!prepared_) {
+        prepare_directory();
+    }
     const auto now = std::chrono::system_clock::now();
     PreparedMoves prepared;
     json disks = json::array();
@@ -178,12 +200,12 @@ void OwnershipRecords::PreparedMoves::undo(const std::stop_token& stop) {
         try {
             record_->remove();
             return;
-        } catch (const std::system_error& error) {
+        } catch (const std::exception& error) {
             if (!std::exchange(said, true)) {
-                log_error("it is not known whether export '" + moves_.front().export_name +
-                          "' has moved away: '" + record_->path() +
-                          "' could neither be made durable nor be removed (" + error.what() +
-                          "); its writers wait until one of them can");
+                log_error("it is not known whether export '" + moves_.front().export_name + "'" +
+                          (moves_.size() > 1 ? " and others have" : " has") + " moved away: '" +
+                          record_->path() + "' could neither be made durable nor be removed (" +
+                          error.what() + "); writers wait until it can be removed");
             }
         }
         stopped.wait_for(lock, stop, kPause, [] { return false; });
@@ -191,6 +213,7 @@ void OwnershipRecords::PreparedMoves::undo(const std::stop_token& stop) {
 }
 
 void OwnershipRecords::record_arrival(const Export& arrived, const std::string& job) const {
+    make_for_good(arrivals_);
     const auto now = std::chrono::system_clock::now();
     json stored = describe(arrived.name(), DiskIdentity::of(arrived.file()));
     stored["job"] = job;
@@ -200,14 +223,22 @@ void OwnershipRecords::record_arrival(const Export& arrived, const std::string& 
         record.commit();
         take_back(arrived.file());
     } catch (const std::exception&) {
-        record.remove();  // where that fails too: one that has also moved away is still waited for
+        try {
+            record.remove();
+        } catch (const std::system_error& error) {
+            log_error("remove '" + record.path() + "', or the next start believes that " +
+                      arrived.quoted() + " has landed: " + error.what());
+        }
         throw;
     }
 }
 
 std::optional<ArrivalRecord> OwnershipRecords::find_arrival(const DiskFile& file) const {
     const auto found = arrivals_of(DiskIdentity::of(file));
-    return found.empty() ? std::nullopt : std::optional(found.front().second);
+    // The last: a kill in the middle of a record may have left an earlier one.
+    const auto last = std::ranges::max_element(
+        found, {}, [](const auto& each) -> const std::string& { return each.first; });
+    return last == found.end() ? std::nullopt : std::optional(last->second);
 }
 
 std::vector<std::pair<std::string, ArrivalRecord>> OwnershipRecords::arrivals_of(
@@ -255,7 +286,10 @@ void OwnershipRecords::take_back(const DiskFile& file) const {
     }
     const UniqueFd lock = lock_records(directory_);
     for (const Stored& stored : records_of(file)) {
-        json record = json::parse(read_file(stored.path).value_or(""));
+        json record = json::parse(read_file(stored.path).value_or(""), nullptr, false);
+        if (record.is_discarded()) {
+            throw std::runtime_error("the record '" + stored.path + "' is gone or damaged");
+        }
         record.at("disks").at(stored.index)[kTakenBack] =
             utc_text(std::chrono::system_clock::now());
         write_file_durably(stored.path, record.dump(2) + "\n");

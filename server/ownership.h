@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -42,12 +43,18 @@ struct ArrivalRecord {
 // takes. Fails: std::system_error or std::runtime_error that names the file.
 class OwnershipRecords {
   public:
-    // The directory is made by prepare_directory() or with the first record.
     explicit OwnershipRecords(const std::string& state_dir)
-        : directory_(state_dir + "/moved"), arrivals_(state_dir + "/arrived") {}
+        : state_directory_(state_dir),
+          directory_(state_dir + "/moved"),
+          arrivals_(state_dir + "/arrived") {}
 
-    // Makes it, and removes what servers that were killed have left in it. Throws when no move
-    // could be recorded.
+    // What records a server that was killed has left, and what it has removed, stays so from now
+    // on. Before anything else is believed that is found in them.
+    void settle() const;
+
+    // Makes the directory of moves for good, and removes what servers that were killed have left of
+    // records that never took effect. Throws when no move could be recorded. The first move does
+    // what was not done by then.
     void prepare_directory() const;
     struct Move {
         const Export& moved;
@@ -92,8 +99,12 @@ class OwnershipRecords {
     [[nodiscard]] std::vector<std::pair<std::string, ArrivalRecord>> arrivals_of(
         const DiskIdentity& disk) const;
 
+    void make_for_good(const std::string& directory) const;
+
+    const std::string state_directory_;
     const std::string directory_;
     const std::string arrivals_;
+    mutable std::atomic<bool> prepared_{false};  // directory_ is there for good
 };
 
 }  // namespace nbdm

@@ -73,6 +73,7 @@ Server::Server(event_base* base, ServerOptions options, std::vector<UniqueFd> in
           base_, ownership_, [this](const Export& served) -> Hold& { return hold_of(served); },
           [this](const auto& moved) { settled(moved); }),
       memory_(options_.buffer_bytes) {
+    ownership_.settle();
     for (const ExportOptions& each : options_.exports) {
         open_export(each);
     }

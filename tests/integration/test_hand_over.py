@@ -100,8 +100,9 @@ def test_no_lease_waits_for_the_storage_of_the_records(world, server):
         assert server.ask("POST", "/v1/exports/d/release", {"hold": again})[0] == 200
         go_on()
     wait_for(lambda: files_of(world) == [])
+    held = hold(server, "d")
     # Its file is gone a moment before it is.
-    wait_for(lambda: retire(server, hold(server, "d", 1000)).result()[0] == 200)
+    wait_for(lambda: retire(server, held).result()[0] == 200)
     assert files_of(world) == [".json"]
 
 
@@ -129,7 +130,7 @@ def test_nobody_writes_until_it_is_known_whether_the_disk_has_moved(world, serve
 @pytest.mark.parametrize("lapses", [False, True])
 def test_a_record_that_fails_at_the_last_step_leaves_the_disk_here(world, server, lapses):
     # The second is that of the directory.
-    with meddling(server, "fsync", "error=EIO:delay_enter=2s:when=2"):
+    with meddling(server, "fsync", "error=EIO:delay_enter=4s:when=2"):
         held = hold(server, "d")
         write = Write(server, "d")
         retiring = retire(server, held)
@@ -155,6 +156,7 @@ def test_writers_wait_while_a_record_can_neither_be_made_nor_be_removed(world, s
         retiring = retire(server, held)
         wait_for(lambda: "could neither be made durable nor be removed" in server.messages())
         renew(server, held, 1)
+        time.sleep(1)  # long enough for what must not happen
         status, answer = server.ask("POST", "/v1/exports/d/hold", {"hold": "x"})
         assert status == 503 and "not known yet" in answer["error"]
         assert (write.outcome, retiring.answer) == (None, None)
@@ -164,8 +166,24 @@ def test_writers_wait_while_a_record_can_neither_be_made_nor_be_removed(world, s
     assert files_of(world) == []
 
 
+def test_nothing_is_undone_where_nothing_can_have_been_done(world, server):
+    # A file system that was made read-only meanwhile says so also of what was never there.
+    with meddling(server, "rename,renameat,renameat2,unlink,unlinkat", "error=EROFS"):
+        held = hold(server, "d")
+        status, answer = retire(server, held).result()
+        assert status == 500 and "Read-only" in answer["error"]
+        assert server.ask("POST", "/v1/exports/d/release", {"hold": held})[0] == 200
+    assert retire(server, hold(server, "d")).result()[0] == 200
+
+
+def test_a_read_only_export_has_no_writers_to_hold(world):
+    with world.server(f"d={make_disk(world.path('disk'), MIB)},ro") as server:
+        status, answer = server.ask("POST", "/v1/exports/d/hold", {})
+        assert status == 409 and "read-only" in answer["error"]
+
+
 def test_a_record_is_undone_where_it_was_made_wherever_that_is_by_now(world, server):
-    with meddling(server, "fsync", "error=EIO:delay_enter=2s:when=2"):
+    with meddling(server, "fsync", "error=EIO:delay_enter=4s:when=2"):
         retiring = retire(server, hold(server, "d"))
         wait_for(lambda: files_of(world) == [".json"])
         world.quick("state").rename(world.quick("elsewhere"))
@@ -214,15 +232,16 @@ def test_a_stop_waits_until_it_is_known_whether_the_disk_has_moved(world, client
 def test_a_stop_does_not_wait_for_a_lease_when_the_record_fails(world):
     disk = make_disk(world.path("disk"), MIB)
     with world.server(f"d={disk}") as server:
-        with meddling(server, "fsync", "error=EIO:delay_enter=2s:when=2"):
+        with meddling(server, "fsync", "error=EIO:delay_enter=4s:when=2"):
             retiring = retire(server, hold(server, "d"))
             wait_until_stuck(server)
             write = Write(server, "d")
             wait_for(lambda: server.in_flight() == 1)
+            assert retiring.answer is None
             server.process.send_signal(signal.SIGTERM)
             assert retiring.result()[0] == 500
             assert server.wait(limit=30) == 0
-        assert write.outcome == "written"
+        wait_for(lambda: write.outcome == "written")
 
 
 def test_a_mirror_whose_hand_over_is_not_answered_does_not_say_who_has_the_disk(world):

@@ -54,9 +54,10 @@ def is_stuck(program, thread):
     """Whether the thread of this name is kept in a system call, and not just looked at in one."""
     def is_stopped():
         for task in pathlib.Path(f"/proc/{program.pid}/task").iterdir():
-            name, _, state = (task / "stat").read_text().partition("(")[2].rpartition(") ")
-            if name == thread:
-                return state[0] == "t"
+            with contextlib.suppress(OSError):  # it may end meanwhile
+                name, _, state = (task / "stat").read_text().partition("(")[2].rpartition(") ")
+                if name == thread:
+                    return state[0] == "t"
         return False
 
     for _ in range(5):
