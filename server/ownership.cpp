@@ -145,7 +145,14 @@ void OwnershipRecords::prepare_directory() const {
 void OwnershipRecords::make_for_good(const std::string& directory) const {
     ensure_directory(directory, 0700);
     sync_directory_of(directory);
-    sync_directory_of(state_directory_);
+    try {
+        sync_directory_of(state_directory_);
+    } catch (const std::system_error& error) {
+        // Where another may not even look, it was made by whoever may.
+        if (error.code() != std::errc::permission_denied) {
+            throw;
+        }
+    }
 }
 
 OwnershipRecords::PreparedMoves OwnershipRecords::prepare_moves(const std::vector<Move>& moves,
