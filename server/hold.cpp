@@ -114,8 +114,7 @@ void Hold::cancel_retirement() {
     }
     answer_releases();
     if (held()) {
-        const auto left = std::chrono::ceil<std::chrono::milliseconds>(lease_end_ - Clock::now());
-        arm(std::max(left, std::chrono::milliseconds(0)));
+        await_lease_end();
     }
 }
 
@@ -150,12 +149,22 @@ HoldTimes Hold::end(End how, Drained drained) {
 
 void Hold::arm(std::chrono::milliseconds lease) {
     lease_end_ = Clock::now() + lease;
-    const timeval delay = to_timeval(lease);
+    await_lease_end();
+}
+
+void Hold::await_lease_end() {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(lease_end_ - Clock::now());
+    const timeval delay = to_timeval(std::max(left, std::chrono::milliseconds(0)));
     evtimer_add(timer_.get(), &delay);
 }
 
 void Hold::lapsed() {
-    if (held() && !retiring_) {
+    if (!held() || retiring_) {
+        return;
+    }
+    if (Clock::now() < lease_end_) {
+        await_lease_end();  // the loop's clock is coarse, and may be early
+    } else {
         log_warning(export_.quoted() + ": the lease of the hold has lapsed, writers go on");
         end(End::release, Drained::lapsed);
     }

@@ -81,6 +81,7 @@ class Hold {
     HoldTimes end(End how, Drained drained);
     void answer_releases();
     void arm(std::chrono::milliseconds lease);
+    void await_lease_end();
     void lapsed();
 
     Export& export_;
