@@ -167,8 +167,8 @@ WriterHold::Done WriterHold::ask_what_became() {
                 stays = true;
             }
         } catch (const NoAnswer&) {
-            held.settled =
-                true;  // nothing more can be done here: the lease ends by itself, or the disk moves
+            // Nothing more can be done here: the lease ends by itself, or the disk moves.
+            held.settled = true;
         }
     }
     if (!stays) {
