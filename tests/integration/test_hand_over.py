@@ -5,15 +5,17 @@ may write, and who waits."""
 import contextlib
 import errno
 import http.client
+import pathlib
 import re
 import signal
+import subprocess
 import threading
 import time
 
 import pytest
 
-from harness import MIB, make_disk, wait_for
-from meddling import is_stuck, meddling, standstill
+from harness import MIB, SERVER, make_disk, wait_for
+from meddling import is_stuck, meddling, standstill, tracer
 from nbd_client import connect, nbd
 
 RENAME = "rename,renameat,renameat2"
@@ -174,6 +176,52 @@ def test_nothing_is_undone_where_nothing_can_have_been_done(world, server):
         assert status == 500 and "Read-only" in answer["error"]
         assert server.ask("POST", "/v1/exports/d/release", {"hold": held})[0] == 200
     assert retire(server, hold(server, "d")).result()[0] == 200
+
+
+def test_one_disk_that_stands_still_keeps_no_other_from_being_handed_over(world, server):
+    with meddling(server, "fstatfs", "delay_enter=300s", "-P", world.path("d")):
+        stuck = retire(server, hold(server, "d"))
+        wait_until_stuck(server)
+        assert retire(server, hold(server, "other"), "other").result()[0] == 200
+        assert stuck.answer is None
+    assert stuck.result()[0] == 200
+
+
+def test_a_hand_over_that_finds_no_thread_is_refused_and_may_be_repeated(server):
+    held = hold(server, "d")
+    with meddling(server, "clone,clone3", "error=EAGAIN"):
+        status, answer = retire(server, held).result()
+        assert status == 500 and "cannot make a thread" in answer["error"]
+        assert server.export("d")["state"] == "held"
+    assert retire(server, held).result()[0] == 200
+
+
+def test_who_leaves_while_it_waits_for_a_release_leaves_nothing_behind(server):
+    def descriptors():
+        return len(list(pathlib.Path(f"/proc/{server.pid}/fd").iterdir()))
+
+    with standstill(server, RENAME):
+        held = hold(server, "d")
+        retiring = retire(server, held)
+        wait_until_stuck(server)
+        before = descriptors()
+        for _ in range(20):
+            with pytest.raises(TimeoutError):
+                server.ask("POST", "/v1/exports/d/release", {"hold": held}, timeout=0.1)
+        wait_for(lambda: descriptors() <= before)
+    assert retiring.result()[0] == 200
+
+
+def test_a_start_that_cannot_make_durable_what_it_finds_does_not_believe_it(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        assert retire(server, hold(server, "d")).result()[0] == 200
+    before = tracer("fsync", "error=EIO", "-P", world.quick("state/moved"))
+    env = dict(world.env, ASAN_OPTIONS="detect_leaks=0")  # which traces, as strace does
+    result = subprocess.run([*before, SERVER, f"d={disk},ro", "--listen", f"unix:{world.quick('x')}"],
+                            env=env, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "Input/output error" in result.stderr and "--state-dir" in result.stderr
 
 
 def test_a_read_only_export_has_no_writers_to_hold(world):

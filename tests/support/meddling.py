@@ -20,10 +20,10 @@ def tracer(calls, what, *more):
 
 
 @contextlib.contextmanager
-def meddling(program, calls, what):
+def meddling(program, calls, what, *more):
     """The same of a program that runs, until the end of the block or until this is called."""
     with tempfile.TemporaryFile("w+") as said:
-        strace = subprocess.Popen([*tracer(calls, what), "-p", str(program.pid)], stderr=said)
+        strace = subprocess.Popen([*tracer(calls, what, *more), "-p", str(program.pid)], stderr=said)
 
         def attached():
             said.seek(0)
