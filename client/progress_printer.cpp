@@ -8,6 +8,7 @@
 
 #include <sys/ioctl.h>
 
+#include "control/log.h"
 #include "control/size.h"
 
 namespace nbdm {
@@ -64,19 +65,14 @@ ProgressPrinter::~ProgressPrinter() {
 }
 
 void ProgressPrinter::finish_line() {
-    if (line_open_) {
-        std::cerr << '\n' << std::flush;
-        line_open_ = false;
-    }
+    leave_drawn_line();
 }
 
 void ProgressPrinter::show(const JobSnapshot& snapshot) {
     if (style_ == ProgressStyle::json) {
         std::cout << to_json(snapshot).dump() << '\n' << std::flush;
     } else if (style_ == ProgressStyle::bar && terminal_) {
-        // Back to the first column, the new line, and the rest of the old one erased.
-        std::cerr << '\r' << format_bar(snapshot, terminal_width()) << "\x1b[K" << std::flush;
-        line_open_ = true;
+        draw_line(format_bar(snapshot, terminal_width()));
     }
 }
 

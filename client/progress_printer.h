@@ -28,7 +28,6 @@ class ProgressPrinter {
   private:
     const ProgressStyle style_;
     const bool terminal_;
-    bool line_open_ = false;
 };
 
 // "copying  42 %  1.2 of 2.9 GiB  512 MiB/s ...", at most `width` columns.

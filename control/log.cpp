@@ -5,8 +5,10 @@
 #include <array>
 #include <atomic>
 #include <cstdlib>
+#include <mutex>
 #include <string>
 #include <unistd.h>
+#include <utility>
 
 #include <sys/stat.h>
 
@@ -15,6 +17,16 @@ namespace nbdm {
 namespace {
 
 std::atomic<LogLevel> least_important_level{LogLevel::info};
+
+constexpr const char* kFirstColumn = "\r";
+constexpr const char* kEraseRest = "\x1b[K";
+
+std::mutex terminal_mutex;  // guards the order of writes to standard error, and what is below
+bool line_drawn = false;
+
+void write_out(std::string_view text) noexcept {
+    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+}
 
 // systemd.exec(5): the variable names the journal's stream, which a child of a service and one
 // whose output was redirected do not write to.
@@ -41,7 +53,11 @@ void log(LogLevel level, std::string_view line) {
     std::replace_if(
         text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < ' '; }, ' ');
     text.push_back('\n');
-    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+    const std::lock_guard lock(terminal_mutex);
+    if (std::exchange(line_drawn, false)) {
+        text.insert(0, kFirstColumn + std::string(kEraseRest));
+    }
+    write_out(text);
 }
 
 }  // namespace
@@ -61,6 +77,19 @@ void log_info(std::string_view line) {
 }
 void log_debug(std::string_view line) {
     log(LogLevel::debug, line);
+}
+
+void draw_line(std::string_view line) noexcept {
+    const std::lock_guard lock(terminal_mutex);
+    line_drawn = true;
+    write_out(kFirstColumn + std::string(line) + kEraseRest);
+}
+
+void leave_drawn_line() noexcept {
+    const std::lock_guard lock(terminal_mutex);
+    if (std::exchange(line_drawn, false)) {
+        write_out("\n");
+    }
 }
 
 }  // namespace nbdm

@@ -39,6 +39,19 @@ TEST(Log, AnEventStaysOneLineWhateverAPeerPutIntoAName) {
               "name 'a b [31m '\n");
 }
 
+TEST(Log, AnEventTakesThePlaceOfALineThatIsDrawn) {
+    const std::string text = logged(LogLevel::info, [] {
+        draw_line("10 %");
+        draw_line("20 %");
+        log_info("event");
+        log_info("another");
+        draw_line("30 %");
+        leave_drawn_line();
+        leave_drawn_line();
+    });
+    EXPECT_EQ(text, "\r10 %\x1b[K\r20 %\x1b[K\r\x1b[Kevent\nanother\n\r30 %\x1b[K\n");
+}
+
 TEST(Log, LinesOfSeveralThreadsDoNotMix) {
     const std::string text = logged(LogLevel::info, [] {
         std::vector<std::jthread> threads;
