@@ -124,7 +124,12 @@ int tell_job(const JobCommand& command) {
     if (!response.ok()) {
         throw JobError(response.error());
     }
-    std::cout << response.body.value("result", "job '" + command.job + "' " + telling.line) << '\n';
+    std::string line = telling.line;
+    if (command.kind == JobCommand::Kind::resume &&
+        response.body.value("paused", json()) == "window") {
+        line = "waits for its daily window " + response.body.value("window", "");
+    }
+    std::cout << response.body.value("result", "job '" + command.job + "' " + line) << '\n';
     return 0;
 }
 
