@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/downtime_forecast.h"
 
+#include <algorithm>
+
 namespace nbdm {
 
 namespace {
@@ -15,8 +17,14 @@ void DowntimeForecast::learn(std::uint64_t copied_bytes, Clock::duration copying
     flushing_ = flushing;
     if (copied_bytes >= kMinBytesForRate) {
         const std::chrono::duration<double> time = copying;
-        copy_bytes_per_s_ = static_cast<double>(copied_bytes) / time.count();
+        measured_bytes_per_s_ = static_cast<double>(copied_bytes) / time.count();
     }
+}
+
+double DowntimeForecast::copy_bytes_per_s() const noexcept {
+    return limit_bytes_per_s_
+               ? std::min(measured_bytes_per_s_, static_cast<double>(*limit_bytes_per_s_))
+               : measured_bytes_per_s_;
 }
 
 std::optional<DowntimeForecast::Downtime> DowntimeForecast::expected(
@@ -24,11 +32,11 @@ std::optional<DowntimeForecast::Downtime> DowntimeForecast::expected(
     if (dirty_bytes == 0) {
         return flushing_;
     }
-    if (copy_bytes_per_s_ <= 0) {
+    if (copy_bytes_per_s() <= 0) {
         return std::nullopt;
     }
     const std::chrono::duration<double> copying(static_cast<double>(dirty_bytes) /
-                                                copy_bytes_per_s_);
+                                                copy_bytes_per_s());
     return Downtime(copying) + Downtime(flushing_);
 }
 

@@ -50,6 +50,7 @@ Mirror::Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits,
       cancellation_(cancellation),
       hooks_(options_.hooks, status, cancellation),
       disks_(options_.job, options_.disks, status, limits, cancellation),
+      readiness_(status, limits),
       throttle_(
           options_.may_throttle, status,
           [this](Convergence::Delay delay, milliseconds lease) { disks_.throttle(delay, lease); }),
@@ -168,8 +169,8 @@ std::string Mirror::stay_in_step() {
     for (;;) {
         wait_while_paused();
         const std::uint64_t dirty_bytes = catch_up();
-        tell_expected_downtime(dirty_bytes);
-        const bool fits = would_be_ready(dirty_bytes);
+        readiness_.tell_expected_downtime(dirty_bytes);
+        const bool fits = readiness_.fits(dirty_bytes);
         // A single burst of writes does not make a ready job unready.
         const bool ready = fits || (fitted_before && status_.phase() == Phase::ready);
         fitted_before = fits;
@@ -210,19 +211,11 @@ std::uint64_t Mirror::catch_up(DiskMirror::Haste haste, const std::function<void
     dirty_bytes_per_s_ = first ? 0 : round.dirty_bytes_per_s;
     // Of the first round most may be holes.
     const std::uint64_t copied = first ? disks_.sent_bytes() - sent_before : round.copied_bytes;
-    forecast_.learn(copied, round.copying, round.flushing);
-    fits_ = would_be_ready(round.dirty_bytes);
+    readiness_.round_ended({.dirty_bytes = round.dirty_bytes,
+                            .copied_bytes = copied,
+                            .copying = round.copying,
+                            .flushing = round.flushing});
     return round.dirty_bytes;
-}
-
-void Mirror::tell_expected_downtime(std::uint64_t dirty_bytes) {
-    const std::optional<DowntimeForecast::Downtime> expected = forecast_.expected(dirty_bytes);
-    status_.set_expected_downtime(expected ? std::optional(expected->count()) : std::nullopt);
-}
-
-// Whether about as much as was dirty now could be copied within the allowed downtime.
-bool Mirror::would_be_ready(std::uint64_t dirty_bytes) const {
-    return forecast_.fits(dirty_bytes, limits_.max_downtime());
 }
 
 // The source's writes are tracked, and nothing is copied, as long as it lasts.
@@ -255,7 +248,7 @@ std::optional<std::string> Mirror::cut_over() {
             break;
         }
     }
-    if (!would_be_ready(dirty_bytes)) {
+    if (!readiness_.fits(dirty_bytes)) {
         enter(Phase::catching_up);
         return std::nullopt;  // stays asked for
     }
@@ -357,7 +350,11 @@ void Mirror::look_around() {
     const std::optional<DiskMirror::Look> look = disks_.look();
     // In the first round everything else is left to copy, too.
     if (look && !disks_.first_round()) {
-        tell_expected_downtime(look->dirty_bytes);
+        readiness_.tell_expected_downtime(look->dirty_bytes);
+        // A round may last: much was written, or a limit has come.
+        if (status_.phase() == Phase::ready && readiness_.is_outgrown(look->dirty_bytes, now)) {
+            enter(Phase::catching_up);
+        }
     }
     const bool behind = status_.phase() == Phase::catching_up || status_.phase() == Phase::ready;
     if (!behind || limits_.paused() != Paused::no) {
@@ -365,9 +362,9 @@ void Mirror::look_around() {
         return;
     }
     const std::optional<double> rate = look ? look->dirty_bytes_per_s : std::nullopt;
-    throttle_.look({.fits = fits_,
+    throttle_.look({.fits = readiness_.last_round_fits(),
                     .dirty_bytes_per_s = rate.value_or(dirty_bytes_per_s_),
-                    .copy_bytes_per_s = forecast_.copy_bytes_per_s()});
+                    .copy_bytes_per_s = readiness_.copy_bytes_per_s()});
 }
 
 void Mirror::watch_progress(Clock::time_point now) {

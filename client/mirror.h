@@ -11,11 +11,11 @@
 
 #include "client/cancellation.h"
 #include "client/cutover_requests.h"
-#include "client/downtime_forecast.h"
 #include "client/hooks.h"
 #include "client/job_limits.h"
 #include "client/job_status.h"
 #include "client/mirrored_disks.h"
+#include "client/readiness.h"
 #include "client/stall_watch.h"
 #include "client/writer_hold.h"
 #include "client/writer_throttle.h"
@@ -64,8 +64,6 @@ class Mirror {
     // Returns the bytes that were dirty.
     std::uint64_t catch_up(DiskMirror::Haste haste, const std::function<void()>& tick);
     std::uint64_t catch_up();
-    void tell_expected_downtime(std::uint64_t dirty_bytes);
-    [[nodiscard]] bool would_be_ready(std::uint64_t dirty_bytes) const;
     [[nodiscard]] bool cutover_wanted() const;
     void wait_while_paused();
     // The line to end with, or nothing when it was given up.
@@ -93,11 +91,10 @@ class Mirror {
     MirroredDisks disks_;
     std::optional<Clock::time_point> lost_since_;  // connections, and nothing was done since
     std::uint64_t done_when_lost_ = 0;
-    DowntimeForecast forecast_;
+    Readiness readiness_;
     Clock::time_point last_look_;
     StallWatch stall_watch_;
     WriterThrottle throttle_;
-    bool fits_ = false;             // what the last round found, in the allowed downtime
     double dirty_bytes_per_s_ = 0;  // before the last round
     // When a cutover that nobody asks for by hand may be tried again.
     Clock::time_point next_attempt_;

@@ -137,6 +137,24 @@ def test_a_ready_job_that_is_paused_catches_up_when_it_is_resumed(world, pair):
     assert same_content(world.path("source"), world.path("target"))
 
 
+def test_a_ready_job_whose_changes_outgrow_its_limit_says_that_it_catches_up(world, pair):
+    a, b = pair
+    with world.mirror(a.source("d"), b.uri("d"), "--max-downtime", "500") as mirror:
+        mirror.wait_for_phase("ready")
+        set_limits(world, "--bwlimit", "1M")
+        handle = connect(a)
+        for offset in range(0, 64 * MIB, MIB):
+            handle.pwrite(b"n" * MIB, offset)
+        # Long before the round that copies it is over.
+        mirror.wait_for_phase("catching_up", limit=20)
+        assert mirror.status()["disks"][0]["dirty_bytes"] > 32 * MIB
+        set_limits(world, "--bwlimit", "off", "--max-downtime", "20000")
+        mirror.wait_for_phase("ready")
+        assert mirror.cutover().returncode == 0
+        mirror.wait()
+    assert same_content(world.path("source"), world.path("target"))
+
+
 def test_a_paused_job_can_be_cancelled(world, pair):
     a, b = pair
     with world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "8M", expect=(4,)) as mirror:
@@ -161,6 +179,8 @@ def test_outside_of_its_window_a_job_waits_by_itself(world, pair):
         refused = mirror.cutover()
         assert refused.returncode == 1 and "daily window" in refused.stderr
         assert "outside of its daily window" in world.client("status", "job").stdout
+        resumed = world.client("resume", "job")
+        assert resumed.returncode == 0 and "waits for its daily window" in resumed.stdout
         # A window that holds now, also when that crosses midnight.
         set_limits(world, "--window", window(-60, 60))
         mirror.wait_for_phase("ready")

@@ -42,5 +42,17 @@ TEST(DowntimeForecast, AShortRoundSaysNothingOfTheRateButOfTheFlush) {
     EXPECT_DOUBLE_EQ(forecast.expected(0).value().count(), 7);
 }
 
+TEST(DowntimeForecast, ALimitCountsAtOnceAndNoRoundIsFaster) {
+    DowntimeForecast forecast;
+    forecast.learn(100 * kMiB, milliseconds(1000), milliseconds(0));
+    forecast.limit(10 * kMiB);
+    EXPECT_DOUBLE_EQ(forecast.copy_bytes_per_s(), 10.0 * kMiB);
+    EXPECT_FALSE(forecast.fits(10 * kMiB, milliseconds(500)));
+    forecast.limit(1000 * kMiB);
+    EXPECT_DOUBLE_EQ(forecast.copy_bytes_per_s(), 100.0 * kMiB);
+    forecast.limit(std::nullopt);
+    EXPECT_TRUE(forecast.fits(10 * kMiB, milliseconds(500)));
+}
+
 }  // namespace
 }  // namespace nbdm

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+
+#include "client/downtime_forecast.h"
+#include "client/job_limits.h"
+#include "client/job_status.h"
+
+namespace nbdm {
+
+// Whether a mirror's job is ready: about as much as is dirty could be copied within the allowed
+// downtime. The status is told what downtime is expected.
+//
+// Threads: one at a time.
+class Readiness {
+  public:
+    using Clock = DowntimeForecast::Clock;
+
+    // A job for whose changes the allowed downtime is too short for longer than that, and than the
+    // downtime itself, is not ready any more. A round that fits ends sooner.
+    static constexpr std::chrono::milliseconds kMaxUnfitTime{1000};
+
+    // Both outlive it.
+    Readiness(JobStatus& status, JobLimits& limits) noexcept : status_(status), limits_(limits) {}
+
+    struct Round {
+        std::uint64_t dirty_bytes = 0;  // that it found
+        std::uint64_t copied_bytes = 0;
+        Clock::duration copying{};
+        Clock::duration flushing{};
+    };
+    void round_ended(const Round& round);
+    // What that has found fits.
+    [[nodiscard]] bool last_round_fits() const noexcept { return last_round_fits_; }
+
+    [[nodiscard]] bool fits(std::uint64_t dirty_bytes);
+    // So much is dirty now.
+    void tell_expected_downtime(std::uint64_t dirty_bytes);
+    // While a round lasts: so much is dirty now, and it has been too much for too long.
+    [[nodiscard]] bool is_outgrown(std::uint64_t dirty_bytes, Clock::time_point now);
+    // 0: not known yet.
+    [[nodiscard]] double copy_bytes_per_s() { return forecast().copy_bytes_per_s(); }
+
+  private:
+    [[nodiscard]] const DowntimeForecast& forecast();
+
+    JobStatus& status_;
+    JobLimits& limits_;
+    DowntimeForecast forecast_;
+    bool last_round_fits_ = false;
+    std::optional<Clock::time_point> unfit_since_;
+};
+
+}  // namespace nbdm
