@@ -7,7 +7,6 @@
 
 #include "control/log.h"
 #include "server/option_cursor.h"
-#include "server/request_limits.h"
 
 namespace nbdm {
 
@@ -80,16 +79,35 @@ Handshake::Next Handshake::one_option() {
         if (!stream_.skip(length)) {
             return end(stream_.reason());
         }
-        if (option_ == Option::export_name) {
-            return end(DisconnectReason::protocol_error);
-        }
-        return refuse(OptionReply::error_too_big, "the option is too long");
+        return refuse_too_long();
     }
     std::vector<std::byte> data(length);
     if (!stream_.read(data)) {
         return end(stream_.reason());
     }
     return handle(option_, data);
+}
+
+// It was taken off the stream.
+Handshake::Next Handshake::refuse_too_long() {
+    switch (option_) {
+        case Option::export_name:
+            return end(DisconnectReason::protocol_error);
+        case Option::set_meta_context:
+            select(nullptr, {});
+            break;
+        case Option::abort:
+        case Option::list:
+        case Option::info:
+        case Option::go:
+        case Option::structured_reply:
+        case Option::extended_headers:
+        case Option::list_meta_context:
+            break;
+        default:
+            return handle(option_, {});
+    }
+    return refuse(OptionReply::error_too_big, "the option is too long");
 }
 
 Handshake::Next Handshake::handle(Option option, Data data) {
@@ -171,9 +189,12 @@ Handshake::Next Handshake::info_or_go(Data data) {
     OptionCursor cursor(data);
     const std::string name = cursor.string(cursor.number<std::uint32_t>());
     const std::uint16_t count = cursor.number<std::uint16_t>();
-    std::vector<wire::Info> wanted;
+    // What is asked for twice is told once, and what is not known not at all.
+    InfoTypes wanted;
     for (unsigned i = 0; i < count && !cursor.malformed(); ++i) {
-        wanted.push_back(static_cast<wire::Info>(cursor.number<std::uint16_t>()));
+        if (const auto type = cursor.number<std::uint16_t>(); type < wanted.size()) {
+            wanted.set(type);
+        }
     }
     if (!cursor.complete()) {
         return refuse(OptionReply::error_invalid, kMalformed);
@@ -189,7 +210,12 @@ Handshake::Next Handshake::info_or_go(Data data) {
     if (option_ == Option::go && wait_for_landing(*served) == Next::disconnect) {
         return Next::disconnect;
     }
-    if (!send_info(*served, wanted) || reply(OptionReply::ack) == Next::disconnect) {
+    for (const auto& info : info_replies(*served, transmission_flags(*served), wanted)) {
+        if (reply(OptionReply::info, info) == Next::disconnect) {
+            return Next::disconnect;
+        }
+    }
+    if (reply(OptionReply::ack) == Next::disconnect) {
         return Next::disconnect;
     }
     if (option_ == Option::info) {
@@ -200,56 +226,8 @@ Handshake::Next Handshake::info_or_go(Data data) {
 }
 
 std::uint16_t Handshake::transmission_flags(const Export& served) const noexcept {
-    std::uint16_t flags = wire::kHasFlags | wire::kSendFlush | wire::kSendFua |
-                          wire::kCanMultiConn | wire::kSendCache;
-    flags |= served.read_only()
-                 ? wire::kReadOnly
-                 : static_cast<std::uint16_t>(wire::kSendTrim | wire::kSendWriteZeroes |
-                                              wire::kSendFastZero);
-    if (session_.replies != ReplyStyle::simple) {
-        flags |= wire::kSendDf;
-    }
-    if (session_.replies == ReplyStyle::extended && contexts_for_ == &served &&
-        !session_.contexts.empty()) {
-        flags |= wire::kStatusPayload;
-    }
-    return flags;
-}
-
-bool Handshake::send_info(const Export& served, const std::vector<wire::Info>& wanted) {
-    const auto send_text = [&](wire::Info type, const std::string& text) {
-        std::vector<std::byte> info(sizeof(wire::Big16) + text.size());
-        const wire::Big16 type_on_wire = static_cast<std::uint16_t>(type);
-        std::memcpy(info.data(), &type_on_wire, sizeof(type_on_wire));
-        std::memcpy(info.data() + sizeof(type_on_wire), text.data(), text.size());
-        return reply(OptionReply::info, info) == Next::option;
-    };
-    const wire::InfoExport about{.size_bytes = served.size_bytes(),
-                                 .flags = transmission_flags(served)};
-    if (reply(OptionReply::info, wire::bytes_of(about)) == Next::disconnect) {
-        return false;
-    }
-    const DiskFile& file = served.file();
-    for (const wire::Info type : wanted) {
-        bool sent = true;
-        if (type == wire::Info::name) {
-            sent = send_text(type, served.name());
-        } else if (type == wire::Info::description && !served.options().description.empty()) {
-            sent = send_text(type, served.options().description);
-        } else if (type == wire::Info::block_size) {
-            // What is not aligned is served too, slowly; a disk that ends within a block needs it.
-            const std::uint32_t unit = file.request_alignment();
-            const wire::InfoBlockSize sizes{
-                .minimum_bytes = is_aligned(file.size_bytes(), unit) ? unit : 1,
-                .preferred_bytes = file.preferred_bytes(),
-                .maximum_bytes = kMaxPayloadBytes};
-            sent = reply(OptionReply::info, wire::bytes_of(sizes)) == Next::option;
-        }
-        if (!sent) {
-            return false;
-        }
-    }
-    return true;
+    return nbdm::transmission_flags(served, session_.replies,
+                                    contexts_for_ == &served && !session_.contexts.empty());
 }
 
 Handshake::Next Handshake::reply_style(Data data, ReplyStyle style) {

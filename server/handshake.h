@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "server/export.h"
+#include "server/export_info.h"
 #include "server/meta_contexts.h"
 #include "server/nbd_wire.h"
 #include "server/request.h"
@@ -58,6 +59,7 @@ class Handshake {
     [[nodiscard]] Next greet();
     [[nodiscard]] Next one_option();
     [[nodiscard]] Next handle(wire::Option option, Data data);
+    [[nodiscard]] Next refuse_too_long();
     [[nodiscard]] Next export_name(Data data);
     [[nodiscard]] Next abort();
     [[nodiscard]] Next list(Data data);
@@ -68,7 +70,6 @@ class Handshake {
     [[nodiscard]] Next reply(wire::OptionReply type, Data data = {});
     [[nodiscard]] Next refuse(wire::OptionReply type, std::string_view why);
     [[nodiscard]] Next refuse_unknown(const std::string& name);
-    [[nodiscard]] bool send_info(const Export& served, const std::vector<wire::Info>& wanted);
     [[nodiscard]] std::uint16_t transmission_flags(const Export& served) const noexcept;
     // Until an incoming export has landed, unless the client is the mirror that fills it.
     [[nodiscard]] Next wait_for_landing(Export& served);

@@ -123,6 +123,7 @@ enum class Info : std::uint16_t {
     description = 2,  // NBD_INFO_DESCRIPTION
     block_size = 3,   // NBD_INFO_BLOCK_SIZE
 };
+constexpr std::size_t kInfoTypes = 4;
 struct InfoExport {
     Big16 type = static_cast<std::uint16_t>(Info::export_);
     Big64 size_bytes;
