@@ -5,6 +5,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "server/request_limits.h"
+
 namespace nbdm {
 
 using wire::Chunk;
@@ -55,6 +57,14 @@ void ReplyWriter::chunk(Request& request, Chunk type, const Fields& fields,
     std::array<std::byte, ReplyQueue::kMaxHeaderBytes> header;
     const std::size_t size = put_header(header, request, type, fields, data.size(), last);
     queue_.push(std::span(header).first(size), data, last ? &request : nullptr);
+}
+
+// No chunk carries more than was advertised, also when a client asks for more at once.
+void ReplyWriter::data_chunks(Request& request, Range range, bool last) {
+    for (; range.length > kMaxPayloadBytes; range = range.after(kMaxPayloadBytes)) {
+        data_chunk(request, range.first(kMaxPayloadBytes), false);
+    }
+    data_chunk(request, range, last);
 }
 
 void ReplyWriter::data_chunk(Request& request, Range range, bool last) {
@@ -111,7 +121,7 @@ void ReplyWriter::read(Request& request) {
                 .hole_bytes = static_cast<std::uint32_t>(extent.range.length)};
             chunk(request, Chunk::offset_hole, fields, {}, last);
         } else {
-            data_chunk(request, extent.range, last);
+            data_chunks(request, extent.range, last);
         }
     }
 }

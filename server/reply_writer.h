@@ -36,6 +36,7 @@ class ReplyWriter {
     template <typename Fields>
     void chunk(Request& request, wire::Chunk type, const Fields& fields,
                std::span<const std::byte> data, bool last);
+    void data_chunks(Request& request, Range range, bool last);
     void data_chunk(Request& request, Range range, bool last);
     template <typename Fields>
     [[nodiscard]] std::size_t put_header(std::span<std::byte> into, const Request& request,

@@ -91,11 +91,15 @@ Error validate(const RequestHead& head, const RequestRules& rules) noexcept {
     }
     const bool fits = Range::fits(head.offset, length, rules.size_bytes);
     switch (command) {
-        case Command::read:
-            if (length > kMaxAcceptedPayloadBytes) {
-                return Error::overflow;
+        case Command::read: {
+            if (!fits || length == 0) {
+                return Error::invalid;
             }
-            return fits && length > 0 ? Error::none : Error::invalid;
+            // In one chunk no more than was advertised.
+            const std::uint64_t most =
+                (flags & wire::kDf) != 0 ? kMaxPayloadBytes : kMaxAcceptedPayloadBytes;
+            return length > most ? Error::overflow : Error::none;
+        }
         case Command::write:
         case Command::trim:
         case Command::write_zeroes:
@@ -108,7 +112,7 @@ Error validate(const RequestHead& head, const RequestRules& rules) noexcept {
             if (!fits) {
                 return command == Command::trim ? Error::invalid : Error::no_space;
             }
-            return command == Command::write && length > kMaxAcceptedPayloadBytes ? Error::overflow
+            return command == Command::write && length > kMaxAcceptedPayloadBytes ? Error::invalid
                                                                                   : Error::none;
         case Command::flush:
             return head.offset == 0 && length == 0 ? Error::none : Error::invalid;
