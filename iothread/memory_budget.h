@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <list>
@@ -22,7 +23,10 @@ class MemoryBudget {
     // With less than 4/3 of BufferPool::kMaxBytes such a request would wait for ever.
     static constexpr std::size_t kMinLimitBytes = std::size_t{96} << 20;
 
-    explicit MemoryBudget(std::size_t limit_bytes) noexcept : limit_bytes_(limit_bytes) {}
+    // `max_members`: as many may there be at a time.
+    explicit MemoryBudget(std::size_t limit_bytes, std::size_t max_members = 1) noexcept
+        : limit_bytes_(limit_bytes),
+          fair_parking_bytes_(std::min(kMaxParkingBytes, limit_bytes / 4 / max_members)) {}
     MemoryBudget(const MemoryBudget&) = delete;
     MemoryBudget& operator=(const MemoryBudget&) = delete;
     ~MemoryBudget() = default;
@@ -34,6 +38,12 @@ class MemoryBudget {
     }
     [[nodiscard]] std::size_t taken_bytes() const noexcept {
         return taken_bytes_.load(std::memory_order_relaxed);
+    }
+
+    // What one member may keep at this moment for as long as it pleases. However many do, that is
+    // little more than half of all.
+    [[nodiscard]] std::size_t parking_bytes() const noexcept {
+        return taken_bytes() < limit_bytes_ / 4 ? kMaxParkingBytes : fair_parking_bytes_;
     }
 
     // One pool's share; its thread is woken when memory comes back that it waits for, and when
@@ -55,6 +65,7 @@ class MemoryBudget {
         void give(std::size_t bytes) noexcept;
         void stop_waiting() noexcept;
         [[nodiscard]] bool waits() const noexcept { return waits_; }
+        [[nodiscard]] std::size_t parking_bytes() const noexcept { return budget_.parking_bytes(); }
         // Somebody else waits.
         [[nodiscard]] bool wanted_by_others() const noexcept {
             return budget_.waiting_count() > (waits_ ? 1U : 0U);
@@ -70,10 +81,13 @@ class MemoryBudget {
     };
 
   private:
+    static constexpr std::size_t kMaxParkingBytes = std::size_t{4} << 20;
+
     [[nodiscard]] bool fits_locked(const Member& member, std::size_t bytes) const noexcept;
     void stop_waiting_locked(Member& member) noexcept;
 
     const std::size_t limit_bytes_;
+    const std::size_t fair_parking_bytes_;
     std::atomic<std::size_t> taken_bytes_{0};    // changed under the mutex
     std::atomic<std::size_t> waiting_count_{0};  // likewise
 

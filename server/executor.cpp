@@ -27,9 +27,6 @@ constexpr std::uint64_t kMinBytesFromFile = 64 << 10;
 // over before a thread could sleep, and one that is put aside with the turn in hand makes all wait
 // for it (docs/performance.md).
 constexpr std::uint64_t kMinBytesForTurn = 32 << 10;
-// Writes that a hold keeps waiting have their data in memory; more of a connection's are not
-// received meanwhile, so that other exports' clients find some.
-constexpr std::size_t kMaxParkedBytes = std::size_t{4} << 20;
 // A connection's failed requests that are logged one by one.
 constexpr int kMaxLoggedFailures = 20;
 
@@ -124,6 +121,8 @@ void Executor::start(Request& request) {
         case Command::block_status:
             if (const Error error = block_status_.answer(request); error != Error::none) {
                 refuse(request, error);
+            } else {
+                statistics_.succeeded(request.command, request.range.length);
             }
             break;
         case Command::disconnect:
@@ -203,14 +202,19 @@ std::optional<Executor::Clock::time_point> Executor::next_start() const noexcept
     return slowed_.empty() ? std::nullopt : std::optional(slowed_.front()->begins);
 }
 
-bool Executor::is_parking_full(std::size_t bytes) const noexcept {
-    if (!export_.gate().held()) {
+bool Executor::is_parking_full(std::size_t bytes, std::size_t limit) const noexcept {
+    WriteGate& gate = export_.gate();
+    if (!gate.held()) {
         return false;
     }
     for (const Request* request : waiting_) {
         bytes += request->buffer.capacity_bytes();
     }
-    return bytes > kMaxParkedBytes;
+    if (bytes <= limit) {
+        return false;
+    }
+    gate.note_kept_waiting();
+    return true;
 }
 
 Request* Executor::take_waiting() noexcept {
@@ -320,6 +324,7 @@ void Executor::read_ahead(Request& request) {
         ::posix_fadvise(own_fd_, static_cast<off_t>(request.range.offset),
                         static_cast<off_t>(request.range.length), POSIX_FADV_WILLNEED);
     }
+    statistics_.succeeded(request.command, request.range.length);
     answer_.done(request);
 }
 

@@ -59,8 +59,13 @@ class Executor {
     [[nodiscard]] std::optional<Clock::time_point> next_start() const noexcept;
     // The thread is about to do something else than to start writes.
     void end_write_turn() noexcept { write_turn_ = {}; }
-    // Would another write of so many bytes be one too many to wait for the end of a hold?
-    [[nodiscard]] bool is_parking_full(std::size_t bytes) const noexcept;
+    // Writes are kept waiting, for their time or for the end of a hold.
+    [[nodiscard]] bool keeps_waiting() const noexcept {
+        return !waiting_.empty() || !slowed_.empty();
+    }
+    // Would another write of so many bytes be one too many to wait for the end of a hold, where
+    // `limit` may wait? It counts as kept waiting then.
+    [[nodiscard]] bool is_parking_full(std::size_t bytes, std::size_t limit) const noexcept;
     // One that waits and will not be started any more; null: none does.
     [[nodiscard]] Request* take_waiting() noexcept;
 

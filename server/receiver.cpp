@@ -41,6 +41,11 @@ void Receiver::arm(std::span<std::byte> payload) {
     ring_.receive(*this, fd_, message_, 0);
 }
 
+bool Receiver::peer_closed() const noexcept {
+    pollfd asked{.fd = fd_, .events = POLLRDHUP, .revents = 0};
+    return ::poll(&asked, 1, 0) > 0;
+}
+
 std::size_t Receiver::take_payload_count() noexcept {
     return std::exchange(payload_count_, 0);
 }

@@ -40,6 +40,9 @@ class Receiver final : public Operation {
     [[nodiscard]] std::uint64_t received_bytes() const noexcept { return received_bytes_; }
     // Nothing more will come: the peer closed, or the socket failed.
     [[nodiscard]] bool ended() const noexcept { return ended_; }
+    // Asks the socket whether the peer has closed; what it sent before may still be to be received.
+    // A TCP connection does not know it before all that has room.
+    [[nodiscard]] bool peer_closed() const noexcept;
 
   private:
     // Room for some dozen small requests with their payloads.

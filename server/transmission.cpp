@@ -23,6 +23,8 @@ constexpr unsigned kRingEntries = 128;
 // A connection without requests for this long gives its buffers back: long against the pauses of
 // a client that is at work, short against an idle night.
 constexpr std::chrono::milliseconds kIdleLimit{1000};
+// A client that cannot be received from is looked at this often: is it still there?
+constexpr std::chrono::milliseconds kGoneInterval{1000};
 
 }  // namespace
 
@@ -70,7 +72,9 @@ DisconnectReason Transmission::run() {
         // the client's time.
         disconnect_if_late();
         const bool blocked = process_received();
-        executor_.start_waiting(now_);
+        if (may_start_waiting(blocked)) {
+            executor_.start_waiting(now_);
+        }
         executor_.end_write_turn();
         const std::size_t free_before = free_requests_.size();
         const Clock::time_point begun = std::exchange(now_, Clock::now());
@@ -103,6 +107,19 @@ DisconnectReason Transmission::run() {
     }
     close();
     return reason_;
+}
+
+// A client that is gone may be back on another connection by now, and its new writes must not be
+// overtaken by old ones that a hold or a throttle has kept waiting. What it said last comes first,
+// since it may have been a goodbye; where these leave no room for that, they are dropped.
+bool Transmission::may_start_waiting(bool blocked) {
+    if (state_ != State::active || !executor_.keeps_waiting() || !receiver_.peer_closed()) {
+        return true;
+    }
+    if (blocked || receiver_.ended()) {
+        step_down(State::draining, DisconnectReason::connection_lost);
+    }
+    return false;
 }
 
 void Transmission::send_replies() {
@@ -150,17 +167,21 @@ void Transmission::wait_for_work(bool wait) {
     if (memory_.wanted_by_others()) {
         buffers_.trim();
     }
-    // After a while without requests nothing is kept for them.
     std::optional<Clock::time_point> until = patience_.deadline();
+    const auto wake_at = [&](Clock::time_point at) { until = std::min(until.value_or(at), at); };
+    // After a while without requests nothing is kept for them.
     if (free_requests_.size() < kMaxRequests) {
         busy_at_ = now_;
     } else if (buffers_.kept_bytes() > 0 && now_ >= busy_at_ + kIdleLimit) {
         buffers_.trim();
     } else if (buffers_.kept_bytes() > 0) {
-        until = std::min(until.value_or(Clock::time_point::max()), busy_at_ + kIdleLimit);
+        wake_at(busy_at_ + kIdleLimit);
     }
     if (const std::optional<Clock::time_point> next = executor_.next_start()) {
-        until = std::min(until.value_or(Clock::time_point::max()), *next);
+        wake_at(*next);
+    }
+    if (executor_.keeps_waiting() && !receiver_.armed()) {
+        wake_at(now_ + kGoneInterval);
     }
     std::chrono::nanoseconds limit{0};  // none
     if (until) {
@@ -181,13 +202,9 @@ void Transmission::step_down(State state, DisconnectReason reason) noexcept {
     receiver_.cancel();
     // Who said goodbye, and who is told that this ends, is owed what was received before. Who is
     // gone, or does what it must not, gets nothing that it has not been answered for.
-    if (!owes_answers()) {
+    if (reason_ != DisconnectReason::client_left && !is_stopped()) {
         drop_unanswered();
     }
-}
-
-bool Transmission::owes_answers() const noexcept {
-    return reason_ == DisconnectReason::client_left || is_stopped();
 }
 
 bool Transmission::is_stopped() const noexcept {
@@ -333,8 +350,10 @@ Transmission::Parsed Transmission::begin_next() {
     Request& request = *next_.request;
     Error error = next_.error;
     const std::size_t memory_bytes = error == Error::none ? Executor::memory_for(request) : 0;
-    // The gate's opening wakes this thread.
-    if (request.command == Command::write && executor_.is_parking_full(memory_bytes)) {
+    // The gate's opening wakes this thread. Until then it stands in nobody's way.
+    if (request.command == Command::write &&
+        executor_.is_parking_full(memory_bytes, memory_.parking_bytes())) {
+        memory_.stop_waiting();
         return Parsed::no_room;
     }
     if (memory_bytes > 0) {

@@ -65,6 +65,7 @@ class Transmission {
     [[nodiscard]] Parsed begin_next();
     [[nodiscard]] bool take_payload();
     void receive_more();
+    [[nodiscard]] bool may_start_waiting(bool blocked);
     void send_replies();
     void note_progress() noexcept;
     void look_at_client() noexcept;
@@ -73,7 +74,6 @@ class Transmission {
     void release(Request& request) noexcept;
 
     [[nodiscard]] bool is_stopped() const noexcept;
-    [[nodiscard]] bool owes_answers() const noexcept;
     void drop_unanswered() noexcept;
     void close();
 

@@ -47,10 +47,14 @@ WriteGate::Entry WriteGate::refuse(std::uint32_t shut) noexcept {
         return Entry::retired;
     }
     if ((shut & kHeld) != 0) {
-        std::uint64_t none = 0;
-        first_parked_ns_.compare_exchange_strong(none, now_ns());
+        note_kept_waiting();
     }
     return Entry::shut;
+}
+
+void WriteGate::note_kept_waiting() noexcept {
+    std::uint64_t none = 0;
+    first_parked_ns_.compare_exchange_strong(none, now_ns());
 }
 
 void WriteGate::leave(Lane& lane) noexcept {

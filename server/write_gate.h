@@ -53,6 +53,8 @@ class WriteGate {
     // `shut`: park the write and try again when the thread is woken.
     [[nodiscard]] Entry enter(Lane& lane) noexcept;
     void leave(Lane& lane) noexcept;
+    // A hold keeps a write waiting that has not come as far as enter(): it counts all the same.
+    void note_kept_waiting() noexcept;
 
     // Enters alone: waits until no other lane has a write under way, and keeps others out until
     // leave_alone(). Blocks; the caller has no write of its own under way.

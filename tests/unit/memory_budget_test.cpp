@@ -158,4 +158,14 @@ TEST(MemoryBudget, LargeRequestsAreServedInTurnWhileSmallOnesPass) {
     greedy.member.give(kSmall);
 }
 
+TEST(MemoryBudget, LessMayBeKeptForLongOnceMuchIsTaken) {
+    MemoryBudget budget(100 * kMiB, 100);
+    Sharer sharer(budget);
+    EXPECT_EQ(sharer.member.parking_bytes(), 4 * kMiB);
+    ASSERT_TRUE(sharer.member.take(25 * kMiB));
+    EXPECT_EQ(sharer.member.parking_bytes(), kMiB / 4);
+    sharer.member.give(25 * kMiB);
+    EXPECT_EQ(sharer.member.parking_bytes(), 4 * kMiB);
+}
+
 }  // namespace nbdm

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients that a hold keeps waiting: what becomes of their writes, and of everybody else."""
+
+import contextlib
+import socket
+import threading
+
+import pytest
+
+from harness import KIB, MIB, make_disk, wait_for
+from wire import READ, WRITE, Wire, header
+
+
+@pytest.fixture
+def server(world):
+    disks = [f"{name}={make_disk(world.path(name), 256 * MIB)}" for name in ("d", "other")]
+    with world.server(*disks, options=["--buffer-memory", "96M"]) as running:
+        yield running
+
+
+def hold(server):
+    status, answer = server.ask("POST", "/v1/exports/d/hold", {"lease_ms": 60_000})
+    assert status == 200
+    return answer["hold"]
+
+
+def release(server, held):
+    assert server.ask("POST", "/v1/exports/d/release", {"hold": held})[0] == 200
+
+
+def sends(client, data):
+    """On a thread: it may wait for room. Ends when all is sent, or when the client is closed."""
+    def run():
+        with contextlib.suppress(OSError):
+            client.send(data)
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("count, size", [(4, 16 * KIB), (16, 512 * KIB), (200, 4 * KIB)],
+                         ids=["few", "more bytes than wait", "more requests than wait"])
+def test_writes_of_a_client_that_died_are_not_done_later(server, count, size):
+    held = hold(server)
+    with Wire(server) as dead:
+        dead.go("d")
+        sending = sends(dead, b"".join(header(WRITE, number * size, size, cookie=number)
+                                       + b"A" * size for number in range(count)))
+        wait_for(lambda: server.in_flight() > 0 or count > 4)
+        sending.join(2)  # as much as there is room for
+        dead.socket.shutdown(socket.SHUT_RDWR)  # as the end of its process does, whoever sends
+    with Wire(server) as after:
+        after.go("d")
+        assert after.read(0, 4 * KIB) == bytes(4 * KIB)
+        # Also when it has not been noticed yet that the client is gone.
+        release(server, held)
+        assert after.write(0, b"B" * 4 * KIB) == 0
+        wait_for(lambda: len(server.connections()) == 1)
+        assert after.read(0, count * size) == b"B" * 4 * KIB + bytes(count * size - 4 * KIB)
+
+
+def test_writes_of_a_client_that_died_are_given_up_during_the_hold(server):
+    held = hold(server)
+    with Wire(server) as dead:
+        dead.go("d")
+        sends(dead, b"".join(header(WRITE, number * MIB, MIB) + b"A" * MIB for number in range(8)))
+        wait_for(lambda: server.connections()[0]["requests"])
+        dead.socket.shutdown(socket.SHUT_RDWR)
+    wait_for(lambda: server.connections() == [])
+    release(server, held)
+
+
+def test_a_client_that_is_held_does_not_stand_in_the_line_for_memory(server):
+    with Wire(server) as large, Wire(server) as held_client, Wire(server) as other:
+        for client, name in ((large, "other"), (held_client, "d"), (other, "other")):
+            client.go(name)
+        large.send(header(WRITE, 0, 64 * MIB, cookie=1) + b"h" * MIB)
+        wait_for(lambda: server.in_flight() == 1)
+        held_client.send(header(WRITE, 0, 32 * MIB))
+        wait_for(lambda: "nbd_mirror_connections_waiting_for_memory 1" in server.ask("GET", "/metrics")[1])
+        held = hold(server)
+        large.send(b"h" * (63 * MIB))
+        assert large.simple_reply() == (0, 1)
+        assert other.write(0, b"o" * (512 * KIB)) == 0
+        release(server, held)
+        held_client.send(b"d" * (32 * MIB))
+        assert held_client.simple_reply()[0] == 0
+
+
+def test_however_many_clients_are_held_there_is_memory_for_others(server):
+    held = hold(server)
+    with contextlib.ExitStack() as clients:
+        for _ in range(30):
+            client = clients.enter_context(Wire(server))
+            client.go("d")
+            sends(client, b"".join(header(WRITE, number * 256 * KIB, 256 * KIB) + b"A" * 256 * KIB
+                                   for number in range(17)))
+        with Wire(server) as other:
+            other.go("other")
+            for _ in range(10):
+                assert other.write(0, b"o" * 4 * KIB) == 0
+                assert other.write(0, b"o" * 4 * MIB) == 0
+        release(server, held)
+
+
+def test_a_write_that_is_too_large_to_be_taken_in_counts_as_waiting(server):
+    with Wire(server) as client:
+        client.go("d")
+        held = hold(server)
+        sends(client, header(WRITE, 0, 8 * MIB, cookie=3) + b"w" * 8 * MIB)
+        wait_for(lambda: "write" in server.connections()[0]["requests"] or
+                 server.in_flight() > 0)
+        # In the middle of it a reader is served.
+        with Wire(server) as reader:
+            reader.go("d")
+            reader.request(READ, 0, 512)
+            assert reader.simple_reply()[0] == 0
+            assert reader.receive(512) == bytes(512)
+        status, times = server.ask("POST", "/v1/exports/d/release", {"hold": held})
+        assert status == 200 and times["longest_wait_ms"] > 0
+        assert client.simple_reply() == (0, 3)
