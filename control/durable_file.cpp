@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/durable_file.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -25,6 +26,14 @@ void write_all(int fd, std::string_view text, const std::string& what) {
         }
         text.remove_prefix(static_cast<std::size_t>(check_errno(static_cast<int>(count), what)));
     }
+}
+
+// That a rename has certainly not been done: it was refused before the storage was asked.
+// Everything else may be said of one that was: by a server that was asked twice (NFS), or that has
+// gone meanwhile (CIFS, FUSE).
+bool has_done_nothing(int error) noexcept {
+    constexpr std::array kRefusals = {EACCES, EDQUOT, ELOOP, ENAMETOOLONG, ENOSPC, EPERM, EROFS};
+    return std::find(kRefusals.begin(), kRefusals.end(), error) != kRefusals.end();
 }
 
 UniqueFd open_directory_of(const std::string& path) {
@@ -63,8 +72,7 @@ DurableFile::~DurableFile() {
 void DurableFile::commit() {
     const int result =
         ::renameat(directory_.get(), temporary_.c_str(), directory_.get(), name_.c_str());
-    // An error of the storage, or of the way to it, leaves open what the storage has done.
-    may_stand_ = result == 0 || errno == EIO || errno == ETIMEDOUT || errno == ESTALE;
+    may_stand_ = result == 0 || !has_done_nothing(errno);
     check_errno(result, "cannot write '" + path_ + "'");
     temporary_stands_ = false;
     sync_directory();
@@ -74,9 +82,13 @@ void DurableFile::remove() {
     if (!may_stand_) {
         return;
     }
-    if (::unlinkat(directory_.get(), name_.c_str(), 0) < 0 && errno != ENOENT) {
-        throw errno_error(errno, "cannot remove '" + path_ + "'");
+    // The temporary file first: what it was renamed to late would stand again.
+    for (const std::string& name : {temporary_, name_}) {
+        if (::unlinkat(directory_.get(), name.c_str(), 0) < 0 && errno != ENOENT) {
+            throw errno_error(errno, "cannot remove '" + path_ + "'");
+        }
     }
+    temporary_stands_ = false;
     sync_directory();
 }
 

@@ -56,6 +56,18 @@ TEST(DurableFile, MissingFileIsNothingAndNotAnError) {
     EXPECT_EQ(read_file(directory.file("missing")), std::nullopt);
 }
 
+TEST(DurableFile, ARenameThatWasDoneAlthoughItFailedIsUndone) {
+    const TemporaryDirectory directory;
+    DurableFile file(directory.file("state"), "x");
+    // As a server's answer to a rename that it was asked for twice: the first one was done.
+    const std::filesystem::directory_iterator temporary(directory.path());
+    std::filesystem::rename(temporary->path(), directory.file("state"));
+    EXPECT_THROW(file.commit(), std::system_error);
+    ASSERT_TRUE(std::filesystem::exists(directory.file("state")));
+    file.remove();
+    EXPECT_EQ(files_in(directory.path()), 0U);
+}
+
 TEST(DurableFile, FailedReplacementNamesThePathAndLeavesNoTemporaryFile) {
     const TemporaryDirectory directory;
     const std::string in_the_way = directory.file("a directory");
