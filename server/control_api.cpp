@@ -99,16 +99,16 @@ void ControlApi::hold(HttpRequest request, Export& served) {
     const std::string id = body.optional_text("hold").value_or("");
     body.end();
     Hold& hold = server_.hold_of(served);
-    if (server_.draining()) {
-        request.reply_error(503, served.quoted() + " cannot be held: the server stops");
-        return;
-    }
     if (!id.empty()) {
         if (hold.renew(id, lease)) {
             request.reply(200, {{"hold", id}});
         } else {
             refuse_hold(request, served, id);
         }
+        return;
+    }
+    if (server_.draining()) {
+        request.reply_error(503, served.quoted() + " cannot be held: the server stops");
         return;
     }
     if (served.options().read_only) {

@@ -41,7 +41,7 @@ std::string storage_of_device(const fs::path& sysfs) {
     for (const char* source : kSources) {
         const std::string text = first_line_of(sysfs / source);
         if (!text.empty()) {
-            return std::string(source) + " " + text;
+            return as_utf8(std::string(source) + " " + text);
         }
     }
     return "";

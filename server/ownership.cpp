@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <mutex>
+#include <poll.h>
 #include <stdexcept>
 #include <unistd.h>
 
@@ -28,6 +29,10 @@ using nlohmann::json;
 
 constexpr const char* kHint =
     "--state-dir or NBD_MIRROR_STATE_DIR names another directory of records";
+// Where there are records, another directory is no way out.
+constexpr const char* kNobodyKnows =
+    "which disks have moved away is not known before that; with another state directory they would "
+    "be served for writing";
 
 constexpr const char* kTakenBack = "taken_back_at";
 
@@ -61,8 +66,10 @@ std::vector<std::string> records_in(const std::string& directory) {
         }
     }
     if (error && error != std::errc::no_such_file_or_directory) {
+        // Where that is a file there can be none.
         throw std::runtime_error("cannot look for records of moved disks in '" + directory +
-                                 "': " + error.message() + "; " + kHint);
+                                 "': " + error.message() + "; " +
+                                 (error == std::errc::not_a_directory ? kHint : kNobodyKnows));
     }
     return paths;
 }
@@ -78,15 +85,25 @@ std::string new_record(const std::string& directory, std::chrono::system_clock::
            std::to_string(::getpid()) + "-" + std::to_string(++count) + ".json";
 }
 
-// One thread of all processes changes records of this directory at a time, until it is closed.
+// One thread of all processes changes records of this directory at a time, until it is closed. One
+// that has it for long waits for its storage; whoever waits for that says so, and may try again.
 UniqueFd lock_records(const std::string& directory) {
+    using Clock = std::chrono::steady_clock;
+    constexpr std::chrono::seconds kLimit{10};
+    constexpr int kAskAgainMs = 20;
     const std::string path = directory + ".lock";
     const std::string what = "cannot lock '" + path + "'";
     UniqueFd opened(check_errno(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600), what));
-    while (::flock(opened.get(), LOCK_EX) < 0) {
-        if (errno != EINTR) {
+    for (const Clock::time_point end = Clock::now() + kLimit;
+         ::flock(opened.get(), LOCK_EX | LOCK_NB) < 0;) {
+        if (errno != EWOULDBLOCK && errno != EINTR) {
             throw errno_error(errno, what);
         }
+        if (Clock::now() >= end) {
+            throw std::runtime_error(what + ": another process has had it for " +
+                                     std::to_string(kLimit.count()) + " s");
+        }
+        ::poll(nullptr, 0, kAskAgainMs);
     }
     return opened;
 }
@@ -126,20 +143,48 @@ std::string moved_sentence(const Export& served, const MoveRecord& moved) {
 
 void OwnershipRecords::settle() const {
     for (const std::string& each : {directory_, arrivals_}) {
-        if (::access(each.c_str(), F_OK) == 0) {
-            with_hint(kHint, [&] { sync_directory_of(each + "/"); });
+        if (::access(each.c_str(), F_OK) != 0) {
+            continue;
+        }
+        try {
+            sync_directory_of(each + "/");
+        } catch (const std::system_error& error) {
+            // A file system that makes no directory durable has none of our records.
+            const bool unknown_there = error.code() == std::errc::invalid_argument ||
+                                       error.code() == std::errc::not_supported;
+            if (!unknown_there || !records_in(each).empty()) {
+                throw std::runtime_error(error.what() + std::string("; ") + kNobodyKnows);
+            }
         }
     }
 }
 
 void OwnershipRecords::prepare_directory() const {
-    with_hint(kHint, [&] {
-        make_for_good(directory_);
-        check_errno(::access(directory_.c_str(), W_OK), "cannot write to '" + directory_ + "'");
-    });
+    prepare(directory_);
     prepared_ = true;
     remove_leftovers(directory_);
     remove_leftovers(arrivals_);
+}
+
+void OwnershipRecords::prepare_arrivals() const {
+    try {
+        prepare(arrivals_);
+    } catch (const std::runtime_error& error) {
+        throw std::runtime_error(
+            std::string("nothing can be incoming, since no landing could be recorded: ") +
+            error.what());
+    }
+}
+
+void OwnershipRecords::prepare(const std::string& directory) const {
+    try {
+        make_for_good(directory);
+        check_errno(::access(directory.c_str(), W_OK), "cannot write to '" + directory + "'");
+    } catch (const std::system_error& error) {
+        const bool has_records =
+            ::access(directory.c_str(), F_OK) == 0 && !records_in(directory).empty();
+        throw std::runtime_error(error.what() + (has_records ? "" : std::string("; ") + kHint));
+    }
 }
 
 void OwnershipRecords::make_for_good(const std::string& directory) const {
@@ -260,7 +305,8 @@ std::vector<std::pair<std::string, ArrivalRecord>> OwnershipRecords::arrivals_of
         try {
             if (identity_in(stored).is_same_as(disk)) {
                 found.emplace_back(path, ArrivalRecord{.job = stored.at("job"),
-                                                       .arrived_at = stored.at("arrived_at")});
+                                                       .arrived_at = stored.at("arrived_at"),
+                                                       .path = path});
             }
         } catch (const json::exception& error) {
             throw damaged(path, error);

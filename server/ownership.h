@@ -31,6 +31,7 @@ struct MoveRecord {
 struct ArrivalRecord {
     std::string job;
     std::string arrived_at;  // UTC, ISO 8601
+    std::string path;        // of the record
 };
 
 // Who owns a disk, recorded durably: one small JSON file for each hand-over, of one disk or of
@@ -56,6 +57,8 @@ class OwnershipRecords {
     // records that never took effect. Throws when no move could be recorded. The first move does
     // what was not done by then.
     void prepare_directory() const;
+    // Makes the directory of arrivals for good; throws when none could be recorded.
+    void prepare_arrivals() const;
     struct Move {
         const Export& moved;
         std::string moved_to;
@@ -99,6 +102,7 @@ class OwnershipRecords {
     [[nodiscard]] std::vector<std::pair<std::string, ArrivalRecord>> arrivals_of(
         const DiskIdentity& disk) const;
 
+    void prepare(const std::string& directory) const;
     void make_for_good(const std::string& directory) const;
 
     const std::string state_directory_;

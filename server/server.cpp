@@ -6,11 +6,10 @@
 #include <stdexcept>
 #include <utility>
 
-#include <sys/resource.h>
-
 #include "control/log.h"
 #include "iothread/check.h"
 #include "iothread/event_fd.h"
+#include "server/descriptor_limit.h"
 
 namespace nbdm {
 
@@ -21,42 +20,6 @@ namespace {
 constexpr timeval kRetireLinger{5, 0};
 // At the stop, clients that do not take their answers are cut off after this long.
 constexpr timeval kDrainTime{5, 0};
-
-// A connection has a socket, a ring, a wake-up and its own opening of the disk. What is left is for
-// the control socket, the disks and records: without descriptors nobody could end a hold.
-constexpr std::size_t kFdsOfConnection = 4;
-constexpr std::size_t kReservedFds = 128;
-// What one mirror makes by default: with fewer the server would be of no use to it.
-constexpr std::size_t kLeastConnections = 4;
-
-// As many clients as asked for or, with a warning, as there may be descriptors for. Throws where
-// that would be too few.
-std::size_t affordable_connections(std::size_t wanted, std::size_t exports) {
-    rlimit limit{};
-    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) {
-        return wanted;
-    }
-    limit.rlim_cur = limit.rlim_max;
-    ::setrlimit(RLIMIT_NOFILE, &limit);  // as far as this process may; looked at anew below
-    ::getrlimit(RLIMIT_NOFILE, &limit);
-    const std::size_t fds = limit.rlim_cur;
-    const std::size_t reserved = kReservedFds + exports;
-    const std::size_t most = fds > reserved ? (fds - reserved) / kFdsOfConnection : 0;
-    if (most >= wanted) {
-        return wanted;
-    }
-    const std::string why = ": this process may only have " + std::to_string(fds) +
-                            " descriptors (ulimit -n, LimitNOFILE=)";
-    if (most < kLeastConnections) {
-        const std::size_t needed = reserved + kLeastConnections * kFdsOfConnection;
-        throw std::runtime_error("cannot serve " + std::to_string(kLeastConnections) +
-                                 " clients, as many as one mirror has connections" + why + ", " +
-                                 std::to_string(needed) + " are needed");
-    }
-    log_warning("no more than " + std::to_string(most) + " clients at a time instead of " +
-                std::to_string(wanted) + why);
-    return most;
-}
 
 }  // namespace
 
@@ -72,7 +35,7 @@ Server::Server(event_base* base, ServerOptions options, std::vector<UniqueFd> in
       hand_overs_(
           base_, ownership_, [this](const Export& served) -> Hold& { return hold_of(served); },
           [this](const auto& moved) { settled(moved); }),
-      memory_(options_.buffer_bytes) {
+      memory_(options_.buffer_bytes, max_connections_) {
     ownership_.settle();
     for (const ExportOptions& each : options_.exports) {
         open_export(each);
@@ -168,10 +131,15 @@ void Server::open_export(const ExportOptions& options) {
 
 // A disk that has moved away may come back this way.
 void Server::open_incoming(Export& opened, bool moved_away) {
-    const std::optional<ArrivalRecord> arrived = ownership_.find_arrival(opened.file());
+    // Before the source hands over: it must not turn out afterwards that nothing can be recorded.
+    ownership_.prepare_arrivals();
+    // Of a file that was made just now nothing is recorded, whatever its file system remembers of
+    // an earlier one.
+    const std::optional<ArrivalRecord> arrived =
+        opened.file().created() ? std::nullopt : ownership_.find_arrival(opened.file());
     if (arrived && !moved_away) {
         log_info(opened.quoted() + " has landed already, at " + arrived->arrived_at + " (job '" +
-                 arrived->job + "')");
+                 arrived->job + "', '" + arrived->path + "'): its guest may use it");
         opened.landing().set_landed(arrived->job);
         return;
     }
@@ -185,9 +153,16 @@ void Server::open_incoming(Export& opened, bool moved_away) {
 }
 
 void Server::take_ownership() {
+    std::string done;
     for (const Export* each : taken_) {
-        ownership_.take_back(each->file());
+        try {
+            ownership_.take_back(each->file());
+        } catch (const std::runtime_error& error) {
+            throw std::runtime_error(error.what() +
+                                     (done.empty() ? "" : "; taken back already: " + done));
+        }
         log_warning(each->quoted() + ": ownership is taken back");
+        done += (done.empty() ? "" : ", ") + each->quoted();
     }
 }
 

@@ -166,8 +166,9 @@ def test_a_landing_place_that_was_open_to_others_meanwhile_is_not_handed_over_to
 
 
 def test_a_target_that_cannot_record_the_landing_keeps_everybody_out(world, source, target):
-    world.quick("target-state").mkdir(exist_ok=True)
+    # Since it was started, when something could be recorded there.
     in_the_way = world.quick("target-state") / "arrived"
+    in_the_way.rmdir()
     in_the_way.write_text("")
     with world.mirror(source.source("d"), target.uri("d"), "--cutover", "auto",
                       "--reconnect-timeout", "1", expect=(1,)) as mirror:
@@ -181,6 +182,39 @@ def test_a_target_that_cannot_record_the_landing_keeps_everybody_out(world, sour
         assert mirror.wait() == 0
     assert state(target) == "serving" and owner(world) == "target"
     assert same_content(world.path("source"), world.path("target"))
+
+
+def test_a_landing_place_that_could_record_no_landing_does_not_start(world):
+    target = make_disk(world.path("target"), SIZE)
+    result = subprocess.run([SERVER, f"d={target},incoming", "--listen", "unix:x.sock", "--control",
+                             "x.control", "--state-dir", "/proc/nbd-mirror"], env=world.env,
+                            cwd=world.directory, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    [line] = result.stderr.splitlines()
+    assert "nothing can be incoming" in line and "'/proc/nbd-mirror'" in line
+
+
+def test_a_disk_that_was_made_anew_has_not_landed(world, source):
+    """Where a file system tells no birth times, nothing else tells it from the one before."""
+    if os.geteuid() != 0:
+        pytest.skip("file systems cannot be mounted here")
+    image, mounted = make_disk(world.path("image"), 64 * MIB), world.path("mounted")
+    mounted.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", "-I", "128", image], check=True)
+    if subprocess.run(["mount", "-o", "loop", image, mounted], check=False).returncode != 0:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        disk = mounted / "disk"
+        for landed in (1, 2):
+            with world.server(f"d={disk},incoming,size={SIZE}", name="target-server",
+                              options=["--state-dir", world.quick("target-state")]) as target:
+                assert state(target) == "incoming"
+                handle = connect(target, f"nbd-mirror:commit:job:{landed}")
+                wait_for(lambda: state(target) == "serving")
+                handle.shutdown()
+            disk.unlink()
+    finally:
+        subprocess.run(["umount", mounted], check=True)
 
 
 def test_only_one_mirror_fills_a_landing_place(world, source, target):

@@ -2,6 +2,7 @@
 """Exactly one side may write to a disk: retire, its record, and taking ownership back."""
 
 import errno
+import fcntl
 import os
 import subprocess
 
@@ -229,3 +230,25 @@ def test_a_record_that_cannot_be_read_lets_nobody_write(world):
         record.write_text(text)
         result = start(world, f"d={disk}")
         assert result.returncode == 1 and "is damaged" in result.stderr, text
+
+
+def test_records_that_cannot_be_looked_for_are_not_to_be_left_behind(world):
+    disk = make_disk(world.path("disk"), MIB)
+    moved = world.quick("state/moved")
+    moved.parent.mkdir()
+    moved.symlink_to(moved)  # nobody can look into that, whoever runs this
+    result = start(world, f"d={disk}")
+    assert result.returncode == 1
+    assert "would be served for writing" in result.stderr and "--state-dir" not in result.stderr
+
+
+def test_who_waits_long_for_other_servers_records_says_so(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        assert retire(server)[0] == 200
+    with open(world.quick("state/moved.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = start(world, f"d={disk}", "--take-ownership", "d")
+    assert result.returncode == 1
+    assert "moved.lock': another process has had it for 10 s" in result.stderr
+
