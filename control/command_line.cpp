@@ -38,6 +38,16 @@ std::string sentence_of(const CLI::App& app, const CLI::ParseError& error) {
         return not_expected(app, left.front());
     }
     const std::string text = error.what();
+    if (dynamic_cast<const CLI::FileError*>(&error) != nullptr) {
+        return "--config: " + text;
+    }
+    if (dynamic_cast<const CLI::ConfigError*>(&error) != nullptr) {
+        // An option that there is not, a section, or no option at all.
+        const std::string unknown = "INI was not able to parse ";
+        return "--config: " + (text.starts_with(unknown)
+                                   ? "'" + text.substr(unknown.size()) + "' is not known there"
+                                   : text);
+    }
     const std::string option = text.substr(0, text.find(": "));
     if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
         // "--cpus: 1 required TEXT missing", or "--cpus: At Most 1 required but received 2".

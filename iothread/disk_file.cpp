@@ -126,8 +126,9 @@ void DiskFile::open(const Options& options) {
     fd_ = UniqueFd(::open(path_.c_str(), access | cache));
     if (!fd_.valid() && errno == ENOENT && options.create_bytes) {
         // O_EXCL: only a file made here is given its size.
-        UniqueFd made(check_errno(::open(path_.c_str(), access | O_CREAT | O_EXCL, 0600),
-                                  "cannot create '" + path_ + "'"));
+        UniqueFd made(
+            check_errno(::open(path_.c_str(), O_RDWR | O_CLOEXEC | O_CREAT | O_EXCL, 0600),
+                        "cannot create '" + path_ + "'"));
         if (::ftruncate(made.get(), static_cast<off_t>(*options.create_bytes)) < 0) {
             const int error = errno;
             ::unlink(path_.c_str());

@@ -131,6 +131,8 @@ struct RawOptions {
 
 void declare(CLI::App& app, RawOptions& raw) {
     app.set_version_flag("--version", std::string("nbd-mirror-server ") + kVersion);
+    app.set_config("--config", "", "FILE with options, OPTION = VALUE a line; EXPORT is one, too");
+    app.allow_config_extras(CLI::config_extras_mode::error);
     app.add_option("EXPORT", raw.exports,
                    "PATH, or NAME=PATH[,ro][,incoming][,size=SIZE]"
                    "[,cache=auto|direct|writeback][,description=TEXT]")
