@@ -312,6 +312,25 @@ def test_a_sync_that_failed_once_fails_every_later_flush_everywhere(world):
             assert "from now on every flush fails" in server.messages()
 
 
+def test_a_flush_that_takes_long_holds_up_no_read(world):
+    def is_overtaken():
+        """Whether a read is answered before the flush of 128 MiB that was asked for first."""
+        for part in range(8):
+            handle.pwrite(os.urandom(16 * MIB), part * 16 * MIB)
+        flush = handle.aio_flush()
+        read = handle.aio_pread(nbd.Buffer(4096), 0)
+        overtaken = False
+        while not handle.aio_command_completed(flush):
+            overtaken = overtaken or handle.aio_command_completed(read)
+            handle.poll(100)
+        return overtaken
+
+    with disk_on(world, "ext4", 128 * MIB) as disk, world.server(f"d={disk}") as server:
+        handle = connect(server)
+        # A disk may be quicker than a busy machine lets us look.
+        assert any(is_overtaken() for _ in range(10))
+
+
 def test_forced_unit_access_fails_when_the_sync_does(world):
     with disk_that_can_fail(world) as (disk, failing), world.server(f"d={disk}") as server:
         handle = connect(server)
