@@ -168,9 +168,15 @@ std::string Mirror::stay_in_step() {
     bool fitted_before = false;
     for (;;) {
         wait_while_paused();
-        const std::uint64_t dirty_bytes = catch_up();
-        readiness_.tell_expected_downtime(dirty_bytes);
-        const bool fits = readiness_.fits(dirty_bytes);
+        const std::uint64_t dirty_bytes = catch_up(DiskMirror::Haste::none, [this] {
+            look_around();
+            // A round may last: much was written, or a limit has come. Not so in a cutover, whose
+            // hooks were told that it began.
+            if (status_.phase() == Phase::ready && readiness_.is_outgrown()) {
+                enter(Phase::catching_up);
+            }
+        });
+        const bool fits = readiness_.last_round_fits();
         // A single burst of writes does not make a ready job unready.
         const bool ready = fits || (fitted_before && status_.phase() == Phase::ready);
         fitted_before = fits;
@@ -248,7 +254,7 @@ std::optional<std::string> Mirror::cut_over() {
             break;
         }
     }
-    if (!readiness_.fits(dirty_bytes)) {
+    if (!readiness_.last_round_fits()) {
         enter(Phase::catching_up);
         return std::nullopt;  // stays asked for
     }
@@ -350,11 +356,7 @@ void Mirror::look_around() {
     const std::optional<DiskMirror::Look> look = disks_.look();
     // In the first round everything else is left to copy, too.
     if (look && !disks_.first_round()) {
-        readiness_.tell_expected_downtime(look->dirty_bytes);
-        // A round may last: much was written, or a limit has come.
-        if (status_.phase() == Phase::ready && readiness_.is_outgrown(look->dirty_bytes, now)) {
-            enter(Phase::catching_up);
-        }
+        readiness_.look(look->dirty_bytes, now);
     }
     const bool behind = status_.phase() == Phase::catching_up || status_.phase() == Phase::ready;
     if (!behind || limits_.paused() != Paused::no) {
@@ -385,7 +387,7 @@ void Mirror::watch_progress(Clock::time_point now) {
         status_.set_error(sentence);
         log_warning(sentence);
     }
-    if (stall_watch_.hopeless() && status_.phase() == Phase::ready && cutover_wanted()) {
+    if (stall_watch_.hopeless() && readiness_.last_round_fits() && cutover_wanted()) {
         cutovers_.answer(false, "not cut over: " + sentence);
     }
 }

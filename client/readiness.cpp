@@ -16,7 +16,9 @@ void Readiness::round_ended(const Round& round) {
     last_round_fits_ = fits(round.dirty_bytes);
     if (last_round_fits_) {
         unfit_since_.reset();
+        outgrown_ = false;
     }
+    tell_expected_downtime(round.dirty_bytes);
 }
 
 bool Readiness::fits(std::uint64_t dirty_bytes) {
@@ -28,15 +30,15 @@ void Readiness::tell_expected_downtime(std::uint64_t dirty_bytes) {
     status_.set_expected_downtime(expected ? std::optional(expected->count()) : std::nullopt);
 }
 
-bool Readiness::is_outgrown(std::uint64_t dirty_bytes, Clock::time_point now) {
+void Readiness::look(std::uint64_t dirty_bytes, Clock::time_point now) {
+    tell_expected_downtime(dirty_bytes);
     if (fits(dirty_bytes)) {
         unfit_since_.reset();
-        return false;
-    }
-    if (!unfit_since_) {
+    } else if (!unfit_since_) {
         unfit_since_ = now;
     }
-    return now - *unfit_since_ >= std::max(kMaxUnfitTime, limits_.max_downtime());
+    outgrown_ =
+        unfit_since_ && now - *unfit_since_ >= std::max(kMaxUnfitTime, limits_.max_downtime());
 }
 
 }  // namespace nbdm

@@ -19,8 +19,8 @@ class Readiness {
   public:
     using Clock = DowntimeForecast::Clock;
 
-    // A job for whose changes the allowed downtime is too short for longer than that, and than the
-    // downtime itself, is not ready any more. A round that fits ends sooner.
+    // A ready job is given this long, or the allowed downtime where that is longer, in which more
+    // is dirty than fits; then it is ready no more.
     static constexpr std::chrono::milliseconds kMaxUnfitTime{1000};
 
     // Both outlive it.
@@ -36,22 +36,24 @@ class Readiness {
     // What that has found fits.
     [[nodiscard]] bool last_round_fits() const noexcept { return last_round_fits_; }
 
-    [[nodiscard]] bool fits(std::uint64_t dirty_bytes);
     // So much is dirty now.
-    void tell_expected_downtime(std::uint64_t dirty_bytes);
-    // While a round lasts: so much is dirty now, and it has been too much for too long.
-    [[nodiscard]] bool is_outgrown(std::uint64_t dirty_bytes, Clock::time_point now);
+    void look(std::uint64_t dirty_bytes, Clock::time_point now);
+    // As of the last look: while a round lasts, it has been too much for too long.
+    [[nodiscard]] bool is_outgrown() const noexcept { return outgrown_; }
     // 0: not known yet.
     [[nodiscard]] double copy_bytes_per_s() { return forecast().copy_bytes_per_s(); }
 
   private:
     [[nodiscard]] const DowntimeForecast& forecast();
+    [[nodiscard]] bool fits(std::uint64_t dirty_bytes);
+    void tell_expected_downtime(std::uint64_t dirty_bytes);
 
     JobStatus& status_;
     JobLimits& limits_;
     DowntimeForecast forecast_;
     bool last_round_fits_ = false;
     std::optional<Clock::time_point> unfit_since_;
+    bool outgrown_ = false;
 };
 
 }  // namespace nbdm

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -288,6 +289,29 @@ def test_copying_goes_on_while_the_hooks_of_the_cutover_are_waited_for(world, ho
         assert asked.result.returncode == 0
         assert mirror.wait() == 0
     assert hooks.calls() == TO_READY + CUT_OVER
+
+
+def test_much_that_is_written_while_the_hooks_of_the_cutover_run_does_not_end_that(world, hooks, pair):
+    source, _ = pair
+    hooks.add_gate("cutover begin")
+    with begin(world, hooks, pair, "--max-downtime", "1000") as mirror:
+        mirror.wait_for_phase("ready")
+        # A round that takes a minute, as long as that is the limit.
+        assert world.client("set", "job", "--bwlimit", "256K").returncode == 0
+        with background(mirror.cutover) as cutover:
+            hooks.wait_at_gate()
+            for part in range(8):
+                write(source, part * MIB, b"n" * MIB)
+            wait_for(lambda: mirror.status()["expected_downtime_ms"] > 10_000)
+            time.sleep(2.5)  # longer than a ready job may be behind
+            assert mirror.phase() == "ready"
+            assert world.client("set", "job", "--bwlimit", "off", "--max-downtime",
+                                "20000").returncode == 0
+            hooks.open()
+        assert cutover.result.returncode == 0, cutover.result.stderr
+        mirror.wait()
+    assert hooks.calls() == TO_READY + CUT_OVER
+    assert same_content(world.path("source"), world.path("target"))
 
 
 def test_a_cutover_that_is_taken_back_while_its_hooks_run_does_not_happen(world, hooks, pair):

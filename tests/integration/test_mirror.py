@@ -152,6 +152,25 @@ def test_an_interrupted_cutover_does_not_happen_later(world):
             mirror.wait()
 
 
+def test_a_cutover_is_answered_when_the_target_stands_still_behind_a_ready_job(world, pair):
+    source, target = pair
+    with world.mirror(source.source("d"), target.uri("d"), "--bwlimit", "16M", "--max-downtime", "500",
+                      expect=(4,)) as mirror:
+        mirror.wait_for_phase("ready")
+        os.kill(target.pid, signal.SIGSTOP)
+        try:
+            handle = connect(source)
+            for part in range(24):
+                handle.pwrite(b"n" * MIB, part * MIB)
+            mirror.wait_for_phase("catching_up")
+            result = mirror.cutover()
+            assert result.returncode == 1 and "nothing was copied for 10 s" in result.stderr
+        finally:
+            os.kill(target.pid, signal.SIGCONT)
+        assert world.client("cancel", "job").returncode == 0
+        assert mirror.wait() == 4
+
+
 def test_release_leaves_the_writers_where_they_are(world, pair):
     source, target = pair
     with Writer(world, source) as writer:

@@ -13,14 +13,16 @@ constexpr std::uint64_t kMiB = 1 << 20;
 // A job that copies 100 MiB/s and may keep its writers waiting for half a second.
 class ReadinessTest : public testing::Test {
   protected:
-    ReadinessTest() {
-        readiness.round_ended({.dirty_bytes = 10 * kMiB,
+    ReadinessTest() { round_that_found(10 * kMiB); }
+    void round_that_found(std::uint64_t dirty_bytes) {
+        readiness.round_ended({.dirty_bytes = dirty_bytes,
                                .copied_bytes = 100 * kMiB,
                                .copying = milliseconds(1000),
                                .flushing = milliseconds(0)});
     }
     bool outgrown(std::uint64_t dirty_bytes, int at_ms) {
-        return readiness.is_outgrown(dirty_bytes, begin + milliseconds(at_ms));
+        readiness.look(dirty_bytes, begin + milliseconds(at_ms));
+        return readiness.is_outgrown();
     }
 
     const Readiness::Clock::time_point begin = Readiness::Clock::now();
@@ -43,10 +45,7 @@ TEST_F(ReadinessTest, TooMuchForTooLongOutgrowsIt) {
 
 TEST_F(ReadinessTest, ARoundThatFitsBeginsAnew) {
     EXPECT_FALSE(outgrown(60 * kMiB, 0));
-    readiness.round_ended({.dirty_bytes = 10 * kMiB,
-                           .copied_bytes = 100 * kMiB,
-                           .copying = milliseconds(1000),
-                           .flushing = milliseconds(0)});
+    round_that_found(10 * kMiB);
     EXPECT_TRUE(readiness.last_round_fits());
     EXPECT_FALSE(outgrown(60 * kMiB, 1000));
 }
@@ -61,12 +60,12 @@ TEST_F(ReadinessTest, ALongDowntimeMayBeMissedForAsLong) {
 }
 
 TEST_F(ReadinessTest, ALimitCountsAtOnce) {
-    EXPECT_TRUE(readiness.fits(10 * kMiB));
+    EXPECT_TRUE(readiness.last_round_fits());
     LimitChanges changes;
     changes.bwlimit_bytes_per_s = kMiB;
     limits.apply(changes);
-    EXPECT_FALSE(readiness.fits(10 * kMiB));
-    readiness.tell_expected_downtime(10 * kMiB);
+    round_that_found(10 * kMiB);
+    EXPECT_FALSE(readiness.last_round_fits());
     EXPECT_DOUBLE_EQ(status.snapshot().expected_downtime_ms.value(), 10'000);
 }
 
