@@ -23,8 +23,8 @@ class MemoryBudget {
     // With less than 4/3 of BufferPool::kMaxBytes such a request would wait for ever.
     static constexpr std::size_t kMinLimitBytes = std::size_t{96} << 20;
 
-    // `max_members`: as many may there be at a time.
-    explicit MemoryBudget(std::size_t limit_bytes, std::size_t max_members = 1) noexcept
+    // `max_members`: as many may there be at a time, at least one.
+    MemoryBudget(std::size_t limit_bytes, std::size_t max_members) noexcept
         : limit_bytes_(limit_bytes),
           fair_parking_bytes_(std::min(kMaxParkingBytes, limit_bytes / 4 / max_members)) {}
     MemoryBudget(const MemoryBudget&) = delete;
@@ -38,12 +38,6 @@ class MemoryBudget {
     }
     [[nodiscard]] std::size_t taken_bytes() const noexcept {
         return taken_bytes_.load(std::memory_order_relaxed);
-    }
-
-    // What one member may keep at this moment for as long as it pleases. However many do, that is
-    // little more than half of all.
-    [[nodiscard]] std::size_t parking_bytes() const noexcept {
-        return taken_bytes() < limit_bytes_ / 4 ? kMaxParkingBytes : fair_parking_bytes_;
     }
 
     // One pool's share; its thread is woken when memory comes back that it waits for, and when
@@ -65,7 +59,12 @@ class MemoryBudget {
         void give(std::size_t bytes) noexcept;
         void stop_waiting() noexcept;
         [[nodiscard]] bool waits() const noexcept { return waits_; }
-        [[nodiscard]] std::size_t parking_bytes() const noexcept { return budget_.parking_bytes(); }
+        // What it may keep at this moment for as long as it pleases, as in a hold. However many do,
+        // about half is left to the others; members that look at once may take some more.
+        [[nodiscard]] std::size_t parking_bytes() const noexcept {
+            return budget_.taken_bytes() < budget_.limit_bytes_ / 4 ? kMaxParkingBytes
+                                                                    : budget_.fair_parking_bytes_;
+        }
         // Somebody else waits.
         [[nodiscard]] bool wanted_by_others() const noexcept {
             return budget_.waiting_count() > (waits_ ? 1U : 0U);
@@ -81,6 +80,8 @@ class MemoryBudget {
     };
 
   private:
+    // As deep as a guest's queue is; more of one connection's writes than that need not be here
+    // while a hold keeps them waiting.
     static constexpr std::size_t kMaxParkingBytes = std::size_t{4} << 20;
 
     [[nodiscard]] bool fits_locked(const Member& member, std::size_t bytes) const noexcept;

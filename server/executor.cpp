@@ -203,18 +203,13 @@ std::optional<Executor::Clock::time_point> Executor::next_start() const noexcept
 }
 
 bool Executor::is_parking_full(std::size_t bytes, std::size_t limit) const noexcept {
-    WriteGate& gate = export_.gate();
-    if (!gate.held()) {
+    if (!export_.gate().held()) {
         return false;
     }
     for (const Request* request : waiting_) {
         bytes += request->buffer.capacity_bytes();
     }
-    if (bytes <= limit) {
-        return false;
-    }
-    gate.note_kept_waiting();
-    return true;
+    return bytes > limit;
 }
 
 Request* Executor::take_waiting() noexcept {
@@ -309,11 +304,12 @@ void Executor::finish(Request& request, int error) noexcept {
     if (error != 0) {
         log_failure(request, error);
         refuse(request, wire::error_from_errno(error));
-    } else if (request.command == Command::read) {
-        statistics_.succeeded(request.command, request.range.length);
+        return;
+    }
+    statistics_.succeeded(request.command, request.range.length);
+    if (request.command == Command::read) {
         answer_.read(request);
     } else {
-        statistics_.succeeded(request.command, request.range.length);
         answer_.done(request);
     }
 }
@@ -324,8 +320,7 @@ void Executor::read_ahead(Request& request) {
         ::posix_fadvise(own_fd_, static_cast<off_t>(request.range.offset),
                         static_cast<off_t>(request.range.length), POSIX_FADV_WILLNEED);
     }
-    statistics_.succeeded(request.command, request.range.length);
-    answer_.done(request);
+    finish(request, 0);
 }
 
 void Executor::refuse(Request& request, Error error) {

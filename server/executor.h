@@ -64,7 +64,7 @@ class Executor {
         return !waiting_.empty() || !slowed_.empty();
     }
     // Would another write of so many bytes be one too many to wait for the end of a hold, where
-    // `limit` may wait? It counts as kept waiting then.
+    // `limit` may wait?
     [[nodiscard]] bool is_parking_full(std::size_t bytes, std::size_t limit) const noexcept;
     // One that waits and will not be started any more; null: none does.
     [[nodiscard]] Request* take_waiting() noexcept;

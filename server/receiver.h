@@ -41,7 +41,7 @@ class Receiver final : public Operation {
     // Nothing more will come: the peer closed, or the socket failed.
     [[nodiscard]] bool ended() const noexcept { return ended_; }
     // Asks the socket whether the peer has closed; what it sent before may still be to be received.
-    // A TCP connection does not know it before all that has room.
+    // Over TCP it is not seen before all that was sent has been taken into the socket's buffer.
     [[nodiscard]] bool peer_closed() const noexcept;
 
   private:

@@ -72,11 +72,9 @@ DisconnectReason Transmission::run() {
         // the client's time.
         disconnect_if_late();
         const bool blocked = process_received();
-        if (may_start_waiting(blocked)) {
-            executor_.start_waiting(now_);
-        }
-        executor_.end_write_turn();
         const std::size_t free_before = free_requests_.size();
+        start_waiting(blocked);
+        executor_.end_write_turn();
         const Clock::time_point begun = std::exchange(now_, Clock::now());
         patience_.excuse(begun, now_);
         note_progress();
@@ -109,17 +107,16 @@ DisconnectReason Transmission::run() {
     return reason_;
 }
 
-// A client that is gone may be back on another connection by now, and its new writes must not be
-// overtaken by old ones that a hold or a throttle has kept waiting. What it said last comes first,
-// since it may have been a goodbye; where these leave no room for that, they are dropped.
-bool Transmission::may_start_waiting(bool blocked) {
-    if (state_ != State::active || !executor_.keeps_waiting() || !receiver_.peer_closed()) {
-        return true;
-    }
-    if (blocked || receiver_.ended()) {
+// A client that is gone may be back on another connection, and its old writes must not be done
+// after its new ones. What has come from it is read first: it may end in a goodbye. Where there is
+// no room to read it, the writes are dropped.
+void Transmission::start_waiting(bool blocked) {
+    const bool gone = state_ == State::active && keeps_writes_waiting() && receiver_.peer_closed();
+    if (!gone) {
+        executor_.start_waiting(now_);
+    } else if (blocked || receiver_.ended()) {
         step_down(State::draining, DisconnectReason::connection_lost);
     }
-    return false;
 }
 
 void Transmission::send_replies() {
@@ -180,7 +177,7 @@ void Transmission::wait_for_work(bool wait) {
     if (const std::optional<Clock::time_point> next = executor_.next_start()) {
         wake_at(*next);
     }
-    if (executor_.keeps_waiting() && !receiver_.armed()) {
+    if (keeps_writes_waiting() && !receiver_.armed()) {
         wake_at(now_ + kGoneInterval);
     }
     std::chrono::nanoseconds limit{0};  // none
@@ -307,7 +304,8 @@ void Transmission::receive_more() {
 
 Transmission::Parsed Transmission::parse_request() {
     if (next_.request != nullptr) {
-        return begin_next();
+        // As with those that start_waiting() starts.
+        return next_.kept_waiting && receiver_.peer_closed() ? Parsed::no_room : begin_next();
     }
     const std::size_t header_bytes = RequestHead::header_bytes(session_.replies);
     if (receiver_.staged().size() < header_bytes) {
@@ -353,6 +351,8 @@ Transmission::Parsed Transmission::begin_next() {
     // The gate's opening wakes this thread. Until then it stands in nobody's way.
     if (request.command == Command::write &&
         executor_.is_parking_full(memory_bytes, memory_.parking_bytes())) {
+        next_.kept_waiting = true;
+        export_.gate().note_kept_waiting();
         memory_.stop_waiting();
         return Parsed::no_room;
     }

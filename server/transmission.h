@@ -65,7 +65,10 @@ class Transmission {
     [[nodiscard]] Parsed begin_next();
     [[nodiscard]] bool take_payload();
     void receive_more();
-    [[nodiscard]] bool may_start_waiting(bool blocked);
+    void start_waiting(bool blocked);
+    [[nodiscard]] bool keeps_writes_waiting() const noexcept {
+        return executor_.keeps_waiting() || next_.kept_waiting;
+    }
     void send_replies();
     void note_progress() noexcept;
     void look_at_client() noexcept;
@@ -104,6 +107,7 @@ class Transmission {
         Request* request = nullptr;
         wire::Error error = wire::Error::none;  // what is wrong with it
         std::uint64_t payload_bytes = 0;        // that follow its header
+        bool kept_waiting = false;              // by a hold that had no room for it
     };
     Next next_;
     // A request whose payload is still coming, how much of it is, and why it will be refused, if it

@@ -215,7 +215,7 @@ class Fuzz {
 
     const Scene& scene_;
     UniqueFd done_;
-    MemoryBudget memory_{MemoryBudget::kMinLimitBytes};
+    MemoryBudget memory_{MemoryBudget::kMinLimitBytes, 4};
     Disk disk_;
     Disk fixed_;
     Bytes seen_;

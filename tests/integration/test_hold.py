@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from harness import KIB, MIB, make_disk, wait_for
-from wire import READ, WRITE, Wire, header
+from wire import READ, TRIM, WRITE, Wire, header
 
 
 @pytest.fixture
@@ -38,16 +38,17 @@ def sends(client, data):
     return thread
 
 
-@pytest.mark.parametrize("count, size", [(4, 16 * KIB), (16, 512 * KIB), (200, 4 * KIB)],
-                         ids=["few", "more bytes than wait", "more requests than wait"])
-def test_writes_of_a_client_that_died_are_not_done_later(server, count, size):
+# `taken`: as many are taken in; of what is more, the first one stands at the door.
+@pytest.mark.parametrize("count, size, taken", [
+    (4, 16 * KIB, 4), (16, 512 * KIB, 9), (200, 4 * KIB, 128)],
+    ids=["few", "more bytes than wait", "more requests than wait"])
+def test_writes_of_a_client_that_died_are_not_done_later(server, count, size, taken):
     held = hold(server)
     with Wire(server) as dead:
         dead.go("d")
-        sending = sends(dead, b"".join(header(WRITE, number * size, size, cookie=number)
-                                       + b"A" * size for number in range(count)))
-        wait_for(lambda: server.in_flight() > 0 or count > 4)
-        sending.join(2)  # as much as there is room for
+        sends(dead, b"".join(header(WRITE, number * size, size, cookie=number) + b"A" * size
+                             for number in range(count)))
+        wait_for(lambda: server.in_flight() == taken)
         dead.socket.shutdown(socket.SHUT_RDWR)  # as the end of its process does, whoever sends
     with Wire(server) as after:
         after.go("d")
@@ -59,15 +60,40 @@ def test_writes_of_a_client_that_died_are_not_done_later(server, count, size):
         assert after.read(0, count * size) == b"B" * 4 * KIB + bytes(count * size - 4 * KIB)
 
 
-def test_writes_of_a_client_that_died_are_given_up_during_the_hold(server):
+@pytest.mark.parametrize("count, size, taken", [(8, MIB, 5), (140, 4 * KIB, 128)])
+def test_writes_of_a_client_that_died_are_given_up_during_the_hold(server, count, size, taken):
     held = hold(server)
     with Wire(server) as dead:
         dead.go("d")
-        sends(dead, b"".join(header(WRITE, number * MIB, MIB) + b"A" * MIB for number in range(8)))
-        wait_for(lambda: server.connections()[0]["requests"])
+        sends(dead, b"".join(header(WRITE, 0, size) + b"A" * size for _ in range(count)))
+        wait_for(lambda: server.in_flight() == taken)
         dead.socket.shutdown(socket.SHUT_RDWR)
     wait_for(lambda: server.connections() == [])
     release(server, held)
+
+
+def test_writes_of_a_client_that_died_are_given_up_during_a_throttle(server):
+    assert server.ask("POST", "/v1/exports/d/throttle", {"delay_us": 50_000})[0] == 200
+    with Wire(server) as dead:
+        dead.go("d")
+        dead.send(b"".join(header(TRIM, 0, 512) for _ in range(2000)))
+    wait_for(lambda: server.connections() == [])
+
+
+def test_a_write_at_the_door_of_a_hold_dies_with_its_client(server):
+    with Wire(server) as large, Wire(server) as after:
+        large.go("other")
+        large.send(header(WRITE, 0, 32 * MIB) + b"h" * MIB)  # so that others may keep 96 KiB
+        wait_for(lambda: server.metric("nbd_mirror_buffer_bytes") >= 24 * MIB)
+        held = hold(server)
+        with Wire(server) as dead:
+            dead.go("d")
+            dead.send(header(WRITE, 0, 128 * KIB) + b"A" * 128 * KIB)
+            wait_for(lambda: server.in_flight() == 2)
+        release(server, held)
+        after.go("d")
+        wait_for(lambda: len(server.connections()) == 2)
+        assert after.read(0, 128 * KIB) == bytes(128 * KIB)
 
 
 def test_a_client_that_is_held_does_not_stand_in_the_line_for_memory(server):
@@ -77,7 +103,7 @@ def test_a_client_that_is_held_does_not_stand_in_the_line_for_memory(server):
         large.send(header(WRITE, 0, 64 * MIB, cookie=1) + b"h" * MIB)
         wait_for(lambda: server.in_flight() == 1)
         held_client.send(header(WRITE, 0, 32 * MIB))
-        wait_for(lambda: "nbd_mirror_connections_waiting_for_memory 1" in server.ask("GET", "/metrics")[1])
+        wait_for(lambda: server.metric("nbd_mirror_connections_waiting_for_memory") == 1)
         held = hold(server)
         large.send(b"h" * (63 * MIB))
         assert large.simple_reply() == (0, 1)
@@ -90,17 +116,20 @@ def test_a_client_that_is_held_does_not_stand_in_the_line_for_memory(server):
 def test_however_many_clients_are_held_there_is_memory_for_others(server):
     held = hold(server)
     with contextlib.ExitStack() as clients:
-        for _ in range(30):
-            client = clients.enter_context(Wire(server))
+        waiting = [clients.enter_context(Wire(server)) for _ in range(30)]
+        for client in waiting:
             client.go("d")
             sends(client, b"".join(header(WRITE, number * 256 * KIB, 256 * KIB) + b"A" * 256 * KIB
                                    for number in range(17)))
+        wait_for(lambda: server.metric("nbd_mirror_buffer_bytes") >= 24 * MIB)
         with Wire(server) as other:
             other.go("other")
             for _ in range(10):
                 assert other.write(0, b"o" * 4 * KIB) == 0
                 assert other.write(0, b"o" * 4 * MIB) == 0
         release(server, held)
+        for client in waiting:
+            assert client.simple_reply()[0] == 0
 
 
 def test_a_write_that_is_too_large_to_be_taken_in_counts_as_waiting(server):
@@ -108,8 +137,7 @@ def test_a_write_that_is_too_large_to_be_taken_in_counts_as_waiting(server):
         client.go("d")
         held = hold(server)
         sends(client, header(WRITE, 0, 8 * MIB, cookie=3) + b"w" * 8 * MIB)
-        wait_for(lambda: "write" in server.connections()[0]["requests"] or
-                 server.in_flight() > 0)
+        wait_for(lambda: server.in_flight() == 1)
         # In the middle of it a reader is served.
         with Wire(server) as reader:
             reader.go("d")

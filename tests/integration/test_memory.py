@@ -2,7 +2,6 @@
 """What the server's memory is bounded by, and what it gives back."""
 
 import concurrent.futures
-import contextlib
 import re
 import time
 
@@ -13,13 +12,8 @@ from nbd_client import connect, nbd
 from wire import READ, WRITE, Wire, header
 
 
-def metric(server, name):
-    return int(re.search(rf"^{name} (\d+)$", server.ask("GET", "/metrics")[1],
-                         re.MULTILINE).group(1))
-
-
 def buffer_bytes(server):
-    return metric(server, "nbd_mirror_buffer_bytes")
+    return server.metric("nbd_mirror_buffer_bytes")
 
 
 def resident_kib(server):
@@ -102,10 +96,10 @@ def test_the_limits_are_told_as_they_are_in_force(world):
     disk = make_disk(world.path("disk"), MIB)
     options = ["--buffer-memory", "96M", "--max-connections", "7"]
     with world.server(f"d={disk}", options=options) as server:
-        assert metric(server, "nbd_mirror_buffer_limit_bytes") == 96 * MIB
-        assert metric(server, "nbd_mirror_connections_limit") == 7
+        assert server.metric("nbd_mirror_buffer_limit_bytes") == 96 * MIB
+        assert server.metric("nbd_mirror_connections_limit") == 7
     with world.server(f"d={disk}", options=options, before=["prlimit", "--nofile=150"]) as server:
-        assert metric(server, "nbd_mirror_connections_limit") == 5  # of 21 descriptors
+        assert server.metric("nbd_mirror_connections_limit") == 5  # of 21 descriptors
 
 
 def test_who_holds_memory_and_stands_still_does_not_stop_the_others(world):
@@ -118,51 +112,19 @@ def test_who_holds_memory_and_stands_still_does_not_stop_the_others(world):
         wait_for(lambda: buffer_bytes(server) == 64 * MIB)
         begun = time.monotonic()
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            assert metric(server, "nbd_mirror_connections_waiting_for_memory") == 0
+            assert server.metric("nbd_mirror_connections_waiting_for_memory") == 0
             written = pool.submit(large.write, 64 * MIB, b"y" * (64 * MIB))
-            wait_for(lambda: metric(server, "nbd_mirror_connections_waiting_for_memory") == 1)
+            wait_for(lambda: server.metric("nbd_mirror_connections_waiting_for_memory") == 1)
             # Small requests find memory all the time, large ones when the server has lost patience.
             while not written.done():
                 assert small.write(MIB, b"z" * 4096) == 0
                 assert small.read(MIB, 4096) == b"z" * 4096
             assert written.result() == 0
-            assert metric(server, "nbd_mirror_connections_waiting_for_memory") == 0
+            assert server.metric("nbd_mirror_connections_waiting_for_memory") == 0
         # Ten seconds; half a request by itself would have five minutes.
         assert 9 < time.monotonic() - begun < 60
         assert stuck.closed()
         assert "it stopped in the middle of a request" in server.messages()
-
-
-def test_a_hold_on_one_export_leaves_memory_to_the_others(world):
-    held, free = (make_disk(world.path(name), 64 * MIB) for name in ("held", "free"))
-    options = ["--buffer-memory", "96M"]
-    with world.server(f"held={held}", f"free={free}", options=options) as server:
-        status, hold = server.ask("POST", "/v1/exports/held/hold", {"lease_ms": 60000})
-        assert status == 200
-        writers = []
-        for number in range(12):
-            writer = Wire(server)
-            writers.append(writer)
-            writer.go("held")
-            # As much as it takes: nothing for a second is no more.
-            writer.socket.settimeout(1)
-            sent = 0
-            with contextlib.suppress(TimeoutError):
-                for part in range(8):
-                    writer.send(header(WRITE, part * MIB, MIB, cookie=part) + b"h" * MIB)
-                    sent += 1
-            assert sent > 0 or number > 3
-            writer.socket.settimeout(30)
-            if not sent:
-                writers.pop().socket.close()
-        with Wire(server) as other:
-            other.go("free")
-            assert other.write(0, b"x" * (4 * MIB)) == 0
-            assert other.read(0, 4096) == b"x" * 4096
-        assert server.ask("POST", "/v1/exports/held/release", {"hold": hold["hold"]})[0] == 200
-        for writer in writers:
-            assert writer.simple_reply()[0] == 0
-            writer.socket.close()
 
 
 def test_answers_that_nobody_takes_are_dropped_when_others_need_the_memory(world):

@@ -334,6 +334,8 @@ def test_metrics_and_connections_tell_what_is_there(server):
     assert connection["in_flight"] <= 1 and connection["cpu"] is None
     assert f"nbd-{connection['id']}" in server.cpu_threads()
     assert connection["since"].endswith("Z")
+    handle.cache(1024, 0)
+    wait_for(lambda: server.connections()[0]["bytes"].get("cache") == 1024)
     # What a connection did is not forgotten when it ends.
     handle.shutdown()
     wait_for(lambda: server.connections() == [])

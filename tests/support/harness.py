@@ -266,6 +266,11 @@ class Server(Process):
         assert status == 200
         return answer["connections"]
 
+    def metric(self, name):
+        """Of those without labels, which are whole numbers."""
+        return int(re.search(rf"^{name} (\d+)$", self.ask("GET", "/metrics")[1],
+                             re.MULTILINE).group(1))
+
     def in_flight(self):
         """Requests that it has received and not answered, of all clients."""
         return sum(each["in_flight"] for each in self.connections())

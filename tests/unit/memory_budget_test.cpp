@@ -30,7 +30,7 @@ struct Sharer {
 }  // namespace
 
 TEST(MemoryBudget, PoolsShareIt) {
-    MemoryBudget budget(128 << 10);
+    MemoryBudget budget(128 << 10, 4);
     Sharer one_sharer(budget);
     Sharer other_sharer(budget);
     BufferPool one(1 << 20, &one_sharer.member);
@@ -50,7 +50,7 @@ TEST(MemoryBudget, PoolsShareIt) {
 }
 
 TEST(MemoryBudget, APoolMakesRoomForItself) {
-    MemoryBudget budget(64 << 10);
+    MemoryBudget budget(64 << 10, 4);
     Sharer sharer(budget);
     BufferPool pool(1 << 20, &sharer.member);
     pool.lease(64 << 10).reset();
@@ -60,7 +60,7 @@ TEST(MemoryBudget, APoolMakesRoomForItself) {
 }
 
 TEST(MemoryBudget, AQuarterIsKeptForSmallRequestsAndTheLargestFitsIntoTheRest) {
-    MemoryBudget budget(MemoryBudget::kMinLimitBytes);
+    MemoryBudget budget(MemoryBudget::kMinLimitBytes, 4);
     Sharer large(budget);
     Sharer small(budget);
     EXPECT_GE(MemoryBudget::kMinLimitBytes / 4 * 3, BufferPool::kMaxBytes);
@@ -78,7 +78,7 @@ TEST(MemoryBudget, AQuarterIsKeptForSmallRequestsAndTheLargestFitsIntoTheRest) {
 }
 
 TEST(MemoryBudget, NothingIsLostHoweverPoolsUseIt) {
-    MemoryBudget budget(MemoryBudget::kMinLimitBytes);
+    MemoryBudget budget(MemoryBudget::kMinLimitBytes, 4);
     {
         Sharer sharer(budget);
         BufferPool pool(BufferPool::kMaxBytes, &sharer.member);
@@ -97,7 +97,7 @@ TEST(MemoryBudget, NothingIsLostHoweverPoolsUseIt) {
 }
 
 TEST(MemoryBudget, WhoFindsItInItsOwnMemoryWaitsNoMore) {
-    MemoryBudget budget(100 * kMiB);
+    MemoryBudget budget(100 * kMiB, 4);
     Sharer holder(budget);
     Sharer sharer(budget);
     Sharer third(budget);
@@ -116,7 +116,7 @@ TEST(MemoryBudget, WhoFindsItInItsOwnMemoryWaitsNoMore) {
 }
 
 TEST(MemoryBudget, WhoWaitsWakesThoseWhoHaveSomethingAndIsWokenWhenItIsEnough) {
-    MemoryBudget budget(100 * kMiB);
+    MemoryBudget budget(100 * kMiB, 4);
     Sharer holder(budget);
     Sharer bystander(budget);
     Sharer waiter(budget);
@@ -140,7 +140,7 @@ TEST(MemoryBudget, WhoWaitsWakesThoseWhoHaveSomethingAndIsWokenWhenItIsEnough) {
 }
 
 TEST(MemoryBudget, LargeRequestsAreServedInTurnWhileSmallOnesPass) {
-    MemoryBudget budget(100 * kMiB);
+    MemoryBudget budget(100 * kMiB, 4);
     Sharer holder(budget);
     Sharer first(budget);
     Sharer greedy(budget);

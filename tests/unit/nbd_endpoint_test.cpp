@@ -65,7 +65,7 @@ class OneClientServer {
     const UniqueFd done_{check_errno(::eventfd(0, EFD_CLOEXEC), "eventfd")};
     const UniqueFd listening_ = bind_unix_socket(directory_.file("socket"), 0600);
     ExportTable exports_;
-    MemoryBudget memory_{std::size_t{1} << 30};
+    MemoryBudget memory_{std::size_t{1} << 30, 4};
     UniqueFd same_socket_;
     std::optional<Connection> connection_;
     std::jthread accepting_;
