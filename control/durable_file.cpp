@@ -28,10 +28,9 @@ void write_all(int fd, std::string_view text, const std::string& what) {
     }
 }
 
-// That a rename has certainly not been done: it was refused before the storage was asked.
-// Everything else may be said of one that was: by a server that was asked twice (NFS), or that has
-// gone meanwhile (CIFS, FUSE).
-bool has_done_nothing(int error) noexcept {
+// Errors by which a rename is refused before anything is changed. Any other may come of one that
+// was done: ENOENT of a server that was asked twice (NFS), errors of the way to it (CIFS, FUSE).
+bool was_refused(int error) noexcept {
     constexpr std::array kRefusals = {EACCES, EDQUOT, ELOOP, ENAMETOOLONG, ENOSPC, EPERM, EROFS};
     return std::find(kRefusals.begin(), kRefusals.end(), error) != kRefusals.end();
 }
@@ -72,7 +71,7 @@ DurableFile::~DurableFile() {
 void DurableFile::commit() {
     const int result =
         ::renameat(directory_.get(), temporary_.c_str(), directory_.get(), name_.c_str());
-    may_stand_ = result == 0 || !has_done_nothing(errno);
+    may_stand_ = result == 0 || !was_refused(errno);
     check_errno(result, "cannot write '" + path_ + "'");
     temporary_stands_ = false;
     sync_directory();
@@ -82,7 +81,7 @@ void DurableFile::remove() {
     if (!may_stand_) {
         return;
     }
-    // The temporary file first: what it was renamed to late would stand again.
+    // The temporary file first: a rename that is done late then finds nothing to put in place.
     for (const std::string& name : {temporary_, name_}) {
         if (::unlinkat(directory_.get(), name.c_str(), 0) < 0 && errno != ENOENT) {
             throw errno_error(errno, "cannot remove '" + path_ + "'");

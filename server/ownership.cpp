@@ -29,10 +29,9 @@ using nlohmann::json;
 
 constexpr const char* kHint =
     "--state-dir or NBD_MIRROR_STATE_DIR names another directory of records";
-// Where there are records, another directory is no way out.
-constexpr const char* kNobodyKnows =
-    "which disks have moved away is not known before that; with another state directory they would "
-    "be served for writing";
+constexpr const char* kNoWayOut =
+    "another state directory is no way out: what is recorded in this one would not be known, and "
+    "disks that have moved away would be served for writing";
 
 constexpr const char* kTakenBack = "taken_back_at";
 
@@ -67,9 +66,9 @@ std::vector<std::string> records_in(const std::string& directory) {
     }
     if (error && error != std::errc::no_such_file_or_directory) {
         // Where that is a file there can be none.
-        throw std::runtime_error("cannot look for records of moved disks in '" + directory +
+        throw std::runtime_error("cannot look for records in '" + directory +
                                  "': " + error.message() + "; " +
-                                 (error == std::errc::not_a_directory ? kHint : kNobodyKnows));
+                                 (error == std::errc::not_a_directory ? kHint : kNoWayOut));
     }
     return paths;
 }
@@ -85,23 +84,27 @@ std::string new_record(const std::string& directory, std::chrono::system_clock::
            std::to_string(::getpid()) + "-" + std::to_string(++count) + ".json";
 }
 
-// One thread of all processes changes records of this directory at a time, until it is closed. One
-// that has it for long waits for its storage; whoever waits for that says so, and may try again.
+// One thread of all processes changes records of this directory at a time, until it is closed.
+// flock(2) knows no deadline, so it is asked again and again: a storage that stands still under
+// another server must not keep a start, or a connection's thread, without a word.
 UniqueFd lock_records(const std::string& directory) {
     using Clock = std::chrono::steady_clock;
-    constexpr std::chrono::seconds kLimit{10};
+    // Long against what a change takes where the storage is well; shorter than a negotiation may
+    // take, in which a mirror waits for this.
+    constexpr std::chrono::seconds kLimit{5};
     constexpr int kAskAgainMs = 20;
     const std::string path = directory + ".lock";
     const std::string what = "cannot lock '" + path + "'";
     UniqueFd opened(check_errno(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600), what));
-    for (const Clock::time_point end = Clock::now() + kLimit;
-         ::flock(opened.get(), LOCK_EX | LOCK_NB) < 0;) {
+    const Clock::time_point end = Clock::now() + kLimit;
+    while (::flock(opened.get(), LOCK_EX | LOCK_NB) < 0) {
         if (errno != EWOULDBLOCK && errno != EINTR) {
             throw errno_error(errno, what);
         }
         if (Clock::now() >= end) {
-            throw std::runtime_error(what + ": another process has had it for " +
-                                     std::to_string(kLimit.count()) + " s");
+            throw std::runtime_error(what + ": other servers have kept it for " +
+                                     std::to_string(kLimit.count()) +
+                                     " s; does the storage of the records stand still?");
         }
         ::poll(nullptr, 0, kAskAgainMs);
     }
@@ -146,27 +149,29 @@ void OwnershipRecords::settle() const {
         if (::access(each.c_str(), F_OK) != 0) {
             continue;
         }
-        try {
-            sync_directory_of(each + "/");
-        } catch (const std::system_error& error) {
-            // A file system that makes no directory durable has none of our records.
-            const bool unknown_there = error.code() == std::errc::invalid_argument ||
-                                       error.code() == std::errc::not_supported;
-            if (!unknown_there || !records_in(each).empty()) {
-                throw std::runtime_error(error.what() + std::string("; ") + kNobodyKnows);
+        with_hint(kNoWayOut, [&] {
+            try {
+                sync_directory_of(each + "/");
+            } catch (const std::system_error& error) {
+                // A file system that makes no directory durable has none of our records.
+                const bool unknown_there = error.code() == std::errc::invalid_argument ||
+                                           error.code() == std::errc::not_supported;
+                if (!unknown_there || !records_in(each).empty()) {
+                    throw;
+                }
             }
-        }
+        });
     }
 }
 
-void OwnershipRecords::prepare_directory() const {
+void OwnershipRecords::prepare_for_moves() const {
     prepare(directory_);
     prepared_ = true;
     remove_leftovers(directory_);
     remove_leftovers(arrivals_);
 }
 
-void OwnershipRecords::prepare_arrivals() const {
+void OwnershipRecords::prepare_for_arrivals() const {
     try {
         prepare(arrivals_);
     } catch (const std::runtime_error& error) {
@@ -177,14 +182,11 @@ void OwnershipRecords::prepare_arrivals() const {
 }
 
 void OwnershipRecords::prepare(const std::string& directory) const {
-    try {
+    const bool has_records = !records_in(directory_).empty() || !records_in(arrivals_).empty();
+    with_hint(has_records ? kNoWayOut : kHint, [&] {
         make_for_good(directory);
-        check_errno(::access(directory.c_str(), W_OK), "cannot write to '" + directory + "'");
-    } catch (const std::system_error& error) {
-        const bool has_records =
-            ::access(directory.c_str(), F_OK) == 0 && !records_in(directory).empty();
-        throw std::runtime_error(error.what() + (has_records ? "" : std::string("; ") + kHint));
-    }
+        const DurableFile room_for_a_record(directory + "/probe", "{}");  // and gone again
+    });
 }
 
 void OwnershipRecords::make_for_good(const std::string& directory) const {
@@ -203,7 +205,7 @@ void OwnershipRecords::make_for_good(const std::string& directory) const {
 OwnershipRecords::PreparedMoves OwnershipRecords::prepare_moves(const std::vector<Move>& moves,
                                                                 const std::string& job) const {
     if (!prepared_) {
-        prepare_directory();
+        prepare_for_moves();
     }
     const auto now = std::chrono::system_clock::now();
     PreparedMoves prepared;
@@ -213,8 +215,8 @@ OwnershipRecords::PreparedMoves OwnershipRecords::prepare_moves(const std::vecto
         json disk = describe(move.moved.name(), identity);
         disk["moved_to"] = move.moved_to;
         disks.push_back(disk);
-        for (const auto& [path, record] : arrivals_of(identity)) {
-            prepared.arrivals_.push_back(path);
+        for (const ArrivalRecord& arrival : arrivals_of(identity)) {
+            prepared.arrivals_.push_back(arrival.path);
         }
         prepared.moves_.push_back({.disk = identity,
                                    .export_name = move.moved.name(),
@@ -288,14 +290,22 @@ void OwnershipRecords::record_arrival(const Export& arrived, const std::string& 
 std::optional<ArrivalRecord> OwnershipRecords::find_arrival(const DiskFile& file) const {
     const auto found = arrivals_of(DiskIdentity::of(file));
     // The last: a kill in the middle of a record may have left an earlier one.
-    const auto last = std::ranges::max_element(
-        found, {}, [](const auto& each) -> const std::string& { return each.first; });
-    return last == found.end() ? std::nullopt : std::optional(last->second);
+    const auto last = std::ranges::max_element(found, {}, &ArrivalRecord::path);
+    return last == found.end() ? std::nullopt : std::optional(*last);
 }
 
-std::vector<std::pair<std::string, ArrivalRecord>> OwnershipRecords::arrivals_of(
-    const DiskIdentity& disk) const {
-    std::vector<std::pair<std::string, ArrivalRecord>> found;
+void OwnershipRecords::forget_arrival(const DiskFile& file) const {
+    const auto found = arrivals_of(DiskIdentity::of(file));
+    for (const ArrivalRecord& each : found) {
+        ::unlink(each.path.c_str());
+    }
+    if (!found.empty()) {
+        sync_directory_of(arrivals_ + "/");
+    }
+}
+
+std::vector<ArrivalRecord> OwnershipRecords::arrivals_of(const DiskIdentity& disk) const {
+    std::vector<ArrivalRecord> found;
     for (const std::string& path : records_in(arrivals_)) {
         const std::optional<std::string> text = read_file(path);
         if (!text) {
@@ -304,9 +314,8 @@ std::vector<std::pair<std::string, ArrivalRecord>> OwnershipRecords::arrivals_of
         const json stored = json::parse(*text, nullptr, false);
         try {
             if (identity_in(stored).is_same_as(disk)) {
-                found.emplace_back(path, ArrivalRecord{.job = stored.at("job"),
-                                                       .arrived_at = stored.at("arrived_at"),
-                                                       .path = path});
+                found.push_back(
+                    {.job = stored.at("job"), .arrived_at = stored.at("arrived_at"), .path = path});
             }
         } catch (const json::exception& error) {
             throw damaged(path, error);

@@ -56,9 +56,9 @@ class OwnershipRecords {
     // Makes the directory of moves for good, and removes what servers that were killed have left of
     // records that never took effect. Throws when no move could be recorded. The first move does
     // what was not done by then.
-    void prepare_directory() const;
+    void prepare_for_moves() const;
     // Makes the directory of arrivals for good; throws when none could be recorded.
-    void prepare_arrivals() const;
+    void prepare_for_arrivals() const;
     struct Move {
         const Export& moved;
         std::string moved_to;
@@ -90,6 +90,9 @@ class OwnershipRecords {
     // A mirror's job has brought the disk here, to which it may have been before.
     void record_arrival(const Export& arrived, const std::string& job) const;
     [[nodiscard]] std::optional<ArrivalRecord> find_arrival(const DiskFile& file) const;
+    // It was made just now: what is recorded is of an earlier disk at its place, whose file system
+    // tells no birth times.
+    void forget_arrival(const DiskFile& file) const;
 
   private:
     struct Stored {
@@ -98,9 +101,7 @@ class OwnershipRecords {
         MoveRecord record;
     };
     [[nodiscard]] std::vector<Stored> records_of(const DiskFile& file) const;
-    // The files of arrivals of this disk, and what is in them.
-    [[nodiscard]] std::vector<std::pair<std::string, ArrivalRecord>> arrivals_of(
-        const DiskIdentity& disk) const;
+    [[nodiscard]] std::vector<ArrivalRecord> arrivals_of(const DiskIdentity& disk) const;
 
     void prepare(const std::string& directory) const;
     void make_for_good(const std::string& directory) const;

@@ -66,7 +66,7 @@ Server::Server(event_base* base, ServerOptions options, std::vector<UniqueFd> in
 
 void Server::announce() const {
     try {
-        ownership_.prepare_directory();
+        ownership_.prepare_for_moves();
     } catch (const std::runtime_error& error) {
         log_warning(std::string("no disk can be handed over from here: ") + error.what());
     }
@@ -132,14 +132,14 @@ void Server::open_export(const ExportOptions& options) {
 // A disk that has moved away may come back this way.
 void Server::open_incoming(Export& opened, bool moved_away) {
     // Before the source hands over: it must not turn out afterwards that nothing can be recorded.
-    ownership_.prepare_arrivals();
-    // Of a file that was made just now nothing is recorded, whatever its file system remembers of
-    // an earlier one.
-    const std::optional<ArrivalRecord> arrived =
-        opened.file().created() ? std::nullopt : ownership_.find_arrival(opened.file());
+    ownership_.prepare_for_arrivals();
+    if (opened.file().created()) {
+        ownership_.forget_arrival(opened.file());
+    }
+    const std::optional<ArrivalRecord> arrived = ownership_.find_arrival(opened.file());
     if (arrived && !moved_away) {
         log_info(opened.quoted() + " has landed already, at " + arrived->arrived_at + " (job '" +
-                 arrived->job + "', '" + arrived->path + "'): its guest may use it");
+                 arrived->job + "'), as '" + arrived->path + "' records: its guest may use it");
         opened.landing().set_landed(arrived->job);
         return;
     }
@@ -153,16 +153,9 @@ void Server::open_incoming(Export& opened, bool moved_away) {
 }
 
 void Server::take_ownership() {
-    std::string done;
     for (const Export* each : taken_) {
-        try {
-            ownership_.take_back(each->file());
-        } catch (const std::runtime_error& error) {
-            throw std::runtime_error(error.what() +
-                                     (done.empty() ? "" : "; taken back already: " + done));
-        }
+        ownership_.take_back(each->file());
         log_warning(each->quoted() + ": ownership is taken back");
-        done += (done.empty() ? "" : ", ") + each->quoted();
     }
 }
 

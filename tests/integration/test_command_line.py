@@ -242,7 +242,7 @@ def test_what_prevents_a_start_names_the_option_that_helps(world, source):
     # Nobody can make anything there, whoever runs this.
     refused("'/proc/nbd-mirror'", "--control", "NBD_MIRROR_RUNTIME_DIR", control=None,
             NBD_MIRROR_RUNTIME_DIR="/proc/nbd-mirror")
-    refused(f"'{source}/moved'", "records of moved disks", "--state-dir", "NBD_MIRROR_STATE_DIR",
+    refused(f"'{source}/moved'", "look for records", "--state-dir", "NBD_MIRROR_STATE_DIR",
             NBD_MIRROR_STATE_DIR=str(source))
 
 

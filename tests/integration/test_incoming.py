@@ -10,7 +10,8 @@ import subprocess
 
 import pytest
 
-from harness import MIB, SERVER, background, content, make_disk, same_content, wait_for
+from harness import (MIB, SERVER, background, content, make_disk, need, same_content,
+                     wait_for)
 from nbd_client import connect, nbd
 
 
@@ -198,6 +199,7 @@ def test_a_disk_that_was_made_anew_has_not_landed(world, source):
     """Where a file system tells no birth times, nothing else tells it from the one before."""
     if os.geteuid() != 0:
         pytest.skip("file systems cannot be mounted here")
+    need("mkfs.ext4")
     image, mounted = make_disk(world.path("image"), 64 * MIB), world.path("mounted")
     mounted.mkdir()
     subprocess.run(["mkfs.ext4", "-q", "-I", "128", image], check=True)
@@ -206,15 +208,20 @@ def test_a_disk_that_was_made_anew_has_not_landed(world, source):
     try:
         disk = mounted / "disk"
         for landed in (1, 2):
-            with world.server(f"d={disk},incoming,size={SIZE}", name="target-server",
-                              options=["--state-dir", world.quick("target-state")]) as target:
+            def served():
+                return world.server(f"d={disk},incoming,size={SIZE}", name="target-server",
+                                    options=["--state-dir", world.quick("target-state")])
+            with served() as target:
+                assert state(target) == "incoming"
+            with served() as target:
                 assert state(target) == "incoming"
                 handle = connect(target, f"nbd-mirror:commit:job:{landed}")
                 wait_for(lambda: state(target) == "serving")
                 handle.shutdown()
             disk.unlink()
     finally:
-        subprocess.run(["umount", mounted], check=True)
+        # The kernel may still be taking the server down.
+        wait_for(lambda: subprocess.run(["umount", mounted], check=False).returncode == 0)
 
 
 def test_only_one_mirror_fills_a_landing_place(world, source, target):
