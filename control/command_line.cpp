@@ -45,7 +45,7 @@ std::string sentence_of(const CLI::App& app, const CLI::ParseError& error) {
         // An option that there is not, a section, or no option at all.
         const std::string unknown = "INI was not able to parse ";
         return "--config: " + (text.starts_with(unknown)
-                                   ? "'" + text.substr(unknown.size()) + "' is not known there"
+                                   ? "there is no option '" + text.substr(unknown.size()) + "'"
                                    : text);
     }
     const std::string option = text.substr(0, text.find(": "));

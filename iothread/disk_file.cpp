@@ -125,7 +125,7 @@ void DiskFile::open(const Options& options) {
     const int cache = options.cache == CacheMode::direct ? O_DIRECT : 0;
     fd_ = UniqueFd(::open(path_.c_str(), access | cache));
     if (!fd_.valid() && errno == ENOENT && options.create_bytes) {
-        // O_EXCL: only a file made here is given its size.
+        // O_EXCL: only a file made here is given its size; for writing, whatever it is served for.
         UniqueFd made(
             check_errno(::open(path_.c_str(), O_RDWR | O_CLOEXEC | O_CREAT | O_EXCL, 0600),
                         "cannot create '" + path_ + "'"));

@@ -77,6 +77,21 @@ void apply_key(ExportOptions& options, const std::string& key, const std::string
     }
 }
 
+// A list that was cut at its commas, in a file of --config without quotes, must not be taken for
+// several exports, of which the first has lost its ",ro".
+void check_is_no_key(const std::string& word, const std::string& text) {
+    for (const std::string_view key : {"ro", "incoming", "size", "cache", "description"}) {
+        if (word == key) {
+            throw std::invalid_argument(
+                "export '" + text + "': " + word + " is told behind a comma, NAME=PATH," + text +
+                ", in a file within quotes; a file of this name is ./" + word);
+        }
+    }
+    if (text.starts_with('"')) {
+        throw std::invalid_argument("export '" + text + "': a quote is not closed");
+    }
+}
+
 // "0-3,6": CPU numbers.
 std::vector<int> parse_cpus(const std::string& text) {
     const std::string bad = "--cpus '" + text + "': a list like 0-3,6 is expected";
@@ -155,7 +170,8 @@ void declare(CLI::App& app, RawOptions& raw) {
     app.add_option("--cpus", raw.cpus, "pin the connections' threads to these CPUs, like 0-3,6");
     app.add_option("--take-ownership", raw.take_ownership,
                    "serve this export although its disk is recorded as moved away; repeatable")
-        ->allow_extra_args(false);
+        ->allow_extra_args(false)
+        ->configurable(false);
     app.add_option("--log-level", raw.log_level, "error, warning, info or debug (info)")
         ->check(CLI::IsMember({"error", "warning", "info", "debug"}));
 }
@@ -220,6 +236,7 @@ ExportOptions parse_export(const std::string& text) {
     const bool named =
         equals != std::string::npos && (slash == std::string::npos || equals < slash);
     options.name = named ? text.substr(0, equals) : "";
+    check_is_no_key(named ? options.name : text, text);
     if (options.name == "-") {
         throw std::invalid_argument("an export is not named '-', which stands for the empty name");
     }

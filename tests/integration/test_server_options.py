@@ -32,23 +32,28 @@ log-level = debug
 """)
     with world.server(options=options) as server:
         assert server.export("d")["read_only"] and server.export("other")["size_bytes"] == 2 * MIB
-        assert "nbd_mirror_connections_limit 1" in server.ask("GET", "/metrics")[1]
+        assert server.metric("nbd_mirror_connections_limit") == 1
     # The command line comes first.
     with world.server(f"d={disk}", options=[*options, "--max-connections", "7"]) as server:
         assert not server.export("d")["read_only"]
         assert server.ask("GET", "/v1/exports/other")[0] == 404
-        assert "nbd_mirror_connections_limit 7" in server.ask("GET", "/metrics")[1]
+        assert server.metric("nbd_mirror_connections_limit") == 7
 
 
 @pytest.mark.parametrize("text, sentence", [
-    ("exprot = d", "--config: 'exprot' is not known there"),
+    ("exprot = d", "--config: there is no option 'exprot'"),
     ("max-connections = many", "--max-connections: "),
-    ("nonsense", "--config: 'nonsense' is not known there"),
+    ("EXPORT = d=disk,ro", "export 'ro': ro is told behind a comma"),
+    ("EXPORT = d=disk,size=4M", "export 'size=4M': size is told behind a comma"),
+    ('EXPORT = "d=disk', "a quote is not closed"),
+    ("nonsense", "--config: there is no option 'nonsense'"),
     ("help = true", "not allowed"),
+    ("take-ownership = d", "take-ownership: This option is not allowed"),
     (None, "--config: ")])
 def test_a_file_that_makes_no_sense_is_wrong_usage(world, disk, text, sentence):
     options = ["--config", "missing"] if text is None else configured(world, text)
-    result = subprocess.run([SERVER, f"d={disk}", "--listen", "unix:s", *map(str, options)],
+    exports = [] if "EXPORT" in (text or "") else [f"d={disk}"]
+    result = subprocess.run([SERVER, *exports, "--listen", "unix:s", *map(str, options)],
                             env=world.env, cwd=world.directory, capture_output=True, text=True,
                             timeout=60)
     assert result.returncode == 2
@@ -63,17 +68,10 @@ def test_threads_are_pinned_in_turn_to_the_cpus_that_are_named(world, disk):
         handles = [connect(server) for _ in range(4)]
         seen = server.connections()
         for each in seen:
+            assert os.path.exists(f"/proc/{server.pid}/task/{each['thread']}")
             assert os.sched_getaffinity(each["thread"]) == {each["cpu"]}
         assert {each["cpu"] for each in seen} == set(cpus)
         del handles
-
-
-def test_a_connection_names_its_thread(world, disk):
-    with world.server(f"d={disk}") as server:
-        handle = connect(server)
-        [each] = server.connections()
-        assert os.path.exists(f"/proc/{server.pid}/task/{each['thread']}")
-        handle.shutdown()
 
 
 def test_no_more_clients_than_allowed_are_let_in(world, disk):
