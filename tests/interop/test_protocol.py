@@ -52,17 +52,8 @@ def test_unknown_option_is_unsupported_and_the_handshake_goes_on(raw, code, data
     raw.go("d")
 
 
-def test_starttls_is_refused_where_there_is_no_tls_and_the_handshake_goes_on(raw):
-    kind, _ = raw.ask(wire.STARTTLS)
-    assert kind in (wire.ERR_UNSUP, wire.ERR_POLICY)
-    assert raw.in_step("d")
-
-
 def test_long_option_is_refused_and_the_handshake_goes_on(raw):
-    kind, _ = raw.ask(99, bytes(MIB))
-    assert kind in (wire.ERR_UNSUP, wire.ERR_TOO_BIG)
-    kind, _ = raw.ask(wire.GO, string("d" * 100_000) + bytes(2))
-    assert kind & (1 << 31)
+    assert raw.ask(wire.GO, string("d" * 100_000) + bytes(2)) == (wire.ERR_TOO_BIG, [])
     assert raw.in_step("d")
 
 
@@ -410,16 +401,6 @@ def test_no_hole_leaves_the_blocks_allocated(served, disk):
     assert allocated_bytes(disk) <= full - 256 * KIB + 16 * KIB
 
 
-@pytest.mark.parametrize("command", [wire.READ, wire.WRITE, wire.TRIM, wire.FLUSH])
-def test_fast_zero_on_another_command_is_einval(served, disk, command):
-    data = b"x" * 512 if command == wire.WRITE else b""
-    length = 0 if command == wire.FLUSH else 512
-    before = disk.read_bytes()
-    assert served.do(command, 0, length, wire.FAST_ZERO, data) == wire.EINVAL
-    assert served.read(0, 512) == before[:512]
-    assert disk.read_bytes() == before
-
-
 def test_read_with_df_is_one_chunk(served, disk):
     cookie = served.request(wire.READ, 512 * KIB, MIB, wire.DF)
     flags, kind, answered, payload = served.chunk()
@@ -436,11 +417,6 @@ def test_hole_is_not_sent_as_data(served):
     cookie = served.request(wire.READ, 2 * MIB, MIB)
     chunks = served.chunks(cookie)
     assert [kind for kind, _ in chunks] == [wire.CHUNK_HOLE]
-
-
-def test_df_without_structured_replies_is_einval(plain, disk):
-    assert plain.read(0, 512, wire.DF) == wire.EINVAL
-    assert plain.read(0, 512) == content(disk, 0, 512)
 
 
 @pytest.mark.parametrize("command", [wire.READ, wire.WRITE, wire.TRIM, wire.WRITE_ZEROES,
@@ -469,15 +445,6 @@ def test_unknown_command_is_einval_and_the_stream_stays_in_step(raw, disk, comma
     raw.go("d")
     assert raw.do(command, 0, 512) == wire.EINVAL
     assert raw.read(0, 512) == content(disk, 0, 512)
-
-
-@pytest.mark.parametrize("command", [wire.READ, wire.WRITE, wire.TRIM, wire.WRITE_ZEROES])
-def test_unknown_flag_is_einval_and_the_stream_stays_in_step(served, disk, command):
-    before = disk.read_bytes()
-    data = (header(wire.DISC) * 19)[:512] if command == wire.WRITE else b""
-    assert served.do(command, 0, 512, 0x8000, data) == wire.EINVAL
-    assert served.read(0, 512) == before[:512]
-    assert disk.read_bytes() == before
 
 
 def test_request_without_its_magic_ends_this_connection_only(server, disk):
@@ -578,8 +545,8 @@ def test_no_chunk_is_larger_than_what_is_advertised(world, style):
         assert raw.read(0, 512) == content(disk, 0, 512)
 
 
-ALL = (wire.FUA, wire.NO_HOLE, wire.DF, wire.REQ_ONE, wire.FAST_ZERO, 1 << 6, 1 << 15)
-TAKES = {wire.READ: {wire.FUA, wire.DF}, wire.WRITE: {wire.FUA}, wire.FLUSH: {wire.FUA},
+FLAGS = (wire.FUA, wire.NO_HOLE, wire.DF, wire.REQ_ONE, wire.FAST_ZERO, 1 << 6, 1 << 15)
+FLAGS_TAKEN = {wire.READ: {wire.FUA, wire.DF}, wire.WRITE: {wire.FUA}, wire.FLUSH: {wire.FUA},
          wire.TRIM: {wire.FUA}, wire.CACHE: {wire.FUA},
          wire.WRITE_ZEROES: {wire.FUA, wire.NO_HOLE, wire.FAST_ZERO},
          wire.BLOCK_STATUS: {wire.FUA, wire.REQ_ONE}}
@@ -594,8 +561,8 @@ def test_each_command_takes_its_flags_and_no_others(world, disk, style, access):
             raw.negotiate_extended() if style == "extended" else raw.negotiate_structured()
             assert len(raw.set_contexts("d", "base:allocation")[1]) == 1
         raw.go("d")
-        for command, takes in TAKES.items():
-            for flag in (0, *ALL):
+        for command, takes in FLAGS_TAKEN.items():
+            for flag in (0, *FLAGS):
                 length = 0 if command == wire.FLUSH else 512
                 if command == wire.READ:
                     got = raw.read(0, length, flag)
@@ -604,8 +571,9 @@ def test_each_command_takes_its_flags_and_no_others(world, disk, style, access):
                     got = raw.block_status(0, length, flag)
                     error = 0 if isinstance(got, dict) else got
                 else:
-                    error = raw.do(command, 0, length, flag,
-                                   b"x" * 512 if command == wire.WRITE else b"")
+                    # What is refused must still be taken off the stream: it looks like requests.
+                    data = (header(wire.DISC) * 19)[:512] if command == wire.WRITE else b""
+                    error = raw.do(command, 0, length, flag, data)
                 allowed = flag in takes or flag == 0
                 if style == "simple" and (flag == wire.DF or command == wire.BLOCK_STATUS):
                     allowed = False
