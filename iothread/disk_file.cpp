@@ -65,21 +65,6 @@ int transfer(Call call, Range range) {
     return 0;
 }
 
-// Reads whole blocks of a file that may end within the last one: `wanted` bytes of `blocks` are
-// there.
-int read_blocks(int fd, Range blocks, std::uint64_t wanted, std::byte* into) {
-    std::uint64_t done = 0;
-    return transfer(
-        [&](Range) -> ssize_t {
-            const Range left = blocks.after(done);
-            const ssize_t count =
-                ::pread(fd, into + done, left.length, static_cast<off_t>(left.offset));
-            done += static_cast<std::uint64_t>(std::max<ssize_t>(count, 0));
-            return count;
-        },
-        {blocks.offset, wanted});
-}
-
 // What storage says need not be a power of two: a stripe over three disks is not.
 std::uint32_t preferred_size(std::uint64_t bytes) noexcept {
     constexpr std::uint64_t kMin = 4 << 10;
@@ -303,6 +288,20 @@ bool DiskFile::is_resident(Range range) const noexcept {
     return ::syscall(kCachestat, fd_.get(), &asked, &answer, 0) == 0 && answer.cached >= pages;
 }
 
+int DiskFile::read_blocks(int fd, Range range, std::byte* into) const {
+    const Range blocks{range.offset, align_up(range.length, request_alignment_)};
+    std::uint64_t done = 0;
+    return transfer(
+        [&](Range) -> ssize_t {
+            const Range left = blocks.after(done);
+            const ssize_t count =
+                ::pread(fd, into + done, left.length, static_cast<off_t>(left.offset));
+            done += static_cast<std::uint64_t>(std::max<ssize_t>(count, 0));
+            return count;
+        },
+        range);
+}
+
 int DiskFile::read_unaligned(Range range, std::byte* into) const {
     const AlignedMemory memory = allocate_aligned(kStepBytes);
     if (!memory) {
@@ -312,10 +311,9 @@ int DiskFile::read_unaligned(Range range, std::byte* into) const {
     while (!range.empty()) {
         const std::uint64_t begin = align_down(range.offset, request_alignment_);
         const std::uint64_t end = std::min(range.end(), begin + kStepBytes);
-        const Range blocks = Range::from_to(begin, align_up(end, request_alignment_));
-        const int error =
-            read_blocks(fd_.get(), blocks, std::min(blocks.end(), size) - begin, memory.get());
-        if (error != 0) {
+        const Range blocks =
+            Range::from_to(begin, std::min(align_up(end, request_alignment_), size));
+        if (const int error = read_blocks(fd_.get(), blocks, memory.get()); error != 0) {
             return error;
         }
         std::memcpy(into, memory.get() + (range.offset - begin), end - range.offset);
@@ -338,7 +336,7 @@ int DiskFile::write_unaligned(Range range, const std::byte* from) const {
         const Range blocks = Range::from_to(begin, align_up(end, request_alignment_));
         std::memset(memory.get(), 0, blocks.length);
         const Range stored = Range::from_to(begin, std::min(blocks.end(), size));
-        if (int error = read_blocks(fd_.get(), blocks, stored.length, memory.get()); error != 0) {
+        if (int error = read_blocks(fd_.get(), stored, memory.get()); error != 0) {
             return error;
         }
         std::byte* changed = memory.get() + (part.offset - begin);

@@ -105,6 +105,10 @@ class DiskFile {
     // The caller makes sure that nothing else writes to the file meanwhile, since a concurrent
     // write to the rest of such a block would be undone.
     [[nodiscard]] int write_unaligned(Range range, const std::byte* from) const;
+    // Reads `range`, which begins at a multiple of request_alignment() and ends at one or with the
+    // disk, through `fd` of open_again(). `into` is as aligned, and has room for a multiple of it.
+    // Blocking; 0 or errno.
+    [[nodiscard]] int read_blocks(int fd, Range range, std::byte* into) const;
     // Reads any range of a direct() file. Blocking; 0 or errno.
     [[nodiscard]] int read_unaligned(Range range, std::byte* into) const;
 

@@ -2,6 +2,7 @@
 #include "server/block_status.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 namespace nbdm {
@@ -21,15 +22,30 @@ std::uint32_t whole_mebibytes(std::uint64_t bytes) {
     return static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes >> 20, UINT32_MAX));
 }
 
-Described next(const Export& served, int extents_fd, const MetaContext& context, Range within) {
+// Where the statuses of one answer come from.
+struct Origin {
+    const Export& served;
+    int extents_fd = -1;
+    std::span<const DigestRun> digests;
+};
+
+Described next(const Origin& origin, const MetaContext& context, Range within) {
+    const Export& served = origin.served;
     switch (context.kind) {
         case MetaContext::Kind::allocation: {
-            const FileExtent extent = served.file().next_extent(extents_fd, within);
+            const FileExtent extent = served.file().next_extent(origin.extents_fd, within);
             return {extent.range, extent.hole ? wire::kStateHole | wire::kStateZero : 0};
         }
         case MetaContext::Kind::dirtiness: {
             const DirtyExtent extent = context.tracker.tracker->frozen().next_extent(within);
             return {extent.range, extent.dirty ? wire::kStateDirty : 0};
+        }
+        case MetaContext::Kind::digest: {
+            const auto run = std::ranges::find_if(origin.digests, [&](const DigestRun& each) {
+                return within.offset < each.range.end();
+            });
+            return {within.first(run->range.end() - within.offset),
+                    run->digest[context.digest.part]};
         }
         case MetaContext::Kind::allocated:
         case MetaContext::Kind::room: {
@@ -50,13 +66,13 @@ Described next(const Export& served, int extents_fd, const MetaContext& context,
 // Describes `range` (not empty) until its end or until `into` (not empty) is full; one descriptor
 // is always written, and none reaches past the range.
 template <typename Descriptor>
-std::size_t describe(const Export& served, int extents_fd, const MetaContext& context, Range range,
+std::size_t describe(const Origin& origin, const MetaContext& context, Range range,
                      std::span<Descriptor> into) noexcept {
     // As wide as the length of the request, which no extent exceeds.
     using Length = decltype(+std::declval<Descriptor>().length);
     std::size_t count = 0;
     while (!range.empty()) {
-        const Described found = next(served, extents_fd, context, range);
+        const Described found = next(origin, context, range);
         const auto length = static_cast<Length>(found.range.length);
         if (count > 0 && into[count - 1].status == found.status) {
             into[count - 1].length = into[count - 1].length + length;
@@ -71,6 +87,14 @@ std::size_t describe(const Export& served, int extents_fd, const MetaContext& co
 }
 
 }  // namespace
+
+BlockStatus::BlockStatus(const Session& session, int extents_fd, ReplyWriter& answer) noexcept
+    : session_(session), extents_fd_(extents_fd), answer_(answer) {
+    const auto digest = std::ranges::find_if(session.contexts, &MetaContext::is_digest);
+    if (digest != session.contexts.end()) {
+        digests_.emplace(session.served->file(), extents_fd, digest->digest.seed);
+    }
+}
 
 Error BlockStatus::read_payload(Request& request,
                                 std::span<const std::byte> payload) const noexcept {
@@ -90,12 +114,34 @@ Error BlockStatus::read_payload(Request& request,
     return Error::none;
 }
 
-Error BlockStatus::answer(Request& request) {
+bool BlockStatus::wants_digests(const Request& request) const noexcept {
+    for (std::size_t i = 0; i < session_.contexts.size(); ++i) {
+        if (request.contexts.test(i) && session_.contexts[i].is_digest()) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int BlockStatus::answer(Request& request) {
     for (std::size_t i = 0; i < session_.contexts.size(); ++i) {
         const MetaContext& context = session_.contexts[i];
         if (request.contexts.test(i) && context.kind == MetaContext::Kind::dirtiness &&
             !context.tracker.stands()) {
-            return Error::invalid;
+            return EINVAL;
+        }
+    }
+    digest_runs_.clear();
+    if (digests_ && wants_digests(request)) {
+        // Of one extent no more is wanted than its first block.
+        constexpr std::uint64_t kBlock = BlockDigests::kBlockBytes;
+        const std::uint64_t rest_of_block = kBlock - request.range.offset % kBlock;
+        const Range wanted =
+            request.has(wire::kReqOne) ? request.range.first(rest_of_block) : request.range;
+        const int error = digests_->read(
+            wanted, {request.buffer.data(), BlockDigests::kMemoryBytes}, digest_runs_);
+        if (error != 0) {
+            return error;
         }
     }
     if (session_.replies == ReplyStyle::extended) {
@@ -103,7 +149,7 @@ Error BlockStatus::answer(Request& request) {
     } else {
         describe_contexts<wire::BlockDescriptor>(request);
     }
-    return Error::none;
+    return 0;
 }
 
 template <typename Descriptor>
@@ -112,8 +158,10 @@ void BlockStatus::describe_contexts(Request& request) {
     const std::size_t limit =
         request.has(wire::kReqOne) ? 1 : kMaxDescriptors / session_.contexts.size();
     // Descriptors are made of bytes: any memory is good for them.
-    std::span<Descriptor> free(reinterpret_cast<Descriptor*>(request.buffer.data()),
-                               kMaxDescriptors);
+    std::span<Descriptor> free(
+        reinterpret_cast<Descriptor*>(request.buffer.data() + memory_bytes() - kAnswerBytes),
+        kMaxDescriptors);
+    const Origin origin{*session_.served, extents_fd_, digest_runs_};
     std::size_t last = session_.contexts.size() - 1;
     while (!request.contexts.test(last)) {
         --last;
@@ -123,8 +171,10 @@ void BlockStatus::describe_contexts(Request& request) {
             continue;
         }
         const MetaContext& context = session_.contexts[i];
-        const std::size_t count =
-            describe(*session_.served, extents_fd_, context, request.range, free.first(limit));
+        const Range range = context.is_digest() ? Range::from_to(request.range.offset,
+                                                                 digest_runs_.back().range.end())
+                                                : request.range;
+        const std::size_t count = describe(origin, context, range, free.first(limit));
         answer_.block_status(request, context.id, std::span<const Descriptor>(free.first(count)),
                              i == last);
         free = free.subspan(count);

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <span>
+#include <vector>
 
+#include "iothread/block_digests.h"
 #include "server/export.h"
 #include "server/handshake.h"
 #include "server/nbd_wire.h"
@@ -17,12 +20,13 @@ namespace nbdm {
 // Threads: the connection's iothread.
 class BlockStatus {
   public:
-    // What an answer is made in: so much memory is leased for each request.
-    static constexpr std::size_t kAnswerBytes = 4096 * sizeof(wire::ExtendedBlockDescriptor);
-
     // `extents_fd` is from DiskFile::open_again, this thread's own. All outlive this.
-    BlockStatus(const Session& session, int extents_fd, ReplyWriter& answer) noexcept
-        : session_(session), extents_fd_(extents_fd), answer_(answer) {}
+    BlockStatus(const Session& session, int extents_fd, ReplyWriter& answer) noexcept;
+
+    // What each request needs: for the answer and, in front of it, for what digests are made of.
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return kAnswerBytes + (digests_ ? BlockDigests::kMemoryBytes : 0);
+    }
 
     // What the payload of an extended request asks for: takes the length of the range and the
     // contexts, each of which was selected and is named once, into the request.
@@ -31,16 +35,22 @@ class BlockStatus {
 
     // Replies for each context that is asked for, from the start of the range on; neighbours that
     // are alike are one. An answer that would be too long ends early, a client asks on from there.
-    // Anything but Error::none: nothing was replied.
-    [[nodiscard]] wire::Error answer(Request& request);
+    // Anything but 0, an errno: nothing was replied. Digests are read here and now; the thread does
+    // nothing else meanwhile.
+    [[nodiscard]] int answer(Request& request);
 
   private:
+    static constexpr std::size_t kAnswerBytes = 4096 * sizeof(wire::ExtendedBlockDescriptor);
+
+    [[nodiscard]] bool wants_digests(const Request& request) const noexcept;
     template <typename Descriptor>  // wire::BlockDescriptor or wire::ExtendedBlockDescriptor
     void describe_contexts(Request& request);
 
     const Session& session_;
     const int extents_fd_;
     ReplyWriter& answer_;
+    std::optional<BlockDigests> digests_;  // where some of them were selected
+    std::vector<DigestRun> digest_runs_;   // of the request that is answered
 };
 
 }  // namespace nbdm

@@ -75,14 +75,14 @@ void Executor::plan(Request& request) {
     }
 }
 
-std::size_t Executor::memory_for(const Request& request) noexcept {
+std::size_t Executor::memory_for(const Request& request) const noexcept {
     switch (request.command) {
         case Command::read:
             return request.from_file ? 0 : request.range.length;
         case Command::write:
             return request.range.length;
         case Command::block_status:
-            return BlockStatus::kAnswerBytes;
+            return block_status_.memory_bytes();
         default:
             return 0;
     }
@@ -119,8 +119,8 @@ void Executor::start(Request& request) {
             read_ahead(request);
             break;
         case Command::block_status:
-            if (const Error error = block_status_.answer(request); error != Error::none) {
-                refuse(request, error);
+            if (const int error = block_status_.answer(request); error != 0) {
+                finish(request, error);
             } else {
                 statistics_.succeeded(request.command, request.range.length);
             }
@@ -335,7 +335,8 @@ void Executor::log_failure(const Request& request, int error) {
     const char* then = ++logged_failures_ > kMaxLoggedFailures
                            ? "; further failures of this connection are not logged"
                            : "";
-    const char* verbs[] = {"read", "write", "", "flush", "trim", "cache", "write zeroes", ""};
+    const char* verbs[] = {"read",  "write",        "",        "flush", "trim",
+                           "cache", "write zeroes", "describe"};
     log_warning(export_.quoted() + ": cannot " + verbs[static_cast<std::size_t>(request.command)] +
                 " " + std::to_string(request.range.length) + " bytes at offset " +
                 std::to_string(request.range.offset) + " for " + peer_ + ": " + error_text(error) +

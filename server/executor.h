@@ -45,7 +45,7 @@ class Executor {
     // Before its memory is leased: where it has holes, and whether it needs the memory at all.
     void plan(Request& request);
     // How much memory it needs from its first step on. Of one that is planned.
-    [[nodiscard]] static std::size_t memory_for(const Request& request) noexcept;
+    [[nodiscard]] std::size_t memory_for(const Request& request) const noexcept;
     // It has its memory and, if it comes with some, its payload.
     void start(Request& request);
     // It is answered with an error instead.

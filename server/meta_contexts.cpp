@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
 #include "server/fence.h"
 
@@ -24,7 +25,7 @@ constexpr std::array<std::string_view, 2> kDirtyPrefixes = {"nbd-mirror:dirty-bi
 
 std::vector<MetaContext> all_contexts(const Export& served) {
     std::vector<MetaContext> result;
-    result.push_back({.name = std::string(kAllocation), .tracker = {}});
+    result.push_back({.name = std::string(kAllocation)});
     for (const std::string_view prefix : kDirtyPrefixes) {
         for (const std::string& name : served.trackers().names()) {
             if (const auto tracker = served.trackers().find(name)) {
@@ -40,19 +41,38 @@ std::vector<MetaContext> all_contexts(const Export& served) {
 // Those that are there when they are named, and not listed: they are for mirrors.
 std::vector<MetaContext> unlisted_contexts(const Export& served) {
     std::vector<MetaContext> result;
-    result.push_back(
-        {.name = std::string(kBackground), .kind = MetaContext::Kind::background, .tracker = {}});
+    result.push_back({.name = std::string(kBackground), .kind = MetaContext::Kind::background});
     if (served.file().space()) {
-        result.push_back(
-            {.name = std::string(kAllocated), .kind = MetaContext::Kind::allocated, .tracker = {}});
-        result.push_back(
-            {.name = std::string(kRoom), .kind = MetaContext::Kind::room, .tracker = {}});
+        result.push_back({.name = std::string(kAllocated), .kind = MetaContext::Kind::allocated});
+        result.push_back({.name = std::string(kRoom), .kind = MetaContext::Kind::room});
     }
     if (served.landing().expected()) {
-        result.push_back(
-            {.name = std::string(kIncoming), .kind = MetaContext::Kind::incoming, .tracker = {}});
+        result.push_back({.name = std::string(kIncoming), .kind = MetaContext::Kind::incoming});
     }
     return result;
+}
+
+// What can be any of very many names: nothing when `query` is none of them.
+std::optional<MetaContext> named_context(const Export& served, const std::string& query) {
+    const Landing& landing = served.landing();
+    if (SessionName::parse(query, SessionName::kSession)) {
+        return MetaContext{.name = query, .kind = MetaContext::Kind::session};
+    }
+    if (SessionName::parse(query, SessionName::kCommit) &&
+        (landing.expected() || landing.landed())) {
+        return MetaContext{.name = query, .kind = MetaContext::Kind::commit};
+    }
+    if (const auto part = DigestPart::parse(query)) {
+        return MetaContext{.name = query, .kind = MetaContext::Kind::digest, .digest = *part};
+    }
+    return std::nullopt;
+}
+
+// Whether a connection that has one of them may not have the other.
+bool exclude_each_other(const MetaContext& a, const MetaContext& b) {
+    const bool digests = a.is_digest() && b.is_digest();
+    return (a.is_of_mirror() && b.is_of_mirror()) ||
+           (digests && (a.digest.seed != b.digest.seed || a.digest.part == b.digest.part));
 }
 
 // A query that ends with a colon is a namespace, or a namespace and the kind of its leaves.
@@ -61,6 +81,27 @@ bool lists(std::string_view query, std::string_view name) {
 }
 
 }  // namespace
+
+std::optional<DigestPart> DigestPart::parse(std::string_view context) {
+    constexpr std::string_view kPrefix = "nbd-mirror:digest:";
+    constexpr std::size_t kSeedDigits = 16;
+    if (!context.starts_with(kPrefix)) {
+        return std::nullopt;
+    }
+    context.remove_prefix(kPrefix.size());
+    if (context.size() != kSeedDigits + 2 || context[kSeedDigits] != ':') {
+        return std::nullopt;
+    }
+    DigestPart result;
+    const char* end = context.data() + kSeedDigits;
+    const auto [parsed, error] = std::from_chars(context.data(), end, result.seed, 16);
+    const char part = context.back();
+    if (error != std::errc() || parsed != end || part < '0' || part > '3') {
+        return std::nullopt;
+    }
+    result.part = static_cast<std::size_t>(part - '0');
+    return result;
+}
 
 std::vector<MetaContext> match_meta_contexts(const Export& served,
                                              const std::vector<std::string>& queries,
@@ -80,15 +121,12 @@ std::vector<MetaContext> match_meta_contexts(const Export& served,
                            [&](const auto& other) { return other.name == context.name; });
     };
     const std::vector<MetaContext> unlisted = unlisted_contexts(served);
-    bool has_session = false;
     for (const std::string& query : queries) {
-        const bool commits = SessionName::parse(query, SessionName::kCommit) &&
-                             (served.landing().expected() || served.landing().landed());
-        if (!has_session && (commits || SessionName::parse(query, SessionName::kSession))) {
-            has_session = true;
-            add({.name = query,
-                 .kind = commits ? MetaContext::Kind::commit : MetaContext::Kind::session,
-                 .tracker = {}});
+        if (const auto named = named_context(served, query);
+            named && std::ranges::none_of(result, [&](const auto& other) {
+                return exclude_each_other(*named, other);
+            })) {
+            add(*named);
         }
         for (const MetaContext& context : unlisted) {
             if (query == context.name && !is_there(context)) {

@@ -347,7 +347,7 @@ Transmission::Parsed Transmission::parse_request() {
 Transmission::Parsed Transmission::begin_next() {
     Request& request = *next_.request;
     Error error = next_.error;
-    const std::size_t memory_bytes = error == Error::none ? Executor::memory_for(request) : 0;
+    const std::size_t memory_bytes = error == Error::none ? executor_.memory_for(request) : 0;
     // The gate's opening wakes this thread. Until then it stands in nobody's way.
     if (request.command == Command::write &&
         executor_.is_parking_full(memory_bytes, memory_.parking_bytes())) {

@@ -54,9 +54,11 @@ Bytes OptionSpeaker::go_data(const std::string& name) {
 }
 
 Bytes OptionSpeaker::context_data(const std::string& name) {
-    constexpr std::array<std::string_view, 7> kQueries = {"base:allocation",
+    constexpr std::array<std::string_view, 9> kQueries = {"base:allocation",
                                                           "base:",
                                                           "nbd-mirror:dirty-bitmap:t",
+                                                          "nbd-mirror:digest:0123456789abcdef:0",
+                                                          "nbd-mirror:digest:0123456789abcdef:3",
                                                           "qemu:dirty-bitmap:t",
                                                           "nbd-mirror:",
                                                           "x:y",

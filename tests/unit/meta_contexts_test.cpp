@@ -89,4 +89,24 @@ TEST_F(MetaContexts, AClientSaysThatItIsInTheBackgroundByASelection) {
     EXPECT_TRUE(other.at(1).is_background()) << "a mirror's, which writes";
 }
 
+TEST_F(MetaContexts, DigestsAreThereWhenTheyAreNamedEachPartOnceAndOfOneSeed) {
+    const std::string seed = "nbd-mirror:digest:00000000000000aF:";
+    const auto set =
+        match_meta_contexts(served_,
+                            {seed + "3", seed + "0", "nbd-mirror:digest:00000000000000b0:1",
+                             seed + "0", "nbd-mirror:digest:00000000000000AF:0"},
+                            MetaQueryKind::set);
+    ASSERT_EQ(names(set), (Names{seed + "3", seed + "0"}));
+    EXPECT_EQ(set[0].digest.seed, 0xAFU);
+    EXPECT_EQ(set[0].digest.part, 3U);
+    EXPECT_EQ(names(match_meta_contexts(served_, {"nbd-mirror:"}, MetaQueryKind::list)),
+              (Names{"nbd-mirror:dirty-bitmap:t"}));
+    for (const char* wrong :
+         {"nbd-mirror:digest:", "nbd-mirror:digest:af:0", "nbd-mirror:digest:00000000000000af:4",
+          "nbd-mirror:digest:00000000000000af:", "nbd-mirror:digest:00000000000000ag:0",
+          "nbd-mirror:digest:-0000000000000af:0", "nbd-mirror:digest:00000000000000af:00"}) {
+        EXPECT_TRUE(match_meta_contexts(served_, {wrong}, MetaQueryKind::set).empty()) << wrong;
+    }
+}
+
 }  // namespace nbdm
