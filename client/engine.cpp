@@ -151,11 +151,32 @@ Pass Engine::make_pass(Pass::Options options, const std::function<void()>& tick)
 void Engine::copy(Sweep sweep, Scout& source, TargetZeroes& target_zeroes,
                   const std::function<void()>& tick) {
     status_.begin_pass();
-    make_pass({.only_dirty = sweep.only_dirty,
-               .with_data = sweep.compare ? Piece::Kind::update : Piece::Kind::copy,
-               .checkpoints = sweep.checkpoints},
-              tick)
-        .run(source, target_zeroes);
+    Pass pass = make_pass({.only_dirty = sweep.only_dirty,
+                           .with_data = sweep.compare ? Piece::Kind::update : Piece::Kind::copy,
+                           .checkpoints = sweep.checkpoints},
+                          tick);
+    if (sweep.compare) {
+        run_comparing(pass, source, target_zeroes);
+    } else {
+        pass.run(source, target_zeroes);
+    }
+}
+
+void Engine::run_comparing(Pass& pass, Scout& source, TargetZeroes& target_zeroes) {
+    if (DigestComparison* comparison = digests()) {
+        ComparingScout comparing(source, *comparison);
+        pass.run(comparing, target_zeroes);
+    } else {
+        pass.run(source, target_zeroes);
+    }
+}
+
+// Opened once they are needed: they have connections of their own.
+DigestComparison* Engine::digests() {
+    if (!digests_ && std::exchange(may_have_digests_, false)) {
+        digests_ = DigestComparison::open(source_, target_, wanted_, cancellation_);
+    }
+    return digests_.get();
 }
 
 void Engine::flush(const std::function<void()>& tick) {
@@ -168,8 +189,9 @@ std::vector<Range> Engine::compare(Sweep sweep, Scout& source, TargetZeroes& tar
         const std::lock_guard lock(differences_mutex_);
         differences_.clear();
     }
-    make_pass({.only_dirty = sweep.only_dirty, .with_data = Piece::Kind::compare}, tick)
-        .run(source, target_zeroes);
+    Pass pass =
+        make_pass({.only_dirty = sweep.only_dirty, .with_data = Piece::Kind::compare}, tick);
+    run_comparing(pass, source, target_zeroes);
     const std::lock_guard lock(differences_mutex_);
     std::sort(differences_.begin(), differences_.end(),
               [](const Range& a, const Range& b) { return a.offset < b.offset; });

@@ -43,6 +43,11 @@ void Pace::set_urgent(bool urgent) {
     urgent_ = urgent;
 }
 
+bool Pace::stands() const {
+    const std::lock_guard lock(mutex_);
+    return stands_locked();
+}
+
 std::optional<Pace::Clock::time_point> Pace::admit(std::uint64_t bytes, Clock::time_point now) {
     const std::lock_guard lock(mutex_);
     if (stands_locked()) {

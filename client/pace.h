@@ -26,6 +26,8 @@ class Pace {
     [[nodiscard]] bool paused() const;
     // Writers are held: a pause is ignored meanwhile.
     void set_urgent(bool urgent);
+    // Nothing is admitted, because of a pause.
+    [[nodiscard]] bool stands() const;
 
     // Nothing: `bytes` are admitted. Otherwise ask again then.
     [[nodiscard]] std::optional<Clock::time_point> admit(std::uint64_t bytes,

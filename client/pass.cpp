@@ -131,7 +131,7 @@ void Pass::scan(Scout& source, TargetZeroes& target_zeroes) {
         for (const Extent& extent : extents) {
             at = extent.range.end();
             const bool zero = extent.zero && !options_.zeroes_as_data;
-            const bool wanted = extent.dirty || !options_.only_dirty;
+            const bool wanted = !extent.alike && (extent.dirty || !options_.only_dirty);
             parts_.map.found(extent.range,
                              wanted ? BlockMap::Found::wanted
                                     : (zero ? BlockMap::Found::hole : BlockMap::Found::data),
@@ -143,6 +143,10 @@ void Pass::scan(Scout& source, TargetZeroes& target_zeroes) {
             handle(run, run_zero, target_zeroes);
             run = wanted ? extent.range : Range{};
             run_zero = zero;
+            if (extent.alike) {
+                finish_data(target_zeroes);
+                push({.kind = Piece::Kind::alike, .range = extent.range});
+            }
         }
         // What lies before the last whole request need not wait for the next answer.
         const std::uint64_t settled = align_down(run.end(), options_.request_bytes);

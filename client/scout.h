@@ -19,8 +19,9 @@ namespace nbdm {
 // What is known of a stretch of a disk without reading it.
 struct Extent {
     Range range;
-    bool zero = false;  // reads as zero
-    bool dirty = true;  // in the frozen map of the tracker that was asked for, if one was
+    bool zero = false;   // reads as zero
+    bool dirty = true;   // in the frozen map of the tracker that was asked for, if one was
+    bool alike = false;  // source and target were compared, and have the same there
 };
 
 // Looks ahead for the extents of one end of a copy: in large ranges, on a connection or descriptor

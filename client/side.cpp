@@ -112,6 +112,16 @@ std::unique_ptr<Scout> Side::open_scout(const std::string& tracker,
     return std::make_unique<KnownScout>(all_extents(*first_, all, cancellation));
 }
 
+std::unique_ptr<DigestSource> Side::open_digests(std::uint64_t seed,
+                                                 const Cancellation& cancellation) const {
+    if (file_) {
+        return std::make_unique<FileDigests>(*file_, seed);
+    }
+    // One that does not promise multi-conn is no nbd-mirror-server, and may accept no second one.
+    return traits_.can_multi_conn ? NbdDigests::connect(uri_, context_, seed, cancellation)
+                                  : nullptr;
+}
+
 OpenedEndpoint Side::open_endpoint(Ring& ring, std::unique_ptr<NbdHandle> handle,
                                    const Cancellation& cancellation) const {
     OpenedEndpoint opened;

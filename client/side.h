@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "client/cancellation.h"
+#include "client/digest_source.h"
 #include "client/endpoint.h"
 #include "client/location.h"
 #include "client/nbd_handle.h"
@@ -68,6 +69,9 @@ class Side {
     // With a tracker: NBD only; extents say what is dirty in its frozen map.
     [[nodiscard]] std::unique_ptr<Scout> open_scout(const std::string& tracker,
                                                     const Cancellation& cancellation) const;
+    // Null when it makes no digests.
+    [[nodiscard]] std::unique_ptr<DigestSource> open_digests(
+        std::uint64_t seed, const Cancellation& cancellation) const;
     // The connection that the side was opened with, once; null for a file and later on.
     [[nodiscard]] std::unique_ptr<NbdHandle> take_handle() noexcept { return std::move(first_); }
     // Connects where `handle` is null.

@@ -21,8 +21,10 @@ std::uint64_t WorkQueue::durable_to() const {
 
 WorkQueue::Pushed WorkQueue::push(const Piece& piece, std::chrono::milliseconds step) {
     std::unique_lock lock(mutex_);
-    const bool room =
-        changed_.wait_for(lock, step, [this] { return failure_ || queued_.size() < kMaxQueued; });
+    const bool room = changed_.wait_for(lock, step, [this] {
+        // Whoever looks ahead is paused, too.
+        return failure_ || queued_.size() < (pace_.stands() ? 1 : kMaxQueued);
+    });
     if (failure_) {
         return Pushed::failed;
     }
@@ -64,7 +66,8 @@ WorkQueue::Popped WorkQueue::try_pop(IoThread& idle) {
     }
     const Piece piece = queued_.front();
     if (piece.kind != Piece::Kind::flush) {
-        if (const auto not_before = pace_.admit(piece.range.length, Clock::now())) {
+        const std::uint64_t moves = piece.kind == Piece::Kind::alike ? 0 : piece.range.length;
+        if (const auto not_before = pace_.admit(moves, Clock::now())) {
             return {.piece = {}, .not_before = not_before};
         }
     }

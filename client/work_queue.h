@@ -27,6 +27,7 @@ struct Piece {
         flush,    // make the target durable
         compare,  // read both
         update,   // read both, write what differs to the target
+        alike,    // nothing: both have the same there
     };
     Kind kind = Kind::copy;
     // Of a flush: what counts as durable once it is done.

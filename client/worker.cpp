@@ -21,6 +21,10 @@ constexpr std::size_t kBlockBytes = 4096;
 constexpr std::size_t kMinZeroRunBytes = 16 << 10;
 constexpr std::uint64_t kMinPoolBytes = BufferPool::kMinBytes;
 
+bool moves_data(Piece::Kind kind) noexcept {
+    return kind != Piece::Kind::flush && kind != Piece::Kind::alike;
+}
+
 }  // namespace
 
 std::vector<ZeroRun> split_zeroes(std::span<const std::byte> data, std::uint64_t offset,
@@ -189,7 +193,7 @@ void Worker::take_pieces(BufferPool& pool) {
         const std::optional<Piece>& piece = next.piece;
         Slot& slot = *free_.back();
         free_.pop_back();
-        if (!slot.data && piece->kind != Piece::Kind::flush) {
+        if (!slot.data && moves_data(piece->kind)) {
             slot.data = pool.lease(options_.request_bytes);
         }
         if (!slot.target_data &&
@@ -222,6 +226,9 @@ void Worker::begin(Slot& slot, const Piece& piece) {
         case Piece::Kind::flush:
             slot.doing = Slot::Doing::flushing;
             target_->flush(slot);
+            break;
+        case Piece::Kind::alike:
+            piece_done(slot);
             break;
     }
 }

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/digest_comparison.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+namespace nbdm {
+
+namespace {
+
+// Data that is compared at a time: as much as a server reads for one answer.
+constexpr std::uint64_t kWindowBytes = BlockDigests::kMaxReadBytes;
+// Windows under way or compared for each thread.
+constexpr std::size_t kAheadPerThread = 2;
+
+std::uint64_t random_seed() {
+    std::random_device device;
+    return std::uint64_t{device()} << 32 | device();
+}
+
+// What both have said of, in stretches that are alike or not.
+std::vector<Extent> combine(const std::vector<DigestRun>& source,
+                            const std::vector<DigestRun>& target, bool zero) {
+    std::vector<Extent> result;
+    std::uint64_t at = source.front().range.offset;
+    auto s = source.begin();
+    auto t = target.begin();
+    while (s != source.end() && t != target.end()) {
+        const std::uint64_t end = std::min(s->range.end(), t->range.end());
+        const bool alike = s->digest == t->digest;
+        if (!result.empty() && result.back().alike == alike) {
+            result.back().range = Range::from_to(result.back().range.offset, end);
+        } else {
+            result.push_back({.range = Range::from_to(at, end), .zero = zero, .alike = alike});
+        }
+        at = end;
+        s += s->range.end() == end ? 1 : 0;
+        t += t->range.end() == end ? 1 : 0;
+    }
+    return result;
+}
+
+}  // namespace
+
+std::unique_ptr<DigestComparison> DigestComparison::open(const Side& source, const Side& target,
+                                                         unsigned threads,
+                                                         const Cancellation& cancellation) {
+    std::unique_ptr<DigestComparison> made(new DigestComparison(source, target, cancellation));
+    for (unsigned i = 0; i < threads; ++i) {
+        Pair pair;
+        try {
+            pair = made->open_pair();
+        } catch (const ConnectionLost&) {
+            break;  // there is room for no more; if a server is gone, the pass meets that
+        }
+        if (!pair.complete()) {
+            break;
+        }
+        made->threads_.emplace_back(
+            [comparison = made.get()](const std::stop_token& stop, Pair own) {
+                comparison->serve(stop, std::move(own));
+            },
+            std::move(pair));
+    }
+    return made->threads_.empty() ? nullptr : std::move(made);
+}
+
+DigestComparison::DigestComparison(const Side& source, const Side& target,
+                                   const Cancellation& cancellation)
+    : source_(source), target_(target), seed_(random_seed()), cancelled_(&cancellation) {}
+
+DigestComparison::~DigestComparison() {
+    cancelled_.request();
+}
+
+DigestComparison::Pair DigestComparison::open_pair() const {
+    Pair pair;
+    pair.source = source_.open_digests(seed_, cancelled_);
+    if (pair.source) {
+        pair.target = target_.open_digests(seed_, cancelled_);
+    }
+    return pair;
+}
+
+std::future<std::vector<Extent>> DigestComparison::compare(const Extent& stretch) {
+    const std::lock_guard lock(mutex_);
+    Task& task = tasks_.emplace_back(Task{.stretch = stretch, .result = {}});
+    more_.notify_one();
+    return task.result.get_future();
+}
+
+void DigestComparison::serve(const std::stop_token& stop, Pair pair) {
+    for (;;) {
+        std::unique_lock lock(mutex_);
+        if (!more_.wait(lock, stop, [this] { return !tasks_.empty(); })) {
+            return;
+        }
+        Task task = std::move(tasks_.front());
+        tasks_.pop_front();
+        lock.unlock();
+        try {
+            task.result.set_value(compare(pair, task.stretch));
+        } catch (const std::exception&) {
+            task.result.set_exception(std::current_exception());
+        }
+    }
+}
+
+std::vector<Extent> DigestComparison::compare(Pair& pair, const Extent& stretch) {
+    std::vector<Extent> result;
+    for (Range left = stretch.range; !left.empty();
+         left = Range::from_to(result.back().range.end(), stretch.range.end())) {
+        const std::vector<DigestRun> source = pair.source->digests(left);
+        const std::vector<DigestRun> target =
+            pair.target->digests(Range::from_to(left.offset, source.back().range.end()));
+        const std::vector<Extent> found = combine(source, target, stretch.zero);
+        result.insert(result.end(), found.begin(), found.end());
+    }
+    return result;
+}
+
+std::vector<Extent> ComparingScout::extents(Range within) {
+    look_ahead(within.end());
+    std::vector<Extent> result = ahead_.front().get();
+    ahead_.pop_front();
+    return result;
+}
+
+void ComparingScout::look_ahead(std::uint64_t end) {
+    const std::size_t most = kAheadPerThread * comparison_.threads();
+    while (ahead_.size() < most) {
+        if (found_.empty()) {
+            if (found_to_ == end) {
+                return;
+            }
+            const auto found = scout_.extents(Range::from_to(found_to_, end));
+            found_.assign(found.begin(), found.end());
+            found_to_ = found.back().range.end();
+        }
+        Extent& next = found_.front();
+        if (!next.dirty || next.range.length < kMinBytes) {
+            std::promise<std::vector<Extent>> known;
+            known.set_value({next});
+            ahead_.push_back(known.get_future());
+            found_.pop_front();
+            continue;
+        }
+        // A hole is as long as it is; of data no window has more than its thread reads at a time.
+        const std::uint64_t window_end =
+            next.zero ? next.range.end()
+                      : align_down(next.range.offset, kWindowBytes) + kWindowBytes;
+        Extent window = next;
+        window.range = Range::from_to(next.range.offset, std::min(window_end, next.range.end()));
+        ahead_.push_back(comparison_.compare(window));
+        next.range = next.range.after(window.range.length);
+        if (next.range.empty()) {
+            found_.pop_front();
+        }
+    }
+}
+
+}  // namespace nbdm
