@@ -2,8 +2,8 @@
 #include "client/block_status_question.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstddef>
+#include <memory>
 
 #include "iothread/check.h"
 
@@ -14,10 +14,8 @@ namespace {
 // The longest range of one question: lengths are 32 bits on the wire, and servers want them
 // aligned to something.
 constexpr std::uint64_t kMaxQuestionBytes = (std::uint64_t{1} << 32) - (std::uint64_t{64} << 20);
-// A server may have to walk the metadata of a huge file.
-constexpr std::chrono::milliseconds kAnswerLimit{120'000};
 
-// Filled by libnbd's callbacks.
+// Filled by libnbd's callbacks, which may come after whoever has asked has given up: each owns it.
 struct Answer {
     Range within;
     BlockStatuses statuses;
@@ -39,43 +37,47 @@ struct Answer {
 
 }  // namespace
 
-BlockStatuses ask_block_status(NbdHandle& handle, Range within, const Cancellation& cancellation) {
-    Answer answer;
-    answer.within = within.first(kMaxQuestionBytes);
+BlockStatuses ask_block_status(NbdHandle& handle, const BlockStatusQuestion& question,
+                               const Cancellation& cancellation) {
+    using Owner = std::shared_ptr<Answer>;
+    const auto answer = std::make_shared<Answer>();
+    answer->within = question.within.first(kMaxQuestionBytes);
+    const auto forget = [](void* owner) { delete static_cast<Owner*>(owner); };
     const nbd_extent_callback extent = {
         .callback =
-            [](void* data, const char* context, std::uint64_t offset, std::uint32_t* entries,
+            [](void* owner, const char* context, std::uint64_t offset, std::uint32_t* entries,
                std::size_t count, int*) {
-                static_cast<Answer*>(data)->take(context, offset, entries, count);
+                (*static_cast<Owner*>(owner))->take(context, offset, entries, count);
                 return 0;
             },
-        .user_data = &answer,
-        .free = nullptr};
+        .user_data = new Owner(answer),
+        .free = forget};
     const nbd_completion_callback completion = {.callback =
-                                                    [](void* data, int* error) {
-                                                        auto* to = static_cast<Answer*>(data);
-                                                        to->error = *error;
-                                                        to->done = true;
+                                                    [](void* owner, int* error) {
+                                                        Answer& to = **static_cast<Owner*>(owner);
+                                                        to.error = *error;
+                                                        to.done = true;
                                                         return 1;
                                                     },
-                                                .user_data = &answer,
-                                                .free = nullptr};
-    if (nbd_aio_block_status(handle.get(), answer.within.length, answer.within.offset, extent,
+                                                .user_data = new Owner(answer),
+                                                .free = forget};
+    const std::string what = question.what;
+    if (nbd_aio_block_status(handle.get(), answer->within.length, answer->within.offset, extent,
                              completion, 0) < 0) {
-        throw ConnectionLost("cannot ask " + handle.uri() +
-                             " for its extents: " + NbdHandle::last_error());
+        throw ConnectionLost("cannot ask " + handle.uri() + " for its " + what + ": " +
+                             NbdHandle::last_error());
     }
-    handle.run_until([&answer] { return answer.done; }, kAnswerLimit, cancellation);
-    if (answer.error != 0) {
-        const std::string sentence = "cannot learn the extents at offset " +
-                                     std::to_string(answer.within.offset) + " of " + handle.uri() +
-                                     ": " + error_text(answer.error);
-        if (is_lost_connection(answer.error)) {
+    handle.run_until([&answer] { return answer->done; }, question.limit, cancellation);
+    if (answer->error != 0) {
+        const std::string sentence = "cannot learn the " + what + " at offset " +
+                                     std::to_string(answer->within.offset) + " of " + handle.uri() +
+                                     ": " + error_text(answer->error);
+        if (is_lost_connection(answer->error)) {
             throw ConnectionLost(sentence);
         }
         throw JobError(sentence);
     }
-    return std::move(answer.statuses);
+    return std::move(answer->statuses);
 }
 
 }  // namespace nbdm

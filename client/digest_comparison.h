@@ -4,11 +4,13 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <future>
 #include <memory>
 #include <mutex>
 #include <stop_token>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "client/cancellation.h"
@@ -54,7 +56,7 @@ class DigestComparison {
     DigestComparison(const Side& source, const Side& target, const Cancellation& cancellation);
     [[nodiscard]] Pair open_pair() const;
     void serve(const std::stop_token& stop, Pair pair);
-    [[nodiscard]] static std::vector<Extent> compare(Pair& pair, const Extent& stretch);
+    [[nodiscard]] std::vector<Extent> compare(Pair& pair, const Extent& stretch) const;
 
     const Side& source_;
     const Side& target_;
@@ -76,18 +78,24 @@ class ComparingScout final : public Scout {
     // Shorter stretches than this are left to those who read both sides: two questions cost more.
     static constexpr std::uint64_t kMinBytes = 256 << 10;
 
-    // Both outlive it.
-    ComparingScout(Scout& scout, DigestComparison& comparison) noexcept
-        : scout_(scout), comparison_(comparison) {}
+    // `open` is called once there is something to compare; null from it: nothing is compared.
+    // `tick` is called again and again while it waits, and may throw. What is referred to outlives
+    // this.
+    ComparingScout(Scout& scout, std::function<DigestComparison*()> open,
+                   std::function<void()> tick)
+        : scout_(scout), open_(std::move(open)), tick_(std::move(tick)) {}
 
     // Of one disk, from its start to its end: each time from where the last answer ended.
     [[nodiscard]] std::vector<Extent> extents(Range within) override;
 
   private:
+    [[nodiscard]] bool has_comparison();
     void look_ahead(std::uint64_t end);
 
     Scout& scout_;
-    DigestComparison& comparison_;
+    std::function<DigestComparison*()> open_;  // null once it was called
+    const std::function<void()> tick_;
+    DigestComparison* comparison_ = nullptr;
     std::uint64_t found_to_ = 0;
     std::deque<Extent> found_;  // by the other scout, and not given to anybody yet
     std::deque<std::future<std::vector<Extent>>> ahead_;

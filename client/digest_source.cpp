@@ -68,7 +68,11 @@ bool NbdDigests::has_all() const {
 
 // Each part is told in stretches of its own, and each may stop short.
 std::vector<DigestRun> NbdDigests::digests(Range range) {
-    const BlockStatuses statuses = ask_block_status(handle_, range, cancellation_);
+    // It lasts as long as reading does, for which nothing has a limit.
+    constexpr std::chrono::hours kNoLimit{24 * 365};
+    const BlockStatuses statuses = ask_block_status(
+        handle_, {.within = range, .what = "digests of the blocks", .limit = kNoLimit},
+        cancellation_);
     std::array<std::span<const StatusRun>, std::tuple_size_v<Digest>> left;
     for (std::size_t i = 0; i < left.size(); ++i) {
         const auto found = statuses.find(parts_[i]);

@@ -156,27 +156,30 @@ void Engine::copy(Sweep sweep, Scout& source, TargetZeroes& target_zeroes,
                            .checkpoints = sweep.checkpoints},
                           tick);
     if (sweep.compare) {
-        run_comparing(pass, source, target_zeroes);
+        run_comparing(pass, source, target_zeroes, tick);
     } else {
         pass.run(source, target_zeroes);
     }
 }
 
-void Engine::run_comparing(Pass& pass, Scout& source, TargetZeroes& target_zeroes) {
-    if (DigestComparison* comparison = digests()) {
-        ComparingScout comparing(source, *comparison);
-        pass.run(comparing, target_zeroes);
-    } else {
-        pass.run(source, target_zeroes);
-    }
-}
-
-// Opened once they are needed: they have connections of their own.
-DigestComparison* Engine::digests() {
-    if (!digests_ && std::exchange(may_have_digests_, false)) {
-        digests_ = DigestComparison::open(source_, target_, wanted_, cancellation_);
-    }
-    return digests_.get();
+// The connections for digests are there for a pass only: others may want the places.
+void Engine::run_comparing(Pass& pass, Scout& source, TargetZeroes& target_zeroes,
+                           const std::function<void()>& tick) {
+    std::unique_ptr<DigestComparison> digests;
+    const auto open = [&] {
+        digests = DigestComparison::open(source_, target_, wanted_, cancellation_);
+        return digests.get();
+    };
+    const auto look_around = [&] {
+        if (cancellation_.requested()) {
+            throw Cancelled();
+        }
+        if (tick) {
+            tick();
+        }
+    };
+    ComparingScout comparing(source, open, look_around);
+    pass.run(comparing, target_zeroes);
 }
 
 void Engine::flush(const std::function<void()>& tick) {
@@ -191,7 +194,7 @@ std::vector<Range> Engine::compare(Sweep sweep, Scout& source, TargetZeroes& tar
     }
     Pass pass =
         make_pass({.only_dirty = sweep.only_dirty, .with_data = Piece::Kind::compare}, tick);
-    run_comparing(pass, source, target_zeroes);
+    run_comparing(pass, source, target_zeroes, tick);
     const std::lock_guard lock(differences_mutex_);
     std::sort(differences_.begin(), differences_.end(),
               [](const Range& a, const Range& b) { return a.offset < b.offset; });

@@ -76,8 +76,8 @@ class Engine {
     void note_difference(Range range);
     void add_worker(OpenedHandles first);
     // What digests show to be alike is left out.
-    void run_comparing(Pass& pass, Scout& source, TargetZeroes& target_zeroes);
-    [[nodiscard]] DigestComparison* digests();
+    void run_comparing(Pass& pass, Scout& source, TargetZeroes& target_zeroes,
+                       const std::function<void()>& tick);
     [[nodiscard]] Pass make_pass(Pass::Options options, const std::function<void()>& tick);
 
     const Side& source_;
@@ -91,8 +91,6 @@ class Engine {
     unsigned next_number_;          // of a worker
     std::mutex differences_mutex_;  // guards differences_
     std::vector<Range> differences_;
-    std::unique_ptr<DigestComparison> digests_;  // null until they are needed, or cannot be had
-    bool may_have_digests_ = true;
     std::list<Worker> workers_;  // last: ends before what it uses
 };
 

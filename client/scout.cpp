@@ -24,7 +24,8 @@ std::vector<std::string> contexts(const std::string& dirty_context, const std::s
 // as both are known, in stretches that are alike in both.
 std::vector<Extent> ask(NbdHandle& handle, const std::string& dirty_context, Range within,
                         const Cancellation& cancellation) {
-    BlockStatuses statuses = ask_block_status(handle, within, cancellation);
+    BlockStatuses statuses =
+        ask_block_status(handle, {.within = within, .what = "extents"}, cancellation);
     std::vector<StatusRun>& allocation = statuses[LIBNBD_CONTEXT_BASE_ALLOCATION];
     if (allocation.empty()) {
         allocation.push_back({within, 0});  // all is data
@@ -97,7 +98,8 @@ std::map<std::string, std::uint32_t> ask_numbers(NbdHandle& handle,
     }
     std::map<std::string, std::uint32_t> numbers;
     const Range start = Range{0, handle.traits().size_bytes}.first(handle.traits().alignment);
-    for (const auto& [context, runs] : ask_block_status(handle, start, cancellation)) {
+    for (const auto& [context, runs] :
+         ask_block_status(handle, {.within = start, .what = "extents"}, cancellation)) {
         if (!runs.empty()) {
             numbers[context] = runs.front().status;
         }

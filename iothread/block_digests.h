@@ -14,8 +14,9 @@
 namespace nbdm {
 
 // XXH3-128 of a block of a disk, its least significant 32 bits first. Blocks of equal digests are
-// taken for equal; two that differ have equal ones with a probability of 2^-128, and since the seed
-// is drawn anew each time, nobody can have made them so. Source: the xxHash library, version 0.8.
+// taken for equal: by chance two that differ have equal ones with a probability of 2^-128. It is no
+// protection from one who makes blocks for that purpose, but from one who made them beforehand: the
+// seed is drawn anew each time. Source: the xxHash library, version 0.8.
 using Digest = std::array<std::uint32_t, 4>;
 
 // A part of a disk whose blocks all have this digest: of each block that a byte of it lies in.

@@ -114,7 +114,7 @@ Error BlockStatus::read_payload(Request& request,
     return Error::none;
 }
 
-bool BlockStatus::wants_digests(const Request& request) const noexcept {
+bool BlockStatus::reads(const Request& request) const noexcept {
     for (std::size_t i = 0; i < session_.contexts.size(); ++i) {
         if (request.contexts.test(i) && session_.contexts[i].is_digest()) {
             return true;
@@ -132,7 +132,7 @@ int BlockStatus::answer(Request& request) {
         }
     }
     digest_runs_.clear();
-    if (digests_ && wants_digests(request)) {
+    if (reads(request)) {
         // Of one extent no more is wanted than its first block.
         constexpr std::uint64_t kBlock = BlockDigests::kBlockBytes;
         const std::uint64_t rest_of_block = kBlock - request.range.offset % kBlock;

@@ -39,10 +39,12 @@ class BlockStatus {
     // nothing else meanwhile.
     [[nodiscard]] int answer(Request& request);
 
+    // Its answer takes as long as reading some MiB: it asks for digests.
+    [[nodiscard]] bool reads(const Request& request) const noexcept;
+
   private:
     static constexpr std::size_t kAnswerBytes = 4096 * sizeof(wire::ExtendedBlockDescriptor);
 
-    [[nodiscard]] bool wants_digests(const Request& request) const noexcept;
     template <typename Descriptor>  // wire::BlockDescriptor or wire::ExtendedBlockDescriptor
     void describe_contexts(Request& request);
 

@@ -119,7 +119,10 @@ void Executor::start(Request& request) {
             read_ahead(request);
             break;
         case Command::block_status:
-            if (const int error = block_status_.answer(request); error != 0) {
+            long_step_ = block_status_.reads(request);
+            if (const int error = block_status_.answer(request); error == EINVAL) {
+                refuse(request, Error::invalid);
+            } else if (error != 0) {
                 finish(request, error);
             } else {
                 statistics_.succeeded(request.command, request.range.length);

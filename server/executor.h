@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "iothread/extent_memory.h"
 #include "iothread/io_thread.h"
@@ -69,6 +70,10 @@ class Executor {
     // One that waits and will not be started any more; null: none does.
     [[nodiscard]] Request* take_waiting() noexcept;
 
+    // Since it was asked last, a request was answered that has taken this thread so long that the
+    // connection's other work comes before the next one.
+    [[nodiscard]] bool take_long_step() noexcept { return std::exchange(long_step_, false); }
+
     // Nothing is on the disk and nothing waits.
     [[nodiscard]] bool idle() const noexcept {
         return on_disk_ == 0 && waiting_.empty() && slowed_.empty();
@@ -107,6 +112,7 @@ class Executor {
     // Taken by the first long buffered write of a batch, until something else is begun.
     std::unique_lock<std::mutex> write_turn_;
     int logged_failures_ = 0;
+    bool long_step_ = false;
 };
 
 }  // namespace nbdm

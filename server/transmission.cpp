@@ -71,9 +71,10 @@ DisconnectReason Transmission::run() {
         // Here, where all that has come is known: what this thread has waited for in between is not
         // the client's time.
         disconnect_if_late();
-        const bool blocked = process_received();
+        const Parsed parsed = process_received();
+        const bool blocked = parsed != Parsed::incomplete;
         const std::size_t free_before = free_requests_.size();
-        start_waiting(blocked);
+        start_waiting(parsed == Parsed::no_room);
         executor_.end_write_turn();
         const Clock::time_point begun = std::exchange(now_, Clock::now());
         patience_.excuse(begun, now_);
@@ -100,7 +101,8 @@ DisconnectReason Transmission::run() {
         receive_more();
         look_at_client();
         // What was sent has made room for requests that are already here.
-        const bool go_on = blocked && free_requests_.size() > free_before;
+        const bool go_on =
+            parsed == Parsed::request || (blocked && free_requests_.size() > free_before);
         wait_for_work(!go_on);
     }
     close();
@@ -236,24 +238,20 @@ void Transmission::close() {
     state_ = State::closed;
 }
 
-bool Transmission::process_received() {
-    if (receiver_.armed()) {
-        return false;
-    }
-    while (state_ == State::active || (state_ == State::draining && is_stopped())) {
+Transmission::Parsed Transmission::process_received() {
+    while (!receiver_.armed() &&
+           (state_ == State::active || (state_ == State::draining && is_stopped()))) {
+        if (executor_.take_long_step()) {
+            return Parsed::request;
+        }
         if (incoming_ != nullptr && !take_payload()) {
-            return false;
+            return Parsed::incomplete;
         }
-        switch (parse_request()) {
-            case Parsed::request:
-                break;
-            case Parsed::incomplete:
-                return false;
-            case Parsed::no_room:
-                return true;
+        if (const Parsed parsed = parse_request(); parsed != Parsed::request) {
+            return parsed;
         }
     }
-    return false;
+    return Parsed::incomplete;
 }
 
 // False: more has to be received first.

@@ -58,9 +58,10 @@ class Transmission {
     enum class State { closed, closing, draining, active };
     void step_down(State state, DisconnectReason reason) noexcept;
 
-    // True when requests wait for a slot or a buffer that a completion will free.
-    [[nodiscard]] bool process_received();
+    // A request: there may be more, once others have had their turn. No room: for a slot or a
+    // buffer, which a completion will free.
     enum class Parsed { request, incomplete, no_room };
+    [[nodiscard]] Parsed process_received();
     [[nodiscard]] Parsed parse_request();
     [[nodiscard]] Parsed begin_next();
     [[nodiscard]] bool take_payload();

@@ -3,12 +3,15 @@
 
 import json
 import os
+import signal
+import time
 
 import pytest
 
-from harness import GIB, KIB, MIB, content, make_disk, same_content, wait_for
+from harness import (CLIENT, GIB, KIB, MIB, Process, content, make_disk, same_content,
+                     wait_for)
 from peers import Nbdkit
-from wire import EINVAL, REQ_ONE, Wire
+from wire import BLOCK_STATUS, EINVAL, REQ_ONE, Wire, header
 
 BLOCK = 64 * KIB
 SIZE = 8 * MIB + 1000
@@ -202,6 +205,48 @@ def test_a_paused_job_compares_nothing(world, both):
                 client.read(0, 512)
         assert mirror.status()["disks"][0]["moved_bytes"] == moved == 0
         assert world.client("cancel", "job").returncode == 0
+
+
+def test_who_asks_for_many_digests_holds_up_nothing_else_of_its_connection(world, both):
+    a, _ = both
+    with Wire(a) as asker:
+        asker.negotiate_structured()
+        asker.set_contexts("d", *(f"{SEED}{part}" for part in range(4)))
+        asker.go("d")
+        count, begun = 100, time.monotonic()
+        asker.send(b"".join(header(BLOCK_STATUS, 0, 16 * MIB, cookie=n) for n in range(count)))
+        asker.chunks(0)
+        first = time.monotonic()
+        for number in range(1, count):
+            asker.chunks(number)
+        # Answered one by one, not all together behind the last.
+        assert first - begun < (time.monotonic() - begun) / 2
+
+
+def test_an_interrupt_is_heard_in_the_middle_of_a_hole(world):
+    source = make_disk(world.path("sparse"), 4 * GIB)
+    with open(world.path("full"), "wb") as full:
+        full.truncate(4 * GIB)
+        for part in range(0, 256 * MIB, MIB):
+            full.seek(part * 16)
+            full.write(b"x" * MIB)
+    with Process([CLIENT, "verify", source, world.path("full"), "--progress", "json"], world.env,
+                 world.quick("verify.log"), expect=(3, 4)) as verify:
+        verify.process.stdout.readline()  # it has begun
+        verify.process.send_signal(signal.SIGINT)
+        verify.wait(30)
+
+
+def test_digests_take_no_place_from_what_comes_after_them(world, both):
+    a, _ = both
+    third = make_disk(world.path("third"), GIB + 512, [(0, 8 * MIB)], seed=2)
+    # Four workers, those who ask for the extents, and as many as there is room for.
+    for limit in (6, 7, 8, 9):
+        with world.server(f"d={third}", options=["--max-connections", str(limit)]) as server:
+            assert world.client("verify", a.source("d"), server.uri("d")).returncode == 3
+    with world.server(f"d={third}", options=["--max-connections", "7"]) as server:
+        result = world.client("copy", "--delta", "--verify", a.source("d"), server.uri("d"))
+        assert result.returncode == 0, result.stderr
 
 
 def test_a_server_that_makes_no_digests_is_read(world, disk):
