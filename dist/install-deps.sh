@@ -9,7 +9,8 @@ set -euo pipefail
 build=(g++ libcli11-dev libcurl4-gnutls-dev libevent-dev libnbd-dev libsystemd-dev liburing-dev
        libxxhash-dev meson ninja-build nlohmann-json3-dev pkg-config)
 tests=(btrfs-progs curl e2fsprogs fio fuse3 iproute2 jq libgtest-dev libnbd-bin mandoc nbd-client
-       nbd-server nbdkit procps python3 python3-libnbd python3-pytest qemu-utils strace tmux
+       nbd-server nbdkit procps python3 python3-libnbd python3-pytest qemu-system-common qemu-utils
+       strace tmux
        xfsprogs)
 case ${1-} in
     "") lint=() ;;
