@@ -98,7 +98,9 @@ DisconnectReason Transmission::run() {
         if (state_ == State::closing) {
             break;
         }
-        receive_more();
+        if (parsed != Parsed::request) {  // else what is staged comes first
+            receive_more();
+        }
         look_at_client();
         // What was sent has made room for requests that are already here.
         const bool go_on =

@@ -4,6 +4,7 @@
 import json
 import os
 import signal
+import struct
 import time
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from harness import (CLIENT, GIB, KIB, MIB, Process, content, make_disk, same_content,
                      wait_for)
 from peers import Nbdkit
-from wire import BLOCK_STATUS, EINVAL, REQ_ONE, Wire, header
+from wire import (BLOCK_STATUS, EINVAL, PAYLOAD, READ, REQ_ONE, WRITE, Wire, extended_header,
+                  header)
 
 BLOCK = 64 * KIB
 SIZE = 8 * MIB + 1000
@@ -221,6 +223,23 @@ def test_who_asks_for_many_digests_holds_up_nothing_else_of_its_connection(world
             asker.chunks(number)
         # Answered one by one, not all together behind the last.
         assert first - begun < (time.monotonic() - begun) / 2
+
+
+def test_what_comes_behind_a_question_with_a_payload_stays_in_step(world, disk):
+    data = os.urandom(300_000)
+    with world.server(f"d={disk}") as server, Wire(server) as raw:
+        raw.negotiate_extended()
+        _, contexts = raw.set_contexts("d", *(f"{SEED}{part}" for part in range(4)))
+        raw.go("d")
+        payload = struct.pack(">Q4I", MIB, *(identity for identity, _ in contexts))
+        raw.offsets = {1: 0, 2: 4096, 3: 4096}
+        raw.send(extended_header(BLOCK_STATUS, 0, len(payload), PAYLOAD, 1) + payload
+                 + extended_header(WRITE, 4096, len(data), PAYLOAD, 2) + data)
+        assert len(raw.chunks(1)) == 4
+        assert raw.any_reply() == (0, 2)
+        raw.send(extended_header(READ, 4096, len(data), 0, 3))
+        assert raw.read_reply(3, 4096, len(data)) == data
+    assert content(disk, 4096, len(data)) == data
 
 
 def test_an_interrupt_is_heard_in_the_middle_of_a_hole(world):

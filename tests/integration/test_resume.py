@@ -109,7 +109,7 @@ def test_a_target_server_that_comes_back_is_connected_to_again(world, source, di
         target.kill()
     with mirror:
         write(source, 100 * MIB, b"n" * MIB)
-        wait_for(lambda: "trying again" in (mirror.status()["error"] or ""))
+        wait_for(lambda: "trying again" in ((mirror.status() or {}).get("error") or ""))
         with world.server(f"d={world.path('target')}", name="b"):
             wait_for(lambda: mirror.status()["error"] is None)
             finish(mirror)
