@@ -61,12 +61,12 @@ class NbdScout final : public Scout {
 [[nodiscard]] std::vector<Extent> all_extents(NbdHandle& handle, Range all,
                                               const Cancellation& cancellation);
 
-// Says again what was learned before.
 // Of some metadata contexts, whose status is a number: the one at the disk's start; of those that
 // the connection has. Throws JobError or Cancelled.
 [[nodiscard]] std::map<std::string, std::uint32_t> ask_numbers(
     NbdHandle& handle, const std::vector<std::string>& contexts, const Cancellation& cancellation);
 
+// Says again what was learned before.
 class KnownScout final : public Scout {
   public:
     // Ascending, without gaps, from offset 0 on.
