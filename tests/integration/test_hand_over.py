@@ -53,12 +53,6 @@ class Write:
         threading.Thread(target=run, daemon=True).start()
 
 
-def hold(server, name, lease_ms=60_000):
-    status, answer = server.ask("POST", f"/v1/exports/{name}/hold", {"lease_ms": lease_ms})
-    assert status == 200
-    return answer["hold"]
-
-
 def renew(server, held, lease_ms):
     assert server.ask("POST", "/v1/exports/d/hold", {"hold": held, "lease_ms": lease_ms})[0] == 200
 
@@ -84,10 +78,10 @@ def server(world):
 
 def test_no_lease_waits_for_the_storage_of_the_records(world, server):
     with standstill(server, "fsync") as go_on:
-        held = hold(server, "d")
+        held = server.hold()
         retiring = retire(server, held)
         wait_until_stuck(server)
-        hold(server, "other", 300)
+        server.hold("other", 300)
         other, own = Write(server, "other"), Write(server, "d")
         wait_for(lambda: other.outcome == "written")
         assert server.export("other")["state"] == "serving"
@@ -96,13 +90,13 @@ def test_no_lease_waits_for_the_storage_of_the_records(world, server):
         assert status == 409 and "the lease has lapsed" in answer["error"]
         wait_for(lambda: own.outcome == "written")
         # The thread that is stuck is the only one.
-        again = hold(server, "d")
+        again = server.hold()
         status, answer = retire(server, again).result()
         assert status == 503 and "has not answered yet" in answer["error"]
-        assert server.ask("POST", "/v1/exports/d/release", {"hold": again})[0] == 200
+        server.release(again)
         go_on()
     wait_for(lambda: files_of(world) == [])
-    held = hold(server, "d")
+    held = server.hold()
     # Its file is gone a moment before it is.
     wait_for(lambda: retire(server, held).result()[0] == 200)
     assert files_of(world) == [".json"]
@@ -110,14 +104,14 @@ def test_no_lease_waits_for_the_storage_of_the_records(world, server):
 
 def test_nobody_writes_until_it_is_known_whether_the_disk_has_moved(world, server):
     with standstill(server, RENAME) as go_on:
-        held = hold(server, "d")
+        held = server.hold()
         retiring = retire(server, held)
         wait_until_stuck(server)
         write = Write(server, "d")
         renew(server, held, 1)
         time.sleep(1)  # long enough for what must not happen
         releasing = Asked(server, "d", "release", {"hold": held})
-        hold(server, "other", 200)
+        server.hold("other", 200)
         wait_for(lambda: server.export("other")["state"] == "serving")
         assert server.export("d")["state"] == "held"
         assert server.ask("POST", "/v1/exports/d/hold", {})[0] == 409
@@ -133,7 +127,7 @@ def test_nobody_writes_until_it_is_known_whether_the_disk_has_moved(world, serve
 def test_a_record_that_fails_at_the_last_step_leaves_the_disk_here(world, server, lapses):
     # The second is that of the directory.
     with meddling(server, "fsync", "error=EIO:delay_enter=4s:when=2"):
-        held = hold(server, "d")
+        held = server.hold()
         write = Write(server, "d")
         retiring = retire(server, held)
         if lapses:
@@ -145,15 +139,15 @@ def test_a_record_that_fails_at_the_last_step_leaves_the_disk_here(world, server
         assert "the hand-over of export 'd' is not recorded" in server.messages()
         if not lapses:
             assert server.export("d")["state"] == "held"
-            assert server.ask("POST", "/v1/exports/d/release", {"hold": held})[0] == 200
+            server.release(held)
         wait_for(lambda: write.outcome == "written")
-    assert retire(server, hold(server, "d")).result()[0] == 200
+    assert retire(server, server.hold()).result()[0] == 200
 
 
 def test_writers_wait_while_a_record_can_neither_be_made_nor_be_removed(world, server):
     # The directory with it is not durable, and the one without it is not either.
     with meddling(server, "fsync", "error=EIO:when=2+") as get_well:
-        held = hold(server, "d")
+        held = server.hold()
         write = Write(server, "d")
         retiring = retire(server, held)
         wait_for(lambda: "could neither be made durable nor be removed" in server.messages())
@@ -171,24 +165,24 @@ def test_writers_wait_while_a_record_can_neither_be_made_nor_be_removed(world, s
 def test_nothing_is_undone_where_nothing_can_have_been_done(world, server):
     # A file system that was made read-only meanwhile says so also of what was never there.
     with meddling(server, "rename,renameat,renameat2,unlink,unlinkat", "error=EROFS"):
-        held = hold(server, "d")
+        held = server.hold()
         status, answer = retire(server, held).result()
         assert status == 500 and "Read-only" in answer["error"]
-        assert server.ask("POST", "/v1/exports/d/release", {"hold": held})[0] == 200
-    assert retire(server, hold(server, "d")).result()[0] == 200
+        server.release(held)
+    assert retire(server, server.hold()).result()[0] == 200
 
 
 def test_one_disk_that_stands_still_keeps_no_other_from_being_handed_over(world, server):
     with meddling(server, "fstatfs", "delay_enter=300s", "-P", world.path("d")):
-        stuck = retire(server, hold(server, "d"))
+        stuck = retire(server, server.hold())
         wait_until_stuck(server)
-        assert retire(server, hold(server, "other"), "other").result()[0] == 200
+        assert retire(server, server.hold("other"), "other").result()[0] == 200
         assert stuck.answer is None
     assert stuck.result()[0] == 200
 
 
 def test_a_hand_over_that_finds_no_thread_is_refused_and_may_be_repeated(server):
-    held = hold(server, "d")
+    held = server.hold()
     with meddling(server, "clone,clone3", "error=EAGAIN"):
         status, answer = retire(server, held).result()
         assert status == 500 and "cannot make a thread" in answer["error"]
@@ -201,7 +195,7 @@ def test_who_leaves_while_it_waits_for_a_release_leaves_nothing_behind(server):
         return len(list(pathlib.Path(f"/proc/{server.pid}/fd").iterdir()))
 
     with standstill(server, RENAME):
-        held = hold(server, "d")
+        held = server.hold()
         retiring = retire(server, held)
         wait_until_stuck(server)
         before = descriptors()
@@ -215,7 +209,7 @@ def test_who_leaves_while_it_waits_for_a_release_leaves_nothing_behind(server):
 def test_a_start_that_cannot_make_durable_what_it_finds_does_not_believe_it(world):
     disk = make_disk(world.path("disk"), MIB)
     with world.server(f"d={disk}") as server:
-        assert retire(server, hold(server, "d")).result()[0] == 200
+        assert retire(server, server.hold()).result()[0] == 200
     before = tracer("fsync", "error=EIO", "-P", world.quick("state/moved"))
     env = dict(world.env, ASAN_OPTIONS="detect_leaks=0")  # which traces, as strace does
     result = subprocess.run([*before, SERVER, f"d={disk},ro", "--listen", f"unix:{world.quick('x')}"],
@@ -233,7 +227,7 @@ def test_a_read_only_export_has_no_writers_to_hold(world):
 
 def test_a_record_is_undone_where_it_was_made_wherever_that_is_by_now(world, server):
     with meddling(server, "fsync", "error=EIO:delay_enter=4s:when=2"):
-        retiring = retire(server, hold(server, "d"))
+        retiring = retire(server, server.hold())
         wait_for(lambda: files_of(world) == [".json"])
         world.quick("state").rename(world.quick("elsewhere"))
         assert retiring.result()[0] == 500
@@ -246,7 +240,7 @@ def test_a_server_that_is_killed_meanwhile_has_moved_the_disk_or_not(world, call
     exports = [f"{name}={make_disk(world.path(name), MIB)}" for name in ("d", "other")]
     with world.server(*exports, expect=(-9,)) as server:
         with standstill(server, calls, when) as let_go:
-            retire(server, hold(server, "d"))
+            retire(server, server.hold())
             wait_until_stuck(server)
             assert files_of(world) == [".json" if moved else ".new"]
             server.process.kill()
@@ -262,7 +256,7 @@ def test_a_stop_waits_until_it_is_known_whether_the_disk_has_moved(world, client
     exports = [f"{name}={make_disk(world.path(name), MIB)}" for name in ("d", "other")]
     with world.server(*exports) as server:
         with standstill(server, RENAME) as go_on:
-            held = hold(server, "d")
+            held = server.hold()
             retiring = retire(server, held)
             wait_until_stuck(server)
             writes = [Write(server, "d") for _ in range(clients)]
@@ -286,7 +280,7 @@ def test_a_stop_does_not_wait_for_a_lease_when_the_record_fails(world):
     world.env["ASAN_OPTIONS"] = "detect_leaks=0"  # it ends while strace traces it, as leaks are looked for
     with world.server(f"d={disk}") as server:
         with meddling(server, "fsync", "error=EIO:delay_enter=4s:when=2"):
-            retiring = retire(server, hold(server, "d"))
+            retiring = retire(server, server.hold())
             wait_until_stuck(server)
             write = Write(server, "d")
             wait_for(lambda: server.in_flight() == 1)
@@ -312,7 +306,7 @@ def test_a_mirror_whose_hand_over_is_not_answered_does_not_say_who_has_the_disk(
 def test_disks_that_moved_together_may_come_back_to_two_servers_at_a_time(world):
     exports = {name: f"{name}={make_disk(world.path(name), MIB)}" for name in ("a", "b", "c")}
     with world.server(*exports.values()) as server:
-        disks = [{"name": name, "hold": hold(server, name)} for name in ("a", "b")]
+        disks = [{"name": name, "hold": server.hold(name)} for name in ("a", "b")]
         assert server.ask("POST", "/v1/retire", {"exports": disks})[0] == 200
 
     def land(server, name):

@@ -18,16 +18,6 @@ def server(world):
         yield running
 
 
-def hold(server):
-    status, answer = server.ask("POST", "/v1/exports/d/hold", {"lease_ms": 60_000})
-    assert status == 200
-    return answer["hold"]
-
-
-def release(server, held):
-    assert server.ask("POST", "/v1/exports/d/release", {"hold": held})[0] == 200
-
-
 def sends(client, data):
     """On a thread: it may wait for room. Ends when all is sent, or when the client is closed."""
     def run():
@@ -43,7 +33,7 @@ def sends(client, data):
     (4, 16 * KIB, 4), (16, 512 * KIB, 9), (200, 4 * KIB, 128)],
     ids=["few", "more bytes than wait", "more requests than wait"])
 def test_writes_of_a_client_that_died_are_not_done_later(server, count, size, taken):
-    held = hold(server)
+    held = server.hold()
     with Wire(server) as dead:
         dead.go("d")
         sends(dead, b"".join(header(WRITE, number * size, size, cookie=number) + b"A" * size
@@ -54,7 +44,7 @@ def test_writes_of_a_client_that_died_are_not_done_later(server, count, size, ta
         after.go("d")
         assert after.read(0, 4 * KIB) == bytes(4 * KIB)
         # Also when it has not been noticed yet that the client is gone.
-        release(server, held)
+        server.release(held)
         assert after.write(0, b"B" * 4 * KIB) == 0
         wait_for(lambda: len(server.connections()) == 1)
         assert after.read(0, count * size) == b"B" * 4 * KIB + bytes(count * size - 4 * KIB)
@@ -62,14 +52,14 @@ def test_writes_of_a_client_that_died_are_not_done_later(server, count, size, ta
 
 @pytest.mark.parametrize("count, size, taken", [(8, MIB, 5), (140, 4 * KIB, 128)])
 def test_writes_of_a_client_that_died_are_given_up_during_the_hold(server, count, size, taken):
-    held = hold(server)
+    held = server.hold()
     with Wire(server) as dead:
         dead.go("d")
         sends(dead, b"".join(header(WRITE, 0, size) + b"A" * size for _ in range(count)))
         wait_for(lambda: server.in_flight() == taken)
         dead.socket.shutdown(socket.SHUT_RDWR)
     wait_for(lambda: server.connections() == [])
-    release(server, held)
+    server.release(held)
 
 
 def test_writes_of_a_client_that_died_are_given_up_during_a_throttle(server):
@@ -85,12 +75,12 @@ def test_a_write_at_the_door_of_a_hold_dies_with_its_client(server):
         large.go("other")
         large.send(header(WRITE, 0, 32 * MIB) + b"h" * MIB)  # so that others may keep 96 KiB
         wait_for(lambda: server.metric("nbd_mirror_buffer_bytes") >= 24 * MIB)
-        held = hold(server)
+        held = server.hold()
         with Wire(server) as dead:
             dead.go("d")
             dead.send(header(WRITE, 0, 128 * KIB) + b"A" * 128 * KIB)
             wait_for(lambda: server.in_flight() == 2)
-        release(server, held)
+        server.release(held)
         after.go("d")
         wait_for(lambda: len(server.connections()) == 2)
         assert after.read(0, 128 * KIB) == bytes(128 * KIB)
@@ -104,17 +94,17 @@ def test_a_client_that_is_held_does_not_stand_in_the_line_for_memory(server):
         wait_for(lambda: server.in_flight() == 1)
         held_client.send(header(WRITE, 0, 32 * MIB))
         wait_for(lambda: server.metric("nbd_mirror_connections_waiting_for_memory") == 1)
-        held = hold(server)
+        held = server.hold()
         large.send(b"h" * (63 * MIB))
         assert large.simple_reply() == (0, 1)
         assert other.write(0, b"o" * (512 * KIB)) == 0
-        release(server, held)
+        server.release(held)
         held_client.send(b"d" * (32 * MIB))
         assert held_client.simple_reply()[0] == 0
 
 
 def test_however_many_clients_are_held_there_is_memory_for_others(server):
-    held = hold(server)
+    held = server.hold()
     with contextlib.ExitStack() as clients:
         waiting = [clients.enter_context(Wire(server)) for _ in range(30)]
         for client in waiting:
@@ -127,7 +117,7 @@ def test_however_many_clients_are_held_there_is_memory_for_others(server):
             for _ in range(10):
                 assert other.write(0, b"o" * 4 * KIB) == 0
                 assert other.write(0, b"o" * 4 * MIB) == 0
-        release(server, held)
+        server.release(held)
         for client in waiting:
             assert client.simple_reply()[0] == 0
 
@@ -135,7 +125,7 @@ def test_however_many_clients_are_held_there_is_memory_for_others(server):
 def test_a_write_that_is_too_large_to_be_taken_in_counts_as_waiting(server):
     with Wire(server) as client:
         client.go("d")
-        held = hold(server)
+        held = server.hold()
         sends(client, header(WRITE, 0, 8 * MIB, cookie=3) + b"w" * 8 * MIB)
         wait_for(lambda: server.in_flight() == 1)
         # In the middle of it a reader is served.
@@ -144,6 +134,5 @@ def test_a_write_that_is_too_large_to_be_taken_in_counts_as_waiting(server):
             reader.request(READ, 0, 512)
             assert reader.simple_reply()[0] == 0
             assert reader.receive(512) == bytes(512)
-        status, times = server.ask("POST", "/v1/exports/d/release", {"hold": held})
-        assert status == 200 and times["longest_wait_ms"] > 0
+        assert server.release(held)["longest_wait_ms"] > 0
         assert client.simple_reply() == (0, 3)

@@ -463,9 +463,9 @@ def test_a_resumed_job_that_had_handed_over_tells_its_hooks_that_it_is_done(worl
     with world.mirror(source.source("d"), target.uri("d")) as mirror:
         mirror.wait_for_phase("ready")
         os.kill(mirror.pid, signal.SIGSTOP)  # as if it had died between the retire and its answer
-        _, hold = source.ask("POST", "/v1/exports/d/hold", {})
+        hold = source.hold()
         assert source.ask("POST", "/v1/exports/d/retire",
-                          {**hold, "moved_to": "there", "job": "job"})[0] == 200
+                          {"hold": hold, "moved_to": "there", "job": "job"})[0] == 200
         mirror.kill()
     with world.mirror(None, None, "--resume", "--hooks", hooks.directory) as mirror:
         assert mirror.wait() == 0

@@ -140,7 +140,7 @@ def test_a_mirror_that_died_behind_the_retirement_tells_the_target_when_resumed(
     with world.mirror(source.source("d"), target.uri("d")) as mirror:
         mirror.wait_for_phase("ready")
         os.kill(mirror.pid, signal.SIGSTOP)
-        hold = source.ask("POST", "/v1/exports/d/hold", {})[1]["hold"]
+        hold = source.hold()
         assert source.ask("POST", "/v1/exports/d/retire", {"hold": hold, "job": "job"})[0] == 200
         mirror.kill()
     assert (state(source), state(target)) == ("retired", "incoming")

@@ -248,8 +248,7 @@ def test_a_mirror_killed_during_the_hold_lets_the_writer_go_on_within_the_lease(
 
 def test_what_a_killed_mirror_left_unread_at_the_target_does_not_land_later(world, pair):
     a, b = pair
-    status, hold = b.ask("POST", "/v1/exports/d/hold", {"lease_ms": 60000})
-    assert status == 200
+    hold = b.hold()
     # More writes than the server takes from one connection: some are unread in the socket.
     many = ["--connections", "1", "--requests", "256", "--request-size", "4K"]
     with world.mirror(a.source("d"), b.uri("d"), *many) as mirror:
@@ -261,7 +260,7 @@ def test_what_a_killed_mirror_left_unread_at_the_target_does_not_land_later(worl
     with world.mirror(a.source("d"), b.uri("d")) as mirror:
         # The dead one's connection has ended by itself, or was ended by this one.
         mirror.wait_for_phase("copying")
-        assert b.ask("POST", "/v1/exports/d/release", {"hold": hold["hold"]})[0] == 200
+        b.release(hold)
         mirror.wait_for_phase("ready")
         assert mirror.cutover().returncode == 0
     assert same_content(world.path("source"), world.path("target"))
@@ -418,7 +417,7 @@ def test_a_mirror_of_a_disk_that_another_job_has_moved_ends(world, pair):
     source, target = pair
     with world.mirror(source.source("d"), target.uri("d"), expect=(1,)) as mirror:
         mirror.wait_for_phase("ready")
-        held = source.ask("POST", "/v1/exports/d/hold", {"lease_ms": 60000})[1]["hold"]
+        held = source.hold()
         assert source.ask("POST", "/v1/exports/d/retire", {"hold": held})[0] == 200
         assert mirror.wait() == 1
         assert "has moved away" in mirror.messages()

@@ -13,7 +13,7 @@ from nbd_client import connect, nbd
 
 
 def retire(server, lease_ms=60_000):
-    held = server.ask("POST", "/v1/exports/d/hold", {"lease_ms": lease_ms})[1]["hold"]
+    held = server.hold(lease_ms=lease_ms)
     return server.ask("POST", "/v1/exports/d/retire",
                       {"hold": held, "moved_to": "nbd://elsewhere/d", "job": "j"})
 
@@ -117,10 +117,6 @@ def test_a_move_that_cannot_be_recorded_does_not_happen(world):
         assert server.export("d")["state"] == "serving"
 
 
-def hold(server, name):
-    return server.ask("POST", f"/v1/exports/{name}/hold", {"lease_ms": 60_000})[1]["hold"]
-
-
 def retire_together(server, holds):
     return server.ask("POST", "/v1/retire", {"job": "j", "exports": [
         {"name": name, "hold": held, "moved_to": f"nbd://elsewhere/{name}"}
@@ -135,7 +131,7 @@ def test_disks_that_are_retired_together_all_move_by_one_record(world):
     disks = {name: make_disk(world.path(name), MIB) for name in ("a", "b", "c")}
     exports = [f"{name}={path}" for name, path in disks.items()]
     with world.server(*exports) as server:
-        status, answer = retire_together(server, {name: hold(server, name) for name in ("a", "b")})
+        status, answer = retire_together(server, {name: server.hold(name) for name in ("a", "b")})
         assert status == 200
         assert [each["name"] for each in answer["exports"]] == ["a", "b"]
         assert all(each["downtime_ms"] >= 0 for each in answer["exports"])
@@ -154,7 +150,7 @@ def test_disks_that_are_retired_together_all_move_by_one_record(world):
 def test_of_disks_that_are_retired_together_none_moves_when_one_cannot(world):
     disks = [f"{name}={make_disk(world.path(name), MIB)}" for name in ("a", "b")]
     with world.server(*disks) as server:
-        holds = {name: hold(server, name) for name in ("a", "b")}
+        holds = {name: server.hold(name) for name in ("a", "b")}
         for wrong in ({**holds, "b": "x"}, {"b": holds["a"]}):
             status, answer = retire_together(server, wrong)
             assert status == 409 and "export 'b' stays here" in answer["error"]
@@ -171,7 +167,7 @@ def test_of_disks_that_are_retired_together_none_moves_when_one_cannot(world):
 def test_disks_whose_common_move_cannot_be_recorded_stay(world):
     disks = [f"{name}={make_disk(world.path(name), MIB)}" for name in ("a", "b")]
     with world.server(*disks) as server:
-        holds = {name: hold(server, name) for name in ("a", "b")}
+        holds = {name: server.hold(name) for name in ("a", "b")}
         world.quick("state/moved").rmdir()
         world.quick("state/moved").write_text("in the way")
         assert retire_together(server, holds)[0] == 500

@@ -261,7 +261,7 @@ def test_several_trackers_of_several_exports_stand_again(world, disks):
 def test_writes_that_a_hold_keeps_waiting_at_the_end_are_dirty(world, disks):
     with start(world) as source:
         track(source, granularity=4096)
-        assert source.ask("POST", "/v1/exports/d/hold", {"lease_ms": 60000})[0] == 200
+        source.hold()
         with Wire(source) as client:
             client.go("d")
             client.send(header(WRITE, 8 * KIB, 4 * KIB, cookie=1) + b"h" * 4 * KIB)
@@ -313,8 +313,8 @@ def test_trackers_of_a_disk_that_is_taken_back_are_dropped(world, disks):
     record, = records(world)
     kept = record.read_bytes()
     with start(world, f"e={world.path('source2')},size=1M") as source:
-        _, hold = source.ask("POST", "/v1/exports/d/hold", {})
-        assert source.ask("POST", "/v1/exports/d/retire", {**hold, "moved_to": "there"})[0] == 200
+        hold = source.hold()
+        assert source.ask("POST", "/v1/exports/d/retire", {"hold": hold, "moved_to": "there"})[0] == 200
     record.write_bytes(kept)
     with start(world, options=["--take-ownership", "d"]) as source:
         assert trackers(source) == {} and records(world) == []

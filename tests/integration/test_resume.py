@@ -172,9 +172,9 @@ def test_a_mirror_that_died_after_the_hand_over_has_nothing_left_to_do(world, so
         mirror.wait_for_phase("ready")
         # As if it had died between the retire and its answer.
         os.kill(mirror.pid, signal.SIGSTOP)
-        _, hold = source.ask("POST", "/v1/exports/d/hold", {})
+        hold = source.hold()
         status, _ = source.ask("POST", "/v1/exports/d/retire",
-                               {**hold, "moved_to": "there", "job": "job"})
+                               {"hold": hold, "moved_to": "there", "job": "job"})
         assert status == 200
         mirror.kill()
     moved = source.export("d")["moved"]

@@ -177,11 +177,11 @@ def test_when_one_disk_takes_too_long_none_is_handed_over(world, source, target)
 def test_when_one_disk_cannot_be_held_the_others_go_on(world, source, target):
     with begin(world, source, target, expect=(4,)) as mirror:
         mirror.wait_for_phase("ready")
-        held = source.ask("POST", "/v1/exports/c/hold", {"lease_ms": 60000})[1]["hold"]
+        held = source.hold("c")
         result = mirror.cutover()
         assert result.returncode == 1 and "export 'c' is held already" in result.stderr
         assert states(source) == ["serving", "serving", "held"]
-        assert source.ask("POST", "/v1/exports/c/release", {"hold": held})[0] == 200
+        source.release(held, "c")
         assert world.client("cancel", "job").returncode == 0
 
 
@@ -208,8 +208,7 @@ def test_a_job_that_died_behind_its_hand_over_is_done(world, source, target):
     with begin(world, source, target) as mirror:
         mirror.wait_for_phase("ready")
         os.kill(mirror.pid, signal.SIGSTOP)  # as if it had died between the retirement and its answer
-        holds = {name: source.ask("POST", f"/v1/exports/{name}/hold", {})[1]["hold"]
-                 for name in NAMES}
+        holds = {name: source.hold(name) for name in NAMES}
         assert source.ask("POST", "/v1/retire", {"job": "job", "exports": [
             {"name": name, "hold": hold} for name, hold in holds.items()]})[0] == 200
         mirror.kill()

@@ -18,7 +18,7 @@ def test_writes_that_a_hold_keeps_waiting_are_done_and_answered(world, cache):
     disk = make_disk(world.path("disk"), MIB)
     with world.server(f"d={disk},cache={cache}") as server, Wire(server) as client:
         client.go("d")
-        assert server.ask("POST", "/v1/exports/d/hold", {"lease_ms": 30000})[0] == 200
+        server.hold()
         # Whole blocks and odd parts of blocks in turn: the odd ones need the disk for themselves.
         places = [(n * 8 * KIB + (n % 2), 4 * KIB) for n in range(16)]
         client.send(b"".join(header(WRITE, offset, length, cookie=n) + bytes([n + 1]) * length
@@ -86,7 +86,7 @@ def test_nothing_is_held_any_more_once_it_stops(world):
         # A client that does not read its answer keeps the server draining.
         with Wire(server) as client:
             client.go("d")
-            assert server.ask("POST", "/v1/exports/e/hold", {})[0] == 200
+            server.hold("e")
             client.send(b"".join(header(READ, 0, MIB, cookie=n) for n in range(64)))
             wait_for(lambda: server.in_flight() > 0)
             server.process.send_signal(signal.SIGTERM)

@@ -78,10 +78,9 @@ def test_a_throttle_with_a_lease_ends_by_itself(server, client):
 def test_a_write_that_is_slowed_down_is_held_too(server, client):
     throttle(server, delay_us=50000)
     cookie = client.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b"y" * 512)), 0)
-    status, hold = server.ask("POST", "/v1/exports/d/hold", {})
-    assert status == 200
+    hold = server.hold()
     client.poll(0)
-    assert server.ask("POST", "/v1/exports/d/release", hold)[0] == 200
+    server.release(hold)
     while not client.aio_command_completed(cookie):
         client.poll(-1)
     assert client.pread(512, 0) == b"y" * 512

@@ -30,10 +30,9 @@ def connect(server, epoch, session="vm1"):
 
 @contextlib.contextmanager
 def hold(server):
-    status, answer = server.ask("POST", "/v1/exports/d/hold", {"lease_ms": 30000})
-    assert status == 200
+    held = server.hold()
     yield
-    assert server.ask("POST", "/v1/exports/d/release", {"hold": answer["hold"]})[0] == 200
+    server.release(held)
 
 
 def test_a_write_unread_in_the_socket_of_a_lost_connection_never_lands(server, disk):

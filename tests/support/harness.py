@@ -261,6 +261,18 @@ class Server(Process):
         assert status == 200
         return answer
 
+    def hold(self, name="d", lease_ms=60_000):
+        """Keeps an export's writers waiting, for longer than any test does: what the hold is called."""
+        status, answer = self.ask("POST", f"/v1/exports/{name}/hold", {"lease_ms": lease_ms})
+        assert status == 200, answer
+        return answer["hold"]
+
+    def release(self, hold, name="d"):
+        """Lets them go on: how long they have waited."""
+        status, answer = self.ask("POST", f"/v1/exports/{name}/release", {"hold": hold})
+        assert status == 200, answer
+        return answer
+
     def connections(self):
         status, answer = self.ask("GET", "/v1/connections")
         assert status == 200
