@@ -25,11 +25,6 @@ def source(world):
     return make_disk(world.path("source"), MIB, [(0, MIB)])
 
 
-def run_server(world, *arguments, before=()):
-    return subprocess.run([*before, SERVER, *map(str, arguments)], env=world.env,
-                          capture_output=True, text=True, timeout=60, cwd=world.directory)
-
-
 def test_a_missing_source(world):
     one_line(world.client("copy", "missing", "target", "--create"), 1, "'missing'", "No such file")
     assert not world.path("target").exists()
@@ -156,7 +151,7 @@ def test_commands_on_a_job_that_is_not_there(world):
     ["d=x", "--listen", "tcp:127.0.0.1:99999"],
 ])
 def test_wrong_server_usage_is_status_2(world, arguments):
-    one_line(run_server(world, *arguments), 2)
+    one_line(world.run_server(*arguments), 2)
 
 
 COMMANDS = "copy, mirror, verify, status, cutover, pause, resume, cancel, set"
@@ -200,8 +195,8 @@ def test_wrong_usage_is_said_in_one_sentence(world, program, arguments, sentence
 
 def test_a_server_without_its_disk(world):
     listen = ["--listen", "unix:s.sock", "--control", "c.sock"]
-    one_line(run_server(world, "d=missing", *listen), 1, "'missing'")
-    one_line(run_server(world, "d=.", *listen), 1, "directory")
+    one_line(world.run_server("d=missing", *listen), 1, "'missing'")
+    one_line(world.run_server("d=.", *listen), 1, "directory")
 
 
 def test_a_writable_export_in_another_image_format_is_served_with_a_warning(world):
@@ -220,12 +215,12 @@ def test_a_writable_export_in_another_image_format_is_served_with_a_warning(worl
 def test_a_port_or_socket_in_use(world, source):
     served = make_disk(world.path("served"), MIB)
     with world.server(f"d={served}") as server:
-        one_line(run_server(world, f"d={source}", "--listen", f"tcp:127.0.0.1:{server.port}",
-                            "--control", "c.sock"), 1, str(server.port), "in use", "--listen")
-        one_line(run_server(world, f"d={source}", "--listen", f"unix:{server.socket}",
-                            "--control", "c.sock"), 1, str(server.socket), "in use", "--listen")
-        one_line(run_server(world, f"d={source}", "--listen", "unix:other.sock", "--control",
-                            server.control), 1, str(server.control), "in use", "--control")
+        one_line(world.run_server(f"d={source}", "--listen", f"tcp:127.0.0.1:{server.port}",
+                                  "--control", "c.sock"), 1, str(server.port), "in use", "--listen")
+        one_line(world.run_server(f"d={source}", "--listen", f"unix:{server.socket}",
+                                  "--control", "c.sock"), 1, str(server.socket), "in use", "--listen")
+        one_line(world.run_server(f"d={source}", "--listen", "unix:other.sock", "--control",
+                                  server.control), 1, str(server.control), "in use", "--control")
         assert server.socket.exists() and server.control.exists()
 
 
@@ -233,7 +228,7 @@ def test_what_prevents_a_start_names_the_option_that_helps(world, source):
     def refused(*words, listen="unix:s.sock", control="c.sock", **env):
         world.env.update(env)
         options = ["--listen", listen, *(["--control", control] if control else [])]
-        one_line(run_server(world, f"d={source}", *options), 1, *words)
+        one_line(world.run_server(f"d={source}", *options), 1, *words)
 
     refused("'source'", "no socket", "--control", control="source")
     refused("'/nowhere/c.sock'", "directory is missing", "--control", control="/nowhere/c.sock")
@@ -266,8 +261,8 @@ def test_a_mirror_that_cannot_have_its_socket_or_state_names_the_variable(world,
 
 def test_a_server_with_too_few_descriptors_for_a_mirror_does_not_start(world, source):
     def limited(descriptors, disk, *options):
-        return run_server(world, f"d={disk}", "--listen", "unix:s", "--control", "c", *options,
-                          before=["prlimit", f"--nofile={descriptors}"])
+        return world.run_server(f"d={disk}", "--listen", "unix:s", "--control", "c", *options,
+                                before=["prlimit", f"--nofile={descriptors}"])
 
     # 128 in reserve, one for the disk, four for each of four clients.
     one_line(limited(144, source), 1, "4 clients", "144 descriptors", "ulimit -n", "LimitNOFILE=",

@@ -6,15 +6,13 @@ import contextlib
 import errno
 import http.client
 import pathlib
-import re
 import signal
-import subprocess
 import threading
 import time
 
 import pytest
 
-from harness import MIB, SERVER, make_disk, wait_for
+from harness import MIB, make_disk, wait_for
 from meddling import is_stuck, meddling, standstill, tracer
 from nbd_client import connect, nbd
 
@@ -211,9 +209,7 @@ def test_a_start_that_cannot_make_durable_what_it_finds_does_not_believe_it(worl
     with world.server(f"d={disk}") as server:
         assert retire(server, server.hold()).result()[0] == 200
     before = tracer("fsync", "error=EIO", "-P", world.quick("state/moved"))
-    env = dict(world.env, ASAN_OPTIONS="detect_leaks=0")  # which traces, as strace does
-    result = subprocess.run([*before, SERVER, f"d={disk},ro", "--listen", f"unix:{world.quick('x')}"],
-                            env=env, capture_output=True, text=True, timeout=60)
+    result = world.run_server(f"d={disk},ro", "--listen", "unix:x.sock", before=before)
     assert result.returncode == 1
     assert "Input/output error" in result.stderr
     assert "would be served for writing" in result.stderr

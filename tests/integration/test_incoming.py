@@ -10,8 +10,7 @@ import subprocess
 
 import pytest
 
-from harness import (MIB, SERVER, background, content, make_disk, need, same_content,
-                     wait_for)
+from harness import MIB, background, content, make_disk, need, same_content, wait_for
 from nbd_client import connect, nbd
 
 
@@ -187,9 +186,8 @@ def test_a_target_that_cannot_record_the_landing_keeps_everybody_out(world, sour
 
 def test_a_landing_place_that_could_record_no_landing_does_not_start(world):
     target = make_disk(world.path("target"), SIZE)
-    result = subprocess.run([SERVER, f"d={target},incoming", "--listen", "unix:x.sock", "--control",
-                             "x.control", "--state-dir", "/proc/nbd-mirror"], env=world.env,
-                            cwd=world.directory, capture_output=True, text=True, timeout=60)
+    result = world.run_server(f"d={target},incoming", "--listen", "unix:x.sock", "--control",
+                              "x.control", "--state-dir", "/proc/nbd-mirror")
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
     assert "nothing can be incoming" in line and "'/proc/nbd-mirror'" in line
@@ -316,7 +314,6 @@ def test_a_released_copy_has_not_landed(world, source, target):
 ])
 def test_wrong_usage_of_incoming_is_said(world, arguments, sentence):
     make_disk(world.path("disk"), MIB)
-    result = subprocess.run([SERVER, *arguments], cwd=world.directory, env=world.env,
-                            capture_output=True, text=True, timeout=60)
+    result = world.run_server(*arguments)
     assert result.returncode == 2 and sentence in result.stderr
     assert len(result.stderr.splitlines()) == 1

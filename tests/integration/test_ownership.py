@@ -3,7 +3,6 @@
 
 import errno
 import fcntl
-import os
 import subprocess
 
 import pytest
@@ -19,9 +18,7 @@ def retire(server, lease_ms=60_000):
 
 
 def start(world, *arguments):
-    return subprocess.run([SERVER, *map(str, arguments), "--listen", "unix:x.sock", "--control",
-                           "x.control"], env=world.env, capture_output=True, text=True, timeout=60,
-                          cwd=world.directory)
+    return world.run_server(*arguments, "--listen", "unix:x.sock", "--control", "x.control")
 
 
 def test_a_retired_disk_refuses_writes_and_says_shutdown(world):

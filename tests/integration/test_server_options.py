@@ -4,11 +4,10 @@
 import ctypes
 import os
 import socket
-import subprocess
 
 import pytest
 
-from harness import MIB, SERVER, make_disk, wait_for
+from harness import MIB, make_disk, wait_for
 from nbd_client import connect, nbd
 
 
@@ -53,9 +52,7 @@ log-level = debug
 def test_a_file_that_makes_no_sense_is_wrong_usage(world, disk, text, sentence):
     options = ["--config", "missing"] if text is None else configured(world, text)
     exports = [] if "EXPORT" in (text or "") else [f"d={disk}"]
-    result = subprocess.run([SERVER, *exports, "--listen", "unix:s", *map(str, options)],
-                            env=world.env, cwd=world.directory, capture_output=True, text=True,
-                            timeout=60)
+    result = world.run_server(*exports, "--listen", "unix:s", *options)
     assert result.returncode == 2
     [line] = result.stderr.splitlines()
     assert sentence in line

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from harness import MIB, SERVER, Process, accepts, make_disk, need, same_content, wait_for
+from harness import MIB, Process, accepts, make_disk, need, same_content, wait_for
 from peers import run
 
 IN_USE = "another program uses it"
@@ -13,9 +13,8 @@ IN_USE = "another program uses it"
 
 def refused(world, *export):
     """What a second server says of the export, which it must not serve."""
-    result = subprocess.run([SERVER, *export, "--control", world.quick("second.control"),
-                             "--listen", f"unix:{world.quick('second.sock')}"],
-                            env=world.env, capture_output=True, text=True, timeout=60)
+    result = world.run_server(*export, "--control", world.quick("second.control"),
+                              "--listen", f"unix:{world.quick('second.sock')}")
     assert result.returncode == 1
     return result.stderr
 

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from harness import GIB, KIB, MIB, SERVER, allocated_bytes, need, wait_for
+from harness import GIB, KIB, MIB, allocated_bytes, need, wait_for
 from meddling import tracer
 from peers import must
 
@@ -387,9 +387,7 @@ def test_a_file_that_cannot_be_opened_again_once_it_is_made_does_not_stay(world)
     disk = world.path("disk")
     # It is looked for, made, and then opened without the page cache.
     before = tracer("openat", "error=EINVAL:when=3", "-P", disk)
-    env = dict(world.env, ASAN_OPTIONS="detect_leaks=0")  # which traces, as strace does
-    result = subprocess.run([*before, SERVER, f"d={disk},size=1M,cache=direct"], env=env,
-                            capture_output=True, text=True, timeout=60)
+    result = world.run_server(f"d={disk},size=1M,cache=direct", before=before)
     assert result.returncode == 1 and "without the page cache" in result.stderr, result.stderr
     assert not disk.exists()
 

@@ -222,6 +222,12 @@ class World:
                               stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               timeout=limit, cwd=self.directory)
 
+    def run_server(self, *arguments, before=()):
+        """Runs `nbd-mirror-server`, which is to end by itself, to its end."""
+        return subprocess.run(list(map(str, [*before, SERVER, *arguments])), env=self.env,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+                              cwd=self.directory)
+
     def mirror(self, source, target, *options, job="job", expect=(0,)):
         return Mirror(self, source, target, options, job, expect)
 

@@ -15,8 +15,9 @@ from harness import need, wait_for
 def tracer(calls, what, *more):
     """What is put before a program's arguments: `calls` are met by `what`, as strace injects it.
     `when=N` in it counts the calls of each thread."""
-    return [need("strace"), "-f", "-o", "/dev/null", "-e", f"trace={calls}", "-e",
-            f"inject={calls}:{what}", *more]
+    # A look for leaks traces too, and two cannot.
+    return [need("strace"), "-f", "-E", "ASAN_OPTIONS=detect_leaks=0", "-o", "/dev/null", "-e",
+            f"trace={calls}", "-e", f"inject={calls}:{what}", *more]
 
 
 @contextlib.contextmanager
