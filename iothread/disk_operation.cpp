@@ -101,6 +101,20 @@ void DiskOperation::write(Ring& ring, DiskFile& file, Range range, const std::by
 void DiskOperation::zero(Ring& ring, DiskFile& file, Range range, ZeroMode mode, bool fua) {
     begin(ring, file, range, fua);
     mode_ = mode;
+    // A block device zeroes whole sectors. With the parts of some at the ends written here, through
+    // the page cache, the rest need not be.
+    const Range sectors = whole_units(range, file.zeroing_alignment());
+    if (!file.direct() && !mode.fast_only && !sectors.empty() && sectors != range) {
+        const Range ends[] = {Range::from_to(range.offset, sectors.offset),
+                              Range::from_to(sectors.end(), range.end())};
+        for (const Range end : ends) {
+            if (const int error = write_zeroes_now(end); error != 0) {
+                finished(error);
+                return;
+            }
+        }
+        left_ = sectors;
+    }
     submit(first_zero_step());
 }
 
@@ -119,6 +133,20 @@ void DiskOperation::trim(Ring& ring, DiskFile& file, Range range, bool fua) {
 void DiskOperation::flush(Ring& ring, DiskFile& file) {
     begin(ring, file, {}, false);
     submit(Step::sync);
+}
+
+// `range` is shorter than kZeroesBytes. 0 or errno.
+int DiskOperation::write_zeroes_now(Range range) const noexcept {
+    while (!range.empty()) {
+        const ssize_t count =
+            ::pwrite(fd(), zeroes, range.length, static_cast<off_t>(range.offset));
+        if (count > 0) {
+            range = range.after(static_cast<std::uint64_t>(count));
+        } else if (count == 0 || errno != EINTR) {
+            return count == 0 ? EIO : errno;
+        }
+    }
+    return 0;
 }
 
 DiskOperation::Step DiskOperation::first_zero_step() const noexcept {

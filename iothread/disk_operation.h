@@ -76,6 +76,7 @@ class DiskOperation : public Operation {
     void begin(Ring& ring, DiskFile& file, Range range, bool fua) noexcept;
     [[nodiscard]] int fd() const noexcept { return fd_ >= 0 ? fd_ : file_->fd(); }
     void submit(Step step);
+    [[nodiscard]] int write_zeroes_now(Range range) const noexcept;
     [[nodiscard]] Step first_zero_step() const noexcept;
     void transferred(std::uint64_t bytes) noexcept;
     void transfer_rest();

@@ -197,6 +197,18 @@ def test_unaligned_zeroes_arrive_where_the_file_system_cannot_zero_a_range(world
         handle.shutdown()
 
 
+def test_odd_ends_do_not_keep_a_cached_device_from_zeroing_by_itself(world):
+    size = 16 * MIB
+    with disk_on(world, "loop4096", size) as disk, world.server(f"d={disk}") as server:
+        handle = connect(server)
+        handle.pwrite(b"x" * size, 0)
+        handle.flush()
+        handle.zero(size - 1024, 512, nbd.CMD_FLAG_FUA)
+        assert handle.pread(size, 0) == b"x" * 512 + bytes(size - 1024) + b"x" * 512
+        assert allocated_bytes(world.path("loop-image")) < MIB
+        handle.shutdown()
+
+
 def test_zeroing_most_of_a_direct_device_keeps_nobody_waiting(world):
     with disk_on(world, "loop512", 16 * GIB) as disk, \
             world.server(f"d={disk},cache=direct") as server:
