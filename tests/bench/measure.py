@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -207,27 +208,49 @@ def end_group(leader):
         leader.wait()
 
 
-def ours(target, sock, direct=False):
+# Where a server listens: the path of a Unix socket, or a port of this host.
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def uri(where):
+    return f"nbd://127.0.0.1:{where}" if isinstance(where, int) else f"nbd+unix:///?socket={where}"
+
+
+def ours(target, where, direct=False):
     cache = ",cache=direct" if direct else ""
-    return [SERVER, f"={target}{cache}", "--listen", f"unix:{sock}", "--control",
-            f"{sock}.control", "--log-level", "error"]
+    listen = f"tcp:127.0.0.1:{where}" if isinstance(where, int) else f"unix:{where}"
+    return [SERVER, f"={target}{cache}", "--listen", listen, "--control", f"{target}.control",
+            "--log-level", "error"]
 
 
-def nbdkit(target, sock):
-    return ["nbdkit", "-f", "-U", sock, "file", target]
+def nbdkit(target, where):
+    listen = ["-i", "127.0.0.1", "-p", where] if isinstance(where, int) else ["-U", where]
+    return ["nbdkit", "-f", *listen, "file", target]
 
 
-def qemu_nbd(target, sock, *options):
-    return ["qemu-nbd", "-t", "-f", "raw", "-k", sock, "-e", "16", "--discard=unmap", *options,
-            target]
+def qemu_nbd(target, where, *options):
+    listen = ["-b", "127.0.0.1", "-p", where] if isinstance(where, int) else ["-k", where]
+    return ["qemu-nbd", "-t", "-f", "raw", *listen, "-e", "16", "--discard=unmap", *options, target]
+
+
+def is_up(where):
+    if not isinstance(where, int):
+        return accepts(where)
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", where)):
+        return True
+    return False
 
 
 @contextlib.contextmanager
-def serving(world, arguments, sock):
-    """A server, ours or another's, that listens on `sock`."""
-    sock.unlink(missing_ok=True)
+def serving(world, arguments, where):
+    """A server, ours or another's, that listens there."""
+    if isinstance(where, pathlib.Path):
+        where.unlink(missing_ok=True)
     with started(world, arguments, "server.log", expect=(0, -15)) as server:
-        server.wait_until(lambda: accepts(sock), f"the start of {arguments[0]}")
+        server.wait_until(lambda: is_up(where), f"the start of {arguments[0]}")
         yield server
 
 

@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures nbd-mirror end to end and prints what it saw; judges nothing.
 
-  run.py copy     a file of random data to a server over a Unix socket, five ways: nbd-mirror copy
-                  and nbdcopy, each to nbd-mirror-server and to nbdkit's file plugin, and qemu-img
-                  convert to qemu-nbd. Wall time, and CPU of both ends. About a minute.
-  run.py sparse   nbd-mirror copy to nbd-mirror-server, the same data in 100 GiB and in 500 GiB of
-                  disk: whether time grows with the size. Half a minute.
+  run.py copy     a file of random data to a server, five ways: nbd-mirror copy and nbdcopy, each to
+                  nbd-mirror-server and to nbdkit's file plugin, and qemu-img convert to qemu-nbd.
+                  Wall time, and CPU of both ends. About a minute. --tcp: over loopback instead of a
+                  Unix socket. --direct: nbd-mirror-server without the page cache, and all clients
+                  flush at the end, for a --directory on a disk.
+  run.py sparse   nbd-mirror copy to nbd-mirror-server, the same data in 100 GiB, 500 GiB and 10 TiB
+                  of disk: whether time grows with the size. Half a minute.
   run.py mirror   a disk under fio's random writes, moved by nbd-mirror mirror from one
                   nbd-mirror-server to another again and again: downtime, and whether the copy is
                   identical. Half a minute each time.
@@ -15,19 +17,21 @@ Programs take turns; medians of --rounds are printed. Machines are noisy: only r
 mean something. Disks are on tmpfs; the times are those of two cores, with the defaults.
 """
 
+import functools
 import os
 import re
 import statistics
 import time
 
-from measure import (Failed, Parser, add_directory, add_number, cpu_seconds, nbdkit, need_built,
-                     need_fio, need_installed, need_room, ours, qemu_nbd, random_file, run,
-                     run_benchmark, serving, undivided, workspace)
+from measure import (Failed, Parser, add_directory, add_number, cpu_seconds, free_port, nbdkit,
+                     need_built, need_fio, need_installed, need_room, ours, qemu_nbd, random_file,
+                     run, run_benchmark, serving, undivided, uri, workspace)
 from harness import (CLIENT, GIB, MIB, SERVER, allocated_bytes, fio_writer, make_disk, same_content,
                      wait_for)
 
 # The data of a sparse disk is in so many pieces, of whole MiB.
 PIECES = 24
+SPARSE_GIB = 100, 500, 10 << 10
 
 
 class Peer:
@@ -37,13 +41,14 @@ class Peer:
         self.name, self.server, self.client = name, server, client
         self.wall, self.server_cpu, self.client_cpu = [], [], []
 
-    def run(self, world, source, size):
-        target, sock = world.path("target"), world.path("bench.sock")
+    def run(self, world, source, size, tcp=False):
+        target = world.path("target")
         target.unlink(missing_ok=True)
         make_disk(target, size)
-        with serving(world, self.server(target, sock), sock) as server:
+        where = free_port() if tcp else world.path("bench.sock")
+        with serving(world, self.server(target, where), where) as server:
             before, begin = os.times(), time.monotonic()
-            run(self.client(source, sock), env=world.env)
+            run(self.client(source, uri(where)), env=world.env)
             self.wall.append(time.monotonic() - begin)
             after = os.times()
             self.client_cpu.append(after.children_user - before.children_user +
@@ -57,57 +62,74 @@ class Peer:
                 f"{statistics.median(self.client_cpu) / data_gib:8.2f}")
 
 
-def our_copy(source, sock):
-    return [CLIENT, "copy", source, f"nbd+unix:///?socket={sock}", "--progress", "none"]
+# It flushes at the end, always.
+def our_copy(source, target):
+    return [CLIENT, "copy", source, target, "--progress", "none"]
 
 
-def nbdcopy(source, sock):
-    return ["nbdcopy", source, f"nbd+unix:///?socket={sock}"]
+def nbdcopy(source, target):
+    return ["nbdcopy", source, target]
 
 
-def qemu_img(source, sock):
-    return ["qemu-img", "convert", "-n", "-W", "-m", "16", "-f", "raw", "-O", "raw", source,
-            f"nbd+unix:///?socket={sock}"]
+def nbdcopy_flush(source, target):
+    return ["nbdcopy", "--flush", source, target]
 
 
-def bench_copy(where, rounds, size):
+# Without a cache mode it does not flush.
+def qemu_img(source, target, *options):
+    return ["qemu-img", "convert", "-n", "-W", "-m", "16", *options, "-f", "raw", "-O", "raw",
+            source, target]
+
+
+def qemu_img_flush(source, target):
+    return qemu_img(source, target, "-t", "writeback")
+
+
+def bench_copy(options):
+    size = options.mib * MIB
     need_installed("nbdkit", "nbdcopy", "qemu-nbd", "qemu-img")
-    need_room(where, 2 * size)
-    with workspace(where) as world:
+    need_room(options.directory, 2 * size)
+    our_server = functools.partial(ours, direct=options.direct)
+    nbd_copy = nbdcopy_flush if options.direct else nbdcopy
+    qemu_copy = qemu_img_flush if options.direct else qemu_img
+    with workspace(options.directory) as world:
         source = random_file(world.path("source"), size)
-        peers = [Peer("nbd-mirror-server <- nbd-mirror copy", ours, our_copy),
-                 Peer("nbdkit file <- nbdcopy", nbdkit, nbdcopy),
-                 Peer("nbd-mirror-server <- nbdcopy", ours, nbdcopy),
+        os.sync()  # or it is written out while the first copies are
+        peers = [Peer("nbd-mirror-server <- nbd-mirror copy", our_server, our_copy),
+                 Peer("nbdkit file <- nbdcopy", nbdkit, nbd_copy),
+                 Peer("nbd-mirror-server <- nbdcopy", our_server, nbd_copy),
                  Peer("nbdkit file <- nbd-mirror copy", nbdkit, our_copy),
-                 Peer("qemu-nbd <- qemu-img convert", qemu_nbd, qemu_img)]
-        for _ in range(rounds):
+                 Peer("qemu-nbd <- qemu-img convert", qemu_nbd, qemu_copy)]
+        for _ in range(options.rounds):
             for peer in peers:
-                target = peer.run(world, source, size)
+                target = peer.run(world, source, size, options.tcp)
         if not same_content(source, target):
             raise Failed(f"{peer.name}: the copy is not what was copied")
     print(f"{'copy of ' + str(size // MIB) + ' MiB, random':36}      wall  server CPU-s/GiB  client")
     for peer in peers:
         print(peer.line(size / GIB))
-    ratio = statistics.median(peers[0].wall) / statistics.median(peers[1].wall)
+    wall = [statistics.median(peer.wall) for peer in peers]
     cpu = statistics.median(peers[2].server_cpu) / statistics.median(peers[1].server_cpu)
-    print(f"wall, ours end to end / nbdcopy to nbdkit: {ratio:.2f}")
+    print(f"wall, ours end to end / nbdcopy to nbdkit: {wall[0] / wall[1]:.2f}")
+    print(f"wall, ours end to end / qemu-img to qemu-nbd: {wall[0] / wall[4]:.2f}")
     print(f"server CPU, ours / nbdkit (nbdcopy as client): {cpu:.2f}")
 
 
-def bench_sparse(where, rounds, size):
+def bench_sparse(options):
+    size, where = options.mib * MIB, options.directory
     part = size * 3 // 4 // PIECES // MIB * MIB
     if part == 0:
         raise Failed(f"--mib {size // MIB} is too small: each of {PIECES} pieces has at least a MiB "
                      f"of three quarters of it, {PIECES * 4 // 3} MiB are the least")
-    need_room(where, 3 * PIECES * part)
+    need_room(where, (len(SPARSE_GIB) + 1) * PIECES * part)
     with workspace(where) as world:
         sources = {}
-        for gib in (100, 500):
+        for gib in SPARSE_GIB:
             pieces = [(i * gib * GIB // PIECES, part) for i in range(PIECES)]
             sources[gib] = make_disk(world.path(f"source{gib}"), gib * GIB, pieces)
         peers = {gib: Peer(f"{gib} GiB with {PIECES * part // MIB} MiB of data", ours, our_copy)
                  for gib in sources}
-        for _ in range(rounds):
+        for _ in range(options.rounds):
             for gib, peer in peers.items():
                 target = peer.run(world, sources[gib], gib * GIB)
                 growth = allocated_bytes(target) / allocated_bytes(sources[gib])
@@ -115,8 +137,10 @@ def bench_sparse(where, rounds, size):
                     raise Failed(f"{peer.name}: the target has {growth:.2f} times its blocks")
     for peer in peers.values():
         print(peer.line(PIECES * part / GIB))
-    ratio = statistics.median(peers[500].wall) / statistics.median(peers[100].wall)
-    print(f"500 GiB / 100 GiB: {ratio:.2f}; blocks at the target / at the source: {growth:.4f}")
+    wall = {gib: statistics.median(peer.wall) for gib, peer in peers.items()}
+    for gib in SPARSE_GIB[1:]:
+        print(f"{gib} GiB / {SPARSE_GIB[0]} GiB: {wall[gib] / wall[SPARSE_GIB[0]]:.2f}")
+    print(f"blocks at the target / at the source: {growth:.4f}")
 
 
 def move(world, size, seed):
@@ -150,12 +174,13 @@ def move(world, size, seed):
     return int(re.search(r"(\d+) ms", result.stdout).group(1))
 
 
-def bench_mirror(where, rounds, size):
+def bench_mirror(options):
+    size, rounds = options.mib * MIB, options.rounds
     need_fio()
-    need_room(where, 2 * size)
+    need_room(options.directory, 2 * size)
     downtimes = []
     for seed in range(1, rounds + 1):
-        with workspace(where) as world:
+        with workspace(options.directory) as world:
             downtimes.append(move(world, size, seed))
     print(f"{rounds} moves; downtime median {statistics.median(downtimes)} ms, "
           f"longest {max(downtimes)} ms")
@@ -168,9 +193,11 @@ def main():
     add_number(parser, "--rounds", 5, "how often each is measured, or the disk is moved")
     add_number(parser, "--mib", 2048, "size of the disk, or of its data")
     add_directory(parser, "--directory", "/dev/shm", "where the disks are")
+    parser.add_argument("--tcp", action="store_true", help="copy: over TCP")
+    parser.add_argument("--direct", action="store_true", help="copy: to storage, not to its cache")
     options = parser.parse_args()
     need_built(SERVER, CLIENT)
-    works[options.what](options.directory, options.rounds, options.mib * MIB)
+    works[options.what](options)
 
 
 if __name__ == "__main__":
