@@ -176,6 +176,9 @@ bool Executor::enter_and_write(Request& request) {
         return false;
     }
     switch (alone ? gate.enter_alone(lane_) : gate.enter(lane_)) {
+        case WriteGate::Entry::held:
+            held_ = true;
+            return false;
         case WriteGate::Entry::shut:
             return false;
         case WriteGate::Entry::retired:
@@ -199,6 +202,7 @@ void Executor::start_waiting(Clock::time_point now) {
     while (!waiting_.empty() && enter_and_write(*waiting_.front())) {
         waiting_.pop_front();
     }
+    held_ = held_ && !waiting_.empty();
 }
 
 std::optional<Executor::Clock::time_point> Executor::next_start() const noexcept {
@@ -209,8 +213,10 @@ bool Executor::is_parking_full(std::size_t bytes, std::size_t limit) const noexc
     if (!export_.gate().held()) {
         return false;
     }
-    for (const Request* request : waiting_) {
-        bytes += request->buffer.capacity_bytes();
+    for (const std::deque<Request*>* queue : {&waiting_, &slowed_}) {
+        for (const Request* request : *queue) {
+            bytes += request->buffer.capacity_bytes();
+        }
     }
     return bytes > limit;
 }

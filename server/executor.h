@@ -61,9 +61,7 @@ class Executor {
     // The thread is about to do something else than to start writes.
     void end_write_turn() noexcept { write_turn_ = {}; }
     // Writes are kept waiting, for their time or for the end of a hold.
-    [[nodiscard]] bool keeps_waiting() const noexcept {
-        return !waiting_.empty() || !slowed_.empty();
-    }
+    [[nodiscard]] bool keeps_waiting() const noexcept { return held_ || !slowed_.empty(); }
     // Would another write of so many bytes be one too many to wait for the end of a hold, where
     // `limit` may wait?
     [[nodiscard]] bool is_parking_full(std::size_t bytes, std::size_t limit) const noexcept;
@@ -108,6 +106,7 @@ class Executor {
     std::deque<Request*> slowed_;
     // Those that the gate keeps waiting, first come first served.
     std::deque<Request*> waiting_;
+    bool held_ = false;        // one of them, by a hold
     std::size_t on_disk_ = 0;  // requests started and not finished
     // Taken by the first long buffered write of a batch, until something else is begun.
     std::unique_lock<std::mutex> write_turn_;

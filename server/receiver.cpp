@@ -46,6 +46,11 @@ bool Receiver::peer_closed() const noexcept {
     return ::poll(&asked, 1, 0) > 0;
 }
 
+bool Receiver::peer_gone() const noexcept {
+    pollfd asked{.fd = fd_, .events = 0, .revents = 0};
+    return ::poll(&asked, 1, 0) > 0;
+}
+
 std::size_t Receiver::take_payload_count() noexcept {
     return std::exchange(payload_count_, 0);
 }

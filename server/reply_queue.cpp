@@ -98,7 +98,7 @@ ReplyQueue::Sent ReplyQueue::send() {
             return from_file && socket_well ? Sent::file_failed : Sent::socket_failed;
         }
     }
-    return empty() ? Sent::all : Sent::some;
+    return Sent::taken;
 }
 
 // `done` is called with each request whose last part is in what has gone.
@@ -123,7 +123,7 @@ void ReplyQueue::advance(std::size_t bytes, Done done) {
 void ReplyQueue::drop() {
     sent_of_next_ = 0;
     while (!empty()) {
-        advance(entries_[next_].size(), [](Request& request) { request.owner->dropped(request); });
+        advance(entries_[next_].size(), [](Request& request) { request.owner->release(request); });
     }
 }
 

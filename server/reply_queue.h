@@ -34,12 +34,12 @@ class ReplyQueue final : public Operation {
     // made, and what is sent is what stands there then.
     void push_file(std::span<const std::byte> header, Range data, Request* last_of);
 
-    enum class Sent { all, some, socket_failed, file_failed };
+    enum class Sent { taken, socket_failed, file_failed };
     // Sends what the socket takes, and gives requests whose last part went out to
-    // Transmission::replied(). `some`: it goes on when the socket takes more, after the next
-    // completion. Failed, with errno: nothing can be sent any more.
+    // Transmission::replied(). `taken`, as much as the socket had room for: it goes on when it
+    // takes more, after the next completion. Failed, with errno: nothing can be sent any more.
     [[nodiscard]] Sent send();
-    // Forgets what was not sent; its requests are given to Transmission::dropped().
+    // Forgets what was not sent; its requests are given to Transmission::release().
     void drop();
     void cancel() { ring_.cancel(*this); }
 

@@ -115,7 +115,8 @@ DisconnectReason Transmission::run() {
 // after its new ones. What has come from it is read first: it may end in a goodbye. Where there is
 // no room to read it, the writes are dropped.
 void Transmission::start_waiting(bool blocked) {
-    const bool gone = state_ == State::active && keeps_writes_waiting() && receiver_.peer_closed();
+    const bool gone = state_ == State::active &&
+                      (keeps_writes_waiting() ? receiver_.peer_closed() : is_next_given_up());
     if (!gone) {
         executor_.start_waiting(now_);
     } else if (blocked || receiver_.ended()) {
@@ -125,11 +126,14 @@ void Transmission::start_waiting(bool blocked) {
 
 void Transmission::send_replies() {
     switch (replies_.send()) {
-        case ReplyQueue::Sent::all:
-        case ReplyQueue::Sent::some:
+        case ReplyQueue::Sent::taken:
             break;
         case ReplyQueue::Sent::socket_failed:
-            step_down(State::closing, DisconnectReason::connection_lost);
+            if (state_ == State::draining && reason_ == DisconnectReason::client_left) {
+                replies_.drop();  // who has said goodbye need not stay for the answers
+            } else {
+                step_down(State::closing, DisconnectReason::connection_lost);
+            }
             break;
         case ReplyQueue::Sent::file_failed:
             log_error(export_.quoted() + ": cannot read for " + peer_ + ": " + error_text(errno) +
@@ -181,14 +185,12 @@ void Transmission::wait_for_work(bool wait) {
     if (const std::optional<Clock::time_point> next = executor_.next_start()) {
         wake_at(*next);
     }
-    if (keeps_writes_waiting() && !receiver_.armed()) {
+    if ((keeps_writes_waiting() || next_.request != nullptr) && !receiver_.armed()) {
         wake_at(now_ + kGoneInterval);
     }
-    std::chrono::nanoseconds limit{0};  // none
-    if (until) {
-        limit = std::max<std::chrono::nanoseconds>(*until - now_, std::chrono::microseconds(1));
-    }
-    ring_.run_once(wait, limit);
+    using std::chrono::nanoseconds;
+    constexpr nanoseconds kNoLimit{0};
+    ring_.run_once(wait, until ? std::max<nanoseconds>(*until - now_, nanoseconds(1)) : kNoLimit);
 }
 
 // The first reason is the true one; later ones follow from it.
@@ -243,11 +245,11 @@ void Transmission::close() {
 Transmission::Parsed Transmission::process_received() {
     while (!receiver_.armed() &&
            (state_ == State::active || (state_ == State::draining && is_stopped()))) {
-        if (executor_.take_long_step()) {
-            return Parsed::request;
-        }
         if (incoming_ != nullptr && !take_payload()) {
             return Parsed::incomplete;
+        }
+        if (executor_.take_long_step()) {
+            return Parsed::request;
         }
         if (const Parsed parsed = parse_request(); parsed != Parsed::request) {
             return parsed;
@@ -304,8 +306,7 @@ void Transmission::receive_more() {
 
 Transmission::Parsed Transmission::parse_request() {
     if (next_.request != nullptr) {
-        // As with those that start_waiting() starts.
-        return next_.kept_waiting && receiver_.peer_closed() ? Parsed::no_room : begin_next();
+        return is_next_given_up() ? Parsed::no_room : begin_next();
     }
     const std::size_t header_bytes = RequestHead::header_bytes(session_.replies);
     if (receiver_.staged().size() < header_bytes) {
@@ -314,14 +315,11 @@ Transmission::Parsed Transmission::parse_request() {
     const std::optional<RequestHead> head =
         RequestHead::decode(receiver_.staged().first(header_bytes), session_.replies);
     // No client has a reason for such a payload, and nobody would want to wait for its end.
-    if (!head || (head->has_payload && head->length > kMaxSkippedPayloadBytes)) {
+    const bool wrong = !head || (head->has_payload && head->length > kMaxSkippedPayloadBytes);
+    if (wrong || head->command == Command::disconnect) {
         receiver_.consume(receiver_.staged().size());
-        step_down(State::draining, DisconnectReason::protocol_error);
-        return Parsed::incomplete;
-    }
-    if (head->command == Command::disconnect) {
-        receiver_.consume(receiver_.staged().size());
-        step_down(State::draining, DisconnectReason::client_left);
+        step_down(State::draining,
+                  wrong ? DisconnectReason::protocol_error : DisconnectReason::client_left);
         return Parsed::incomplete;
     }
     if (free_requests_.empty()) {
@@ -341,6 +339,13 @@ Transmission::Parsed Transmission::parse_request() {
         executor_.plan(request);
     }
     return begin_next();
+}
+
+// As with the writes that start_waiting() starts. Who only waits for memory may still be there for
+// the answers when it has nothing more to say.
+bool Transmission::is_next_given_up() const noexcept {
+    return state_ == State::active && next_.request != nullptr &&
+           (next_.kept_waiting ? receiver_.peer_closed() : receiver_.peer_gone());
 }
 
 // The request at the head of the line, once there is memory for it.
@@ -383,10 +388,6 @@ Transmission::Parsed Transmission::begin_next() {
 
 void Transmission::replied(Request& request) noexcept {
     statistics_.answered(request.command, now_ - request.arrived);
-    release(request);
-}
-
-void Transmission::dropped(Request& request) noexcept {
     release(request);
 }
 

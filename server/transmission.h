@@ -51,7 +51,7 @@ class Transmission {
 
     // From ReplyQueue.
     void replied(Request& request) noexcept;
-    void dropped(Request& request) noexcept;  // it will not be answered
+    void release(Request& request) noexcept;  // it is not to be answered, or was
 
   private:
     using Clock = std::chrono::steady_clock;
@@ -70,12 +70,12 @@ class Transmission {
     [[nodiscard]] bool keeps_writes_waiting() const noexcept {
         return executor_.keeps_waiting() || next_.kept_waiting;
     }
+    [[nodiscard]] bool is_next_given_up() const noexcept;
     void send_replies();
     void note_progress() noexcept;
     void look_at_client() noexcept;
     void disconnect_if_late();
     void wait_for_work(bool wait);
-    void release(Request& request) noexcept;
 
     [[nodiscard]] bool is_stopped() const noexcept;
     void drop_unanswered() noexcept;

@@ -48,6 +48,7 @@ WriteGate::Entry WriteGate::refuse(std::uint32_t shut) noexcept {
     }
     if ((shut & kHeld) != 0) {
         note_kept_waiting();
+        return Entry::held;
     }
     return Entry::shut;
 }

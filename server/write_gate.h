@@ -49,8 +49,9 @@ class WriteGate {
     [[nodiscard]] Lane& attach(IoThread& thread);
     void detach(Lane& lane) noexcept;
 
-    enum class Entry { entered, shut, retired };
-    // `shut`: park the write and try again when the thread is woken.
+    enum class Entry { entered, shut, held, retired };
+    // `shut` (for another write, which is over soon) and `held`: park the write and try again when
+    // the thread is woken.
     [[nodiscard]] Entry enter(Lane& lane) noexcept;
     void leave(Lane& lane) noexcept;
     // A hold keeps a write waiting that has not come as far as enter(): it counts all the same.

@@ -66,7 +66,9 @@ void Client::say() {
         resting_ = true;
     } else if (to_say_.empty()) {
         saying_ = false;
-        ::shutdown(fd(), SHUT_WR);
+        if (!temper_.stays || !conversation_.goodbye) {
+            ::shutdown(fd(), SHUT_WR);
+        }
     }
 }
 

@@ -19,6 +19,7 @@ struct Temper {
     unsigned rests = 0;    // how often, at most
     bool lingers = false;  // rests when everything is said
     bool flighty = false;  // may leave at any moment
+    bool stays = false;    // having said goodbye, waits with both its hands on the socket
 };
 
 // One client: says its conversation in pieces of any size, takes what is answered, and waits for

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Clients that say anything to the real connection code. What must hold: each connection ends soon
-// after its client has left, its memory comes back, a read-only export never changes, and every
-// changed block of a writable one is marked in its tracker. Who is honest is answered as the
-// protocol has it, each request once, and when all are, each byte of the disk is what one of them
-// has left there. Crashes and worse are the sanitizers'.
+// Clients that say anything to the real connection code, while the export is held, slowed down and
+// let go, and connections are told to stop. What must hold: each connection ends soon after its
+// client has left, its memory comes back, a read-only export never changes, and every changed block
+// of a writable one is marked in its tracker. Who is honest is answered as the protocol has it,
+// each request once, and when all are, each byte of the disk is what one of them has left there.
+// Crashes and worse are the sanitizers'.
 //
 // usage: connection_fuzz cached|direct|scarce|scarce-direct [SECONDS [FIRST_SEED]]; a failure names
 // the seed that repeats it, as far as threads do. Exit 77: the storage for it is not to be had
@@ -18,6 +19,7 @@
 #include <memory>
 #include <optional>
 #include <poll.h>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -36,6 +38,7 @@
 #include "tests/fuzz/content.h"
 #include "tests/fuzz/conversation.h"
 #include "tests/fuzz/disk.h"
+#include "tests/fuzz/meddler.h"
 
 namespace nbdm::fuzz {
 
@@ -63,10 +66,11 @@ struct Scene {
     [[nodiscard]] std::uint64_t some_clients(Random& random) const {
         return scarce ? 3 + pick(random, 4) : 1 + pick(random, 3);
     }
-    [[nodiscard]] Temper some_temper(Random& random) const {
+    [[nodiscard]] Temper some_temper(Random& random, bool meddled) const {
         return {.rests = scarce ? 3U : 0U,
                 .lingers = scarce && !one_in(random, 3),
-                .flighty = one_in(random, 6)};
+                .flighty = one_in(random, 6),
+                .stays = meddled};
     }
 };
 constexpr std::array<Scene, 4> kScenes = {
@@ -80,7 +84,7 @@ class Fuzz {
     // The disks are fit for the scene.
     Fuzz(const Scene& scene, Disk disk, Disk fixed)
         : scene_(scene),
-          done_(::eventfd(0, EFD_CLOEXEC)),
+          done_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
           disk_(std::move(disk)),
           fixed_(std::move(fixed)) {
         const auto add = [&](const char* name, const Disk& on, bool read_only) -> Export& {
@@ -103,22 +107,30 @@ class Fuzz {
         const Manners manners{.disk_bytes = scene_.disk_bytes(),
                               .honest = one_in(random, 2),
                               .greedy = scene_.scarce};
+        const bool meddled = one_in(random, 2);
         if (scene_.scarce && one_in(random, 4)) {
             disk_.clear();
             content_.clear();
         }
         for (std::uint64_t more = scene_.some_clients(random); more > 0; --more) {
-            add_client(make_conversation(random, manners), random);
+            add_client(make_conversation(random, manners), meddled, random);
         }
         content_.prepare();
         for (const auto& each : connections_) {
             each->start();
+        }
+        // What is stopped does not answer everything: where honest clients count on that, none is.
+        std::optional<Meddler> meddler;
+        if (meddled) {
+            using All = std::span<const std::unique_ptr<Connection>>;
+            meddler.emplace(*served_, manners.honest ? All() : All(connections_), Random(random()));
         }
         bool short_of_memory = false;
         talk(clients_, kEndLimit,
              [&] { short_of_memory = short_of_memory || memory_.waiting_count() > 0; });
         short_rounds_ += short_of_memory ? 1 : 0;
         wait_for_end();
+        meddler.reset();
         clients_.clear();
         connections_.clear();
         if (memory_.taken_bytes() != 0) {
@@ -148,9 +160,9 @@ class Fuzz {
         return {UniqueFd(pair[0]), UniqueFd(pair[1])};
     }
 
-    void add_client(Conversation conversation, Random& random) {
+    void add_client(Conversation conversation, bool meddled, Random& random) {
         auto [near, far] = make_sockets();
-        const Temper temper = scene_.some_temper(random);
+        const Temper temper = scene_.some_temper(random, meddled);
         clients_.push_back(std::make_unique<Client>(std::move(near), std::move(conversation),
                                                     content_, temper, Random(random())));
         connections_.push_back(

@@ -4,11 +4,12 @@
 import contextlib
 import socket
 import threading
+import time
 
 import pytest
 
 from harness import KIB, MIB, make_disk, wait_for
-from wire import READ, TRIM, WRITE, Wire, header
+from wire import DISC, READ, TRIM, WRITE, Wire, header
 
 
 @pytest.fixture
@@ -86,6 +87,25 @@ def test_a_write_at_the_door_of_a_hold_dies_with_its_client(server):
         assert after.read(0, 128 * KIB) == bytes(128 * KIB)
 
 
+def test_a_write_that_waits_for_memory_dies_with_its_client(server):
+    with Wire(server) as large, Wire(server) as small, Wire(server) as after:
+        for client, size in ((large, 64 * MIB), (small, 8 * MIB)):
+            client.go("other")
+            client.send(header(WRITE, 0, size, cookie=1) + b"h" * 64 * KIB)
+            wait_for(lambda size=size: server.metric("nbd_mirror_buffer_bytes") >= size)
+        with Wire(server) as dead:
+            dead.go("d")
+            dead.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
+            dead.send(header(WRITE, 0, 260 * KIB) + b"A" * 260 * KIB)
+            wait_for(lambda: server.metric("nbd_mirror_connections_waiting_for_memory") == 1)
+        after.go("d")
+        assert after.write(0, b"B" * 4 * KIB) == 0
+        small.send(b"h" * (8 * MIB - 64 * KIB))
+        assert small.simple_reply() == (0, 1)
+        wait_for(lambda: len(server.connections()) == 3)
+        assert after.read(0, 260 * KIB) == b"B" * 4 * KIB + bytes(256 * KIB)
+
+
 def test_a_client_that_is_held_does_not_stand_in_the_line_for_memory(server):
     with Wire(server) as large, Wire(server) as held_client, Wire(server) as other:
         for client, name in ((large, "other"), (held_client, "d"), (other, "other")):
@@ -103,14 +123,18 @@ def test_a_client_that_is_held_does_not_stand_in_the_line_for_memory(server):
         assert held_client.simple_reply()[0] == 0
 
 
-def test_however_many_clients_are_held_there_is_memory_for_others(server):
+@pytest.mark.parametrize("throttle", [{}, {"delay_us": 50_000}], ids=["held", "slowed down too"])
+def test_however_many_clients_are_held_there_is_memory_for_others(server, throttle):
+    if throttle:
+        assert server.ask("POST", "/v1/exports/d/throttle", throttle)[0] == 200
     held = server.hold()
     with contextlib.ExitStack() as clients:
-        waiting = [clients.enter_context(Wire(server)) for _ in range(30)]
+        waiting = [clients.enter_context(Wire(server)) for _ in range(20)]
         for client in waiting:
             client.go("d")
-            sends(client, b"".join(header(WRITE, number * 256 * KIB, 256 * KIB) + b"A" * 256 * KIB
-                                   for number in range(17)))
+            sends(client, b"".join(header(WRITE, number * 64 * KIB, 64 * KIB) + b"A" * 64 * KIB
+                                   for number in range(120)))
+            time.sleep(0.05)  # as long as one is slowed down
         wait_for(lambda: server.metric("nbd_mirror_buffer_bytes") >= 24 * MIB)
         with Wire(server) as other:
             other.go("other")
@@ -136,3 +160,37 @@ def test_a_write_that_is_too_large_to_be_taken_in_counts_as_waiting(server):
             assert reader.receive(512) == bytes(512)
         assert server.release(held)["longest_wait_ms"] > 0
         assert client.simple_reply() == (0, 3)
+
+
+@pytest.mark.parametrize("throttle", [{}, {"delay_us": 50_000}], ids=["held", "slowed down"])
+def test_who_has_said_goodbye_need_not_stay_for_the_answers(server, throttle):
+    held = None if throttle else server.hold()
+    if throttle:
+        assert server.ask("POST", "/v1/exports/d/throttle", throttle)[0] == 200
+    with Wire(server) as client:
+        client.go("d")
+        # The answer to the read is the first that cannot be sent.
+        client.send(header(READ, 0, 512) +
+                    b"".join(header(WRITE, n * 512, 512) + b"w" * 512 for n in range(16)) +
+                    header(DISC))
+    if held:
+        wait_for(lambda: server.in_flight() == 16)
+        server.release(held)
+    wait_for(lambda: server.connections() == [])
+    with Wire(server) as after:
+        after.go("d")
+        assert after.read(0, 8 * KIB) == b"w" * 8 * KIB
+
+
+def test_what_came_before_a_goodbye_is_done_also_where_writes_wait_for_each_other(world):
+    disk = make_disk(world.path("disk"), 64 * MIB)
+    count = 200  # more than are taken at a time
+    with world.server(f"d={disk},cache=direct") as server, Wire(server) as client:
+        client.go("d")
+        # Those of a part of a block need the disk for themselves.
+        client.send(header(WRITE, 0, 4 * KIB, cookie=count) + b"w" * 4 * KIB +
+                    b"".join(header(WRITE, MIB + n * 8 * KIB + 100, 100, cookie=n) + b"w" * 100
+                             for n in range(count)) + header(DISC))
+        client.socket.shutdown(socket.SHUT_WR)
+        answers = [client.simple_reply() for _ in range(count + 1)]
+        assert sorted(answers) == [(0, n) for n in range(count + 1)]

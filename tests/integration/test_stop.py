@@ -5,6 +5,7 @@ import contextlib
 import signal
 import socket
 import threading
+import time
 
 import pytest
 
@@ -117,3 +118,24 @@ def test_who_waits_for_a_hold_is_told_that_the_server_stops(world):
         [(status, answer)] = answers
         assert status == 503 and "the server stops" in answer["error"]
         assert client.simple_reply() == (0, 2)
+
+
+# The client leaves, or is cut off by the server, which waits for five seconds.
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_write_at_the_door_of_a_hold_does_not_keep_the_server_from_ending(world, leaves):
+    disks = [f"{name}={make_disk(world.path(name), 256 * MIB)}" for name in ("d", "other")]
+    with world.server(*disks, options=["--buffer-memory", "96M"]) as server, \
+            Wire(server) as client, Wire(server) as reader:
+        server.hold()
+        reader.go("other")
+        reader.send(header(READ, 0, 32 * MIB) + header(READ, 64 * MIB, 32 * MIB))
+        wait_for(lambda: server.metric("nbd_mirror_buffer_bytes") >= 64 * MIB)
+        client.go("d")
+        client.send(header(WRITE, 0, 16 * MIB))
+        wait_for(lambda: server.in_flight() == 3)
+        server.process.send_signal(signal.SIGTERM)
+        if leaves:
+            wait_for(lambda: not server.socket.exists())
+            time.sleep(0.5)  # until the connections know it too
+            client.socket.close()
+        assert server.wait(30) == 0

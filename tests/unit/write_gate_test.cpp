@@ -37,7 +37,7 @@ TEST(WriteGate, IsDrainedOnlyWhenTheLastWriteIsBack) {
     ASSERT_EQ(f.gate.enter(f.lane), WriteGate::Entry::entered);
     f.gate.hold();
     EXPECT_FALSE(f.gate.drained());
-    EXPECT_EQ(f.gate.enter(f.other), WriteGate::Entry::shut);
+    EXPECT_EQ(f.gate.enter(f.other), WriteGate::Entry::held);
     f.gate.leave(f.lane);
     EXPECT_TRUE(f.gate.drained());
     EXPECT_TRUE(f.drained_was_rung());
@@ -48,7 +48,7 @@ TEST(WriteGate, MeasuresTheWaitOfTheFirstWriteThatWasKeptWaiting) {
     f.gate.hold();
     EXPECT_EQ(f.gate.release(), 0u);
     f.gate.hold();
-    EXPECT_EQ(f.gate.enter(f.lane), WriteGate::Entry::shut);
+    EXPECT_EQ(f.gate.enter(f.lane), WriteGate::Entry::held);
     EXPECT_GT(f.gate.release(), 0u);
     EXPECT_EQ(f.gate.enter(f.lane), WriteGate::Entry::entered);
     f.gate.leave(f.lane);
@@ -65,7 +65,7 @@ TEST(WriteGate, ARetiredGateNeverOpens) {
 TEST(WriteGate, AWriteThatNeedsTheDiskAloneWaitsForAHold) {
     Fixture f;
     f.gate.hold();
-    EXPECT_EQ(f.gate.enter_alone(f.lane), WriteGate::Entry::shut);
+    EXPECT_EQ(f.gate.enter_alone(f.lane), WriteGate::Entry::held);
     EXPECT_TRUE(f.gate.drained());
     f.gate.release();
     EXPECT_EQ(f.gate.enter_alone(f.lane), WriteGate::Entry::entered);
