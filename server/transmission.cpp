@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
-#include <cstring>
 #include <fcntl.h>
 #include <utility>
 
@@ -151,7 +150,7 @@ void Transmission::note_progress() noexcept {
 }
 
 void Transmission::look_at_client() noexcept {
-    patience_.look({.in_request = incoming_ != nullptr || !receiver_.staged().empty(),
+    patience_.look({.in_request = incoming_.expected() || !receiver_.staged().empty(),
                     .receiving = receiver_.armed(),
                     .received_bytes = receiver_.received_bytes(),
                     .answers_waiting = replies_.pending(),
@@ -230,8 +229,8 @@ void Transmission::close() {
     while (ring_.pending() > 0) {
         ring_.run_once(true);
     }
-    if (incoming_ != nullptr) {
-        release(*std::exchange(incoming_, nullptr));
+    if (Request* request = incoming_.finish()) {
+        release(*request);
     }
     if (next_.request != nullptr) {
         release(*std::exchange(next_, {}).request);
@@ -245,7 +244,7 @@ void Transmission::close() {
 Transmission::Parsed Transmission::process_received() {
     while (!receiver_.armed() &&
            (state_ == State::active || (state_ == State::draining && is_stopped()))) {
-        if (incoming_ != nullptr && !take_payload()) {
+        if (incoming_.expected() && !take_payload()) {
             return Parsed::incomplete;
         }
         if (executor_.take_long_step()) {
@@ -260,28 +259,20 @@ Transmission::Parsed Transmission::process_received() {
 
 // False: more has to be received first.
 bool Transmission::take_payload() {
-    incoming_left_ -= receiver_.take_payload_count();
-    const auto staged = receiver_.staged();
-    const std::size_t count = std::min<std::uint64_t>(staged.size(), incoming_left_);
-    if (incoming_refusal_ == Error::none && count > 0) {
-        std::memcpy(incoming_->buffer.data() + (incoming_bytes_ - incoming_left_), staged.data(),
-                    count);
-    }
-    receiver_.consume(count);
-    incoming_left_ -= count;
-    if (incoming_left_ > 0) {
+    if (!incoming_.take(receiver_)) {
         return false;
     }
-    Request& request = *std::exchange(incoming_, nullptr);
-    if (incoming_refusal_ == Error::none && request.command == Command::block_status) {
-        incoming_refusal_ =
-            executor_.read_payload(request, {request.buffer.data(), incoming_bytes_});
-        if (incoming_refusal_ == Error::none) {
-            incoming_refusal_ = validate_block_status(request.range, rules_);
+    const auto payload = incoming_.data();
+    Error refusal = incoming_.refusal();
+    Request& request = *incoming_.finish();
+    if (refusal == Error::none && request.command == Command::block_status) {
+        refusal = executor_.read_payload(request, payload);
+        if (refusal == Error::none) {
+            refusal = validate_block_status(request.range, rules_);
         }
     }
-    if (incoming_refusal_ != Error::none) {
-        executor_.refuse(request, incoming_refusal_);
+    if (refusal != Error::none) {
+        executor_.refuse(request, refusal);
     } else {
         executor_.start(request);
     }
@@ -293,15 +284,11 @@ void Transmission::receive_more() {
         next_.request != nullptr) {
         return;
     }
-    if (incoming_ == nullptr &&
+    if (!incoming_.expected() &&
         receiver_.staged().size() >= RequestHead::header_bytes(session_.replies)) {
         return;  // requests are waiting here for room
     }
-    std::span<std::byte> payload;
-    if (incoming_ != nullptr && incoming_refusal_ == Error::none) {
-        payload = {incoming_->buffer.data() + (incoming_bytes_ - incoming_left_), incoming_left_};
-    }
-    receiver_.arm(payload);
+    receiver_.arm(incoming_.room());
 }
 
 Transmission::Parsed Transmission::parse_request() {
@@ -374,10 +361,7 @@ Transmission::Parsed Transmission::begin_next() {
     busy_at_ = now_;
     statistics_.arrived(request.command);
     if (payload_bytes > 0) {
-        incoming_ = &request;
-        incoming_bytes_ = payload_bytes;
-        incoming_left_ = payload_bytes;
-        incoming_refusal_ = error;
+        incoming_.begin(request, payload_bytes, error);
     } else if (error != Error::none) {
         executor_.refuse(request, error);
     } else {

@@ -16,6 +16,7 @@
 #include "iothread/unique_fd.h"
 #include "server/executor.h"
 #include "server/handshake.h"
+#include "server/incoming_payload.h"
 #include "server/patience.h"
 #include "server/receiver.h"
 #include "server/reply_queue.h"
@@ -111,12 +112,7 @@ class Transmission {
         bool kept_waiting = false;              // by a hold that had no room for it
     };
     Next next_;
-    // A request whose payload is still coming, how much of it is, and why it will be refused, if it
-    // will: its payload is then dropped, so that the stream stays in step.
-    Request* incoming_ = nullptr;
-    std::uint64_t incoming_bytes_ = 0;
-    std::uint64_t incoming_left_ = 0;
-    wire::Error incoming_refusal_ = wire::Error::none;
+    IncomingPayload incoming_;
 
     Patience patience_;
     // Read twice in each round: when what it parses has arrived, when what it sends is ready.
