@@ -101,6 +101,7 @@ void DiskOperation::write(Ring& ring, DiskFile& file, Range range, const std::by
 void DiskOperation::zero(Ring& ring, DiskFile& file, Range range, ZeroMode mode, bool fua) {
     begin(ring, file, range, fua);
     mode_ = mode;
+    step_ = Step::write_zeroes;
     // A block device zeroes whole sectors. With the parts of some at the ends written here, through
     // the page cache, the rest need not be.
     const Range sectors = whole_units(range, file.zeroing_alignment());

@@ -168,7 +168,8 @@ bool Executor::needs_disk_alone(const Request& request) const noexcept {
     return request.command == Command::write || zeroes;
 }
 
-// False: the gate is shut, or earlier writes of this connection have to come back first.
+// False: the gate is shut, by a hold perhaps (held_), or earlier writes of this connection have to
+// come back first.
 bool Executor::enter_and_write(Request& request) {
     WriteGate& gate = export_.gate();
     const bool alone = needs_disk_alone(request);
@@ -199,10 +200,10 @@ void Executor::start_waiting(Clock::time_point now) {
         waiting_.push_back(slowed_.front());
         slowed_.pop_front();
     }
+    held_ = false;
     while (!waiting_.empty() && enter_and_write(*waiting_.front())) {
         waiting_.pop_front();
     }
-    held_ = held_ && !waiting_.empty();
 }
 
 std::optional<Executor::Clock::time_point> Executor::next_start() const noexcept {

@@ -62,6 +62,8 @@ class Executor {
     void end_write_turn() noexcept { write_turn_ = {}; }
     // Writes are kept waiting, for their time or for the end of a hold.
     [[nodiscard]] bool keeps_waiting() const noexcept { return held_ || !slowed_.empty(); }
+    // Writes wait for others, of this connection or of another, which are over soon.
+    [[nodiscard]] bool waits_for_writes() const noexcept { return !waiting_.empty(); }
     // Would another write of so many bytes be one too many to wait for the end of a hold, where
     // `limit` may wait?
     [[nodiscard]] bool is_parking_full(std::size_t bytes, std::size_t limit) const noexcept;
@@ -104,9 +106,9 @@ class Executor {
     WriteGate::Lane& lane_;
     // Writes, received in full, that the throttle keeps waiting, in the order of their time.
     std::deque<Request*> slowed_;
-    // Those that the gate keeps waiting, first come first served.
+    // Those that wait for the gate, or for this connection's other writes, first come first served.
     std::deque<Request*> waiting_;
-    bool held_ = false;        // one of them, by a hold
+    bool held_ = false;        // the first of them waits for the end of a hold
     std::size_t on_disk_ = 0;  // requests started and not finished
     // Taken by the first long buffered write of a batch, until something else is begun.
     std::unique_lock<std::mutex> write_turn_;

@@ -43,7 +43,8 @@ class Receiver final : public Operation {
     // Asks the socket whether the peer has closed; what it sent before may still be to be received.
     // Over TCP it is not seen before all that was sent has been taken into the socket's buffer.
     [[nodiscard]] bool peer_closed() const noexcept;
-    // The same, and it takes nothing any more. Over TCP that is seen once something was sent.
+    // Closed in both directions, or reset: it takes no answers any more. Over TCP that is seen once
+    // one was sent.
     [[nodiscard]] bool peer_gone() const noexcept;
 
   private:

@@ -127,6 +127,11 @@ void ReplyQueue::drop() {
     }
 }
 
+void ReplyQueue::cut_off() {
+    ::shutdown(fd_, SHUT_RDWR);  // a poll that is pending ends, and each send fails
+    drop();
+}
+
 std::uint64_t ReplyQueue::untaken_bytes() const noexcept {
     int bytes = 0;
     return ::ioctl(fd_, SIOCOUTQ, &bytes) == 0 ? static_cast<std::uint64_t>(bytes) : 0;

@@ -36,11 +36,13 @@ class ReplyQueue final : public Operation {
 
     enum class Sent { taken, socket_failed, file_failed };
     // Sends what the socket takes, and gives requests whose last part went out to
-    // Transmission::replied(). `taken`, as much as the socket had room for: it goes on when it
-    // takes more, after the next completion. Failed, with errno: nothing can be sent any more.
+    // Transmission::replied(). `taken`: all of it, or as much as the socket had room for; the rest
+    // goes after a later completion. Failed, with errno: nothing can be sent any more.
     [[nodiscard]] Sent send();
     // Forgets what was not sent; its requests are given to Transmission::release().
     void drop();
+    // The same, and whatever is pushed from now on is not sent. Nothing can be received either.
+    void cut_off();
     void cancel() { ring_.cancel(*this); }
 
     [[nodiscard]] bool empty() const noexcept { return next_ == entries_.size(); }

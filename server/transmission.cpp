@@ -114,13 +114,24 @@ DisconnectReason Transmission::run() {
 // after its new ones. What has come from it is read first: it may end in a goodbye. Where there is
 // no room to read it, the writes are dropped.
 void Transmission::start_waiting(bool blocked) {
-    const bool gone = state_ == State::active &&
-                      (keeps_writes_waiting() ? receiver_.peer_closed() : is_next_given_up());
-    if (!gone) {
+    if (!has_lost_client()) {
         executor_.start_waiting(now_);
     } else if (blocked || receiver_.ended()) {
         step_down(State::draining, DisconnectReason::connection_lost);
     }
+}
+
+// Asked only where something waits that would be done late. What a hold or a throttle keeps waiting
+// may be late by any time, and goes with a client that has nothing more to say. What waits for
+// memory or for other writes goes with one that takes no answers either.
+bool Transmission::has_lost_client() const noexcept {
+    if (state_ != State::active) {
+        return false;
+    }
+    if (keeps_writes_waiting()) {
+        return receiver_.peer_closed();
+    }
+    return (next_.request != nullptr || executor_.waits_for_writes()) && receiver_.peer_gone();
 }
 
 void Transmission::send_replies() {
@@ -128,18 +139,23 @@ void Transmission::send_replies() {
         case ReplyQueue::Sent::taken:
             break;
         case ReplyQueue::Sent::socket_failed:
-            if (state_ == State::draining && reason_ == DisconnectReason::client_left) {
-                replies_.drop();  // who has said goodbye need not stay for the answers
-            } else {
-                step_down(State::closing, DisconnectReason::connection_lost);
-            }
+            give_up_answering(DisconnectReason::connection_lost);
             break;
         case ReplyQueue::Sent::file_failed:
             log_error(export_.quoted() + ": cannot read for " + peer_ + ": " + error_text(errno) +
                       "; it is disconnected, since its answer had begun");
             statistics_.failed(Error::io);
-            step_down(State::closing, DisconnectReason::disk_failed);
+            give_up_answering(DisconnectReason::disk_failed);
             break;
+    }
+}
+
+// Who has said goodbye need not stay for the answers: what came before it is done all the same.
+void Transmission::give_up_answering(DisconnectReason reason) {
+    if (state_ == State::draining && reason_ == DisconnectReason::client_left) {
+        replies_.cut_off();
+    } else {
+        step_down(State::closing, reason);
     }
 }
 
@@ -163,7 +179,7 @@ void Transmission::disconnect_if_late() {
     note_progress();
     look_at_client();
     if (patience_.deadline() && *patience_.deadline() <= now_) {
-        step_down(State::closing, patience_.reason());
+        give_up_answering(patience_.reason());
     }
 }
 
@@ -215,6 +231,7 @@ bool Transmission::is_stopped() const noexcept {
 }
 
 void Transmission::drop_unanswered() noexcept {
+    memory_.stop_waiting();
     while (Request* request = executor_.take_waiting()) {
         release(*request);
     }
@@ -293,7 +310,7 @@ void Transmission::receive_more() {
 
 Transmission::Parsed Transmission::parse_request() {
     if (next_.request != nullptr) {
-        return is_next_given_up() ? Parsed::no_room : begin_next();
+        return has_lost_client() ? Parsed::no_room : begin_next();
     }
     const std::size_t header_bytes = RequestHead::header_bytes(session_.replies);
     if (receiver_.staged().size() < header_bytes) {
@@ -328,13 +345,6 @@ Transmission::Parsed Transmission::parse_request() {
     return begin_next();
 }
 
-// As with the writes that start_waiting() starts. Who only waits for memory may still be there for
-// the answers when it has nothing more to say.
-bool Transmission::is_next_given_up() const noexcept {
-    return state_ == State::active && next_.request != nullptr &&
-           (next_.kept_waiting ? receiver_.peer_closed() : receiver_.peer_gone());
-}
-
 // The request at the head of the line, once there is memory for it.
 Transmission::Parsed Transmission::begin_next() {
     Request& request = *next_.request;
@@ -348,6 +358,7 @@ Transmission::Parsed Transmission::begin_next() {
         memory_.stop_waiting();
         return Parsed::no_room;
     }
+    next_.kept_waiting = false;
     if (memory_bytes > 0) {
         request.buffer = buffers_.lease(memory_bytes);
         if (!request.buffer && (buffers_.leased_bytes() > 0 || memory_.waits())) {

@@ -71,8 +71,9 @@ class Transmission {
     [[nodiscard]] bool keeps_writes_waiting() const noexcept {
         return executor_.keeps_waiting() || next_.kept_waiting;
     }
-    [[nodiscard]] bool is_next_given_up() const noexcept;
+    [[nodiscard]] bool has_lost_client() const noexcept;
     void send_replies();
+    void give_up_answering(DisconnectReason reason);
     void note_progress() noexcept;
     void look_at_client() noexcept;
     void disconnect_if_late();

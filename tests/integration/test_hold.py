@@ -14,7 +14,8 @@ from wire import DISC, READ, TRIM, WRITE, Wire, header
 
 @pytest.fixture
 def server(world):
-    disks = [f"{name}={make_disk(world.path(name), 256 * MIB)}" for name in ("d", "other")]
+    disks = [f"{name}={make_disk(world.path(name), 256 * MIB, [(128 * MIB, MIB)])}"
+             for name in ("d", "other")]
     with world.server(*disks, options=["--buffer-memory", "96M"]) as running:
         yield running
 
@@ -106,6 +107,27 @@ def test_a_write_that_waits_for_memory_dies_with_its_client(server):
         assert after.read(0, 260 * KIB) == b"B" * 4 * KIB + bytes(256 * KIB)
 
 
+def test_a_client_that_is_given_up_does_not_stand_in_the_line_for_memory(server):
+    with Wire(server) as large, Wire(server) as small, Wire(server) as other:
+        for client, size in ((large, 64 * MIB), (small, 8 * MIB)):
+            client.go("other")
+            client.send(header(WRITE, 0, size, cookie=1) + b"h" * 64 * KIB)
+            wait_for(lambda size=size: server.metric("nbd_mirror_buffer_bytes") >= size)
+        server.hold()
+        with Wire(server) as given_up:
+            given_up.go("d")
+            # Answers that it does not take keep it: they come from the page cache, without memory.
+            given_up.send(b"".join(header(READ, 128 * MIB, 64 * KIB) for _ in range(40)) +
+                          header(WRITE, MIB, 512) + b"w" * 512 + header(READ, MIB, 16 * MIB))
+            wait_for(lambda: server.metric("nbd_mirror_connections_waiting_for_memory") == 1)
+            given_up.socket.shutdown(socket.SHUT_WR)
+            wait_for(lambda: server.metric("nbd_mirror_connections_waiting_for_memory") == 0)
+            small.send(b"h" * (8 * MIB - 64 * KIB))
+            assert small.simple_reply() == (0, 1)
+            other.go("other")
+            assert other.write(0, b"o" * 4 * MIB) == 0
+
+
 def test_a_client_that_is_held_does_not_stand_in_the_line_for_memory(server):
     with Wire(server) as large, Wire(server) as held_client, Wire(server) as other:
         for client, name in ((large, "other"), (held_client, "d"), (other, "other")):
@@ -194,3 +216,20 @@ def test_what_came_before_a_goodbye_is_done_also_where_writes_wait_for_each_othe
         client.socket.shutdown(socket.SHUT_WR)
         answers = [client.simple_reply() for _ in range(count + 1)]
         assert sorted(answers) == [(0, n) for n in range(count + 1)]
+
+
+def test_writes_that_a_hold_has_let_go_are_not_dropped_for_it_any_more(world):
+    disk = make_disk(world.path("disk"), 64 * MIB)
+    count = 300
+    with world.server(f"d={disk},cache=direct") as server, Wire(server) as client:
+        client.go("d")
+        held = server.hold()
+        # Each odd one waits for the one before it, so that some always wait.
+        sent = sends(client, b"".join(
+            header(WRITE, n * 8 * KIB + (100 if n % 2 else 0), 100 if n % 2 else 4 * KIB, cookie=n) +
+            b"w" * (100 if n % 2 else 4 * KIB) for n in range(count)) + header(DISC))
+        wait_for(lambda: server.in_flight() == 128)
+        server.release(held)
+        sent.join()
+        client.socket.shutdown(socket.SHUT_WR)
+        assert sorted(client.simple_reply() for _ in range(count)) == [(0, n) for n in range(count)]
