@@ -37,6 +37,9 @@ bool IncomingPayload::take(Receiver& receiver) noexcept {
 }
 
 std::span<const std::byte> IncomingPayload::data() const noexcept {
+    if (refusal_ != Error::none) {
+        return {};
+    }
     return {request_->buffer.data(), bytes_};
 }
 

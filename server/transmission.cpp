@@ -123,7 +123,7 @@ void Transmission::start_waiting(bool blocked) {
 
 // Asked only where something waits that would be done late. What a hold or a throttle keeps waiting
 // may be late by any time, and goes with a client that has nothing more to say. What waits for
-// memory or for other writes goes with one that takes no answers either.
+// memory or for other writes goes with one that takes no answers either, or whose end was read.
 bool Transmission::has_lost_client() const noexcept {
     if (state_ != State::active) {
         return false;
@@ -131,7 +131,8 @@ bool Transmission::has_lost_client() const noexcept {
     if (keeps_writes_waiting()) {
         return receiver_.peer_closed();
     }
-    return (next_.request != nullptr || executor_.waits_for_writes()) && receiver_.peer_gone();
+    return (next_.request != nullptr || executor_.waits_for_writes()) &&
+           (receiver_.ended() || receiver_.peer_gone());
 }
 
 void Transmission::send_replies() {
@@ -279,8 +280,8 @@ bool Transmission::take_payload() {
     if (!incoming_.take(receiver_)) {
         return false;
     }
-    const auto payload = incoming_.data();
     Error refusal = incoming_.refusal();
+    const auto payload = incoming_.data();
     Request& request = *incoming_.finish();
     if (refusal == Error::none && request.command == Command::block_status) {
         refusal = executor_.read_payload(request, payload);
