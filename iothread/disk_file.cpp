@@ -323,10 +323,10 @@ int DiskFile::read_unaligned(Range range, std::byte* into) const {
     return 0;
 }
 
-int DiskFile::write_unaligned(Range range, const std::byte* from) const {
+DiskFile::Written DiskFile::write_unaligned(Range range, const std::byte* from) const {
     const AlignedMemory memory = allocate_aligned(kStepBytes);
     if (!memory) {
-        return ENOMEM;
+        return {.error = ENOMEM};
     }
     const std::uint64_t size = size_bytes();
     while (!range.empty()) {
@@ -337,7 +337,7 @@ int DiskFile::write_unaligned(Range range, const std::byte* from) const {
         std::memset(memory.get(), 0, blocks.length);
         const Range stored = Range::from_to(begin, std::min(blocks.end(), size));
         if (int error = read_blocks(fd_.get(), stored, memory.get()); error != 0) {
-            return error;
+            return {.error = error};
         }
         std::byte* changed = memory.get() + (part.offset - begin);
         if (from != nullptr) {
@@ -352,20 +352,20 @@ int DiskFile::write_unaligned(Range range, const std::byte* from) const {
             // no dirty page.
             const UniqueFd buffered = open_buffered();
             if (!buffered.valid()) {
-                return errno;
+                return {.error = errno};
             }
             if (int error = write_fully(buffered.get(), stored, memory.get()); error != 0) {
-                return error;
+                return {.error = error};
             }
             if (::fdatasync(buffered.get()) < 0) {
-                return errno;
+                return {.error = errno, .lost_write_back = true};
             }
         } else if (int error = write_fully(fd_.get(), blocks, memory.get()); error != 0) {
-            return error;
+            return {.error = error};
         }
         range = range.after(part.length);
     }
-    return 0;
+    return {};
 }
 
 UniqueFd DiskFile::open_buffered() const {

@@ -101,10 +101,14 @@ class DiskFile {
     [[nodiscard]] bool is_resident(Range range) const noexcept;
 
     // Writes (or, with from == nullptr, zeroes) any range of a direct() file: whole blocks go out
-    // as they are, the blocks at the ends are read, changed and written back. Blocking; 0 or errno.
-    // The caller makes sure that nothing else writes to the file meanwhile, since a concurrent
-    // write to the rest of such a block would be undone.
-    [[nodiscard]] int write_unaligned(Range range, const std::byte* from) const;
+    // as they are, the blocks at the ends are read, changed and written back. Blocking. The caller
+    // makes sure that nothing else writes to the file meanwhile, since a concurrent write to the
+    // rest of such a block would be undone.
+    struct Written {
+        int error = 0;                 // or errno
+        bool lost_write_back = false;  // what failed is writing the page cache out
+    };
+    [[nodiscard]] Written write_unaligned(Range range, const std::byte* from) const;
     // Reads `range`, which begins at a multiple of request_alignment() and ends at one or with the
     // disk, through `fd` of open_again(). `into` is as aligned, and has room for a multiple of it.
     // Blocking; 0 or errno.

@@ -262,29 +262,31 @@ void Executor::write(Request& request) {
 // False: the ends are done, and the rest of the request is like any other.
 bool Executor::write_alone(Request& request) noexcept {
     const DiskFile& file = export_.file();
-    int error = ENOTSUP;
+    DiskFile::Written done{.error = ENOTSUP};
     if (request.command == Command::write) {
-        error = file.write_unaligned(request.range, request.buffer.data());
+        done = file.write_unaligned(request.range, request.buffer.data());
     } else if (!request.has(wire::kFastZero)) {
         const Range whole = whole_units(request.range, file.request_alignment());
-        error = file.write_unaligned(Range::from_to(request.range.offset, whole.offset), nullptr);
-        if (error == 0) {
-            error = file.write_unaligned(Range::from_to(whole.end(), request.range.end()), nullptr);
+        done = file.write_unaligned(Range::from_to(request.range.offset, whole.offset), nullptr);
+        if (done.error == 0) {
+            done = file.write_unaligned(Range::from_to(whole.end(), request.range.end()), nullptr);
         }
-        request.ends_are_zero = error == 0;
+        request.ends_are_zero = done.error == 0;
     }
     const bool goes_on =
         request.ends_are_zero && !whole_units(request.range, file.request_alignment()).empty();
-    if (error == 0 && !goes_on && request.has(wire::kFua) && ::fdatasync(own_fd_) < 0) {
-        error = errno;
-        export_.note_write_back_error(error);
+    if (done.error == 0 && !goes_on && request.has(wire::kFua) && ::fdatasync(own_fd_) < 0) {
+        done = {.error = errno, .lost_write_back = true};
+    }
+    if (done.lost_write_back) {
+        export_.note_write_back_error(done.error);
     }
     export_.trackers().mark(request.range);
     export_.gate().leave_alone(lane_);
     if (goes_on) {
         return false;
     }
-    finish(request, error);
+    finish(request, done.error);
     return true;
 }
 

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from harness import GIB, KIB, MIB, allocated_bytes, need, wait_for
-from meddling import tracer
+from meddling import meddling, tracer
 from peers import must
 
 nbd = pytest.importorskip("nbd")
@@ -348,10 +348,28 @@ def test_forced_unit_access_fails_when_the_sync_does(world):
         handle = connect(server)
         failing.touch()
         for attempt in (lambda: handle.pwrite(b"z" * 512, 0, nbd.CMD_FLAG_FUA),
-                        lambda: handle.zero(512, 0, nbd.CMD_FLAG_FUA)):
+                        lambda: handle.zero(512, 0, nbd.CMD_FLAG_FUA),
+                        lambda: handle.trim(512, 0, nbd.CMD_FLAG_FUA)):
             with pytest.raises(nbd.Error):
                 attempt()
         assert server.export("d")["write_error"]
+
+
+@pytest.mark.parametrize("write", [
+    lambda handle: handle.pwrite(b"z" * 100, MIB + 600), lambda handle: handle.zero(100, MIB + 600),
+    lambda handle: handle.pwrite(b"z" * 100, 0, nbd.CMD_FLAG_FUA)], ids=["write", "zero", "forced"])
+def test_odd_ends_that_could_not_be_made_durable_are_remembered(world, write):
+    # The odd end of a direct export's file goes through the page cache.
+    disk = world.path("disk")
+    disk.write_bytes(b"x" * (MIB + 777))
+    with world.server(f"d={disk},cache=direct") as server:
+        handle = connect(server)
+        handle.pread(512, 0)
+        with meddling(server, "fdatasync", "error=EIO"), pytest.raises(nbd.Error):
+            write(handle)
+        assert server.export("d")["write_error"]
+        with pytest.raises(nbd.Error):
+            connect(server).flush()
 
 
 def test_qemu_converts_to_a_block_device(world):

@@ -187,7 +187,7 @@ TEST_F(DiskFileTest, UnalignedDirectWritesChangeNothingElse) {
     std::string expected(65436, 'x');
     const auto write = [&](std::uint64_t offset, std::size_t length) {
         const std::vector<std::byte> data(length, std::byte{'y'});
-        ASSERT_EQ(file.write_unaligned({offset, length}, data.data()), 0);
+        ASSERT_EQ(file.write_unaligned({offset, length}, data.data()).error, 0);
         expected.replace(offset, length, std::string(length, 'y'));
     };
     write(1, 1);
