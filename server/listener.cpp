@@ -59,6 +59,18 @@ ListenAddress address_of(int fd) {
 }
 
 std::string describe(const sockaddr* address, socklen_t length) {
+    // What a socket for both families calls an address of IPv4 is that address.
+    sockaddr_in mapped{};
+    if (sockaddr_in6 wide{}; address->sa_family == AF_INET6 && length == sizeof(wide)) {
+        std::memcpy(&wide, address, sizeof(wide));
+        if (IN6_IS_ADDR_V4MAPPED(&wide.sin6_addr)) {
+            mapped.sin_family = AF_INET;
+            mapped.sin_port = wide.sin6_port;
+            std::memcpy(&mapped.sin_addr, &wide.sin6_addr.s6_addr[12], sizeof(mapped.sin_addr));
+            address = reinterpret_cast<const sockaddr*>(&mapped);
+            length = sizeof(mapped);
+        }
+    }
     std::array<char, NI_MAXHOST> host{};
     std::array<char, NI_MAXSERV> port{};
     if (::getnameinfo(address, length, host.data(), host.size(), port.data(), port.size(),

@@ -148,3 +148,15 @@ def test_without_a_watchdog_none_is_fed(world):
         systemd.wait_for("WATCHDOG=1")
     assert "WATCHDOG=1" not in systemd.lines
     systemd.socket.close()
+
+
+def test_a_client_of_a_socket_for_both_families_has_its_own_address(world):
+    """A mirror finds by that whether its target is its source."""
+    made = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    port = made.getsockname()[1]
+    with contextlib.closing(out_of_the_way(made)) as inherited, made:
+        with service(world, [inherited]):
+            wait_for(lambda: accepts(world.path("control")))
+            result = world.client("mirror", f"server:d@{world.path('control')}",
+                                  f"nbd://127.0.0.1:{port}/d")
+            assert result.returncode == 1 and "is the source itself" in result.stderr
