@@ -224,6 +224,16 @@ def test_a_port_or_socket_in_use(world, source):
         assert server.socket.exists() and server.control.exists()
 
 
+def test_one_disk_is_not_two_exports(world, source):
+    link = world.path("link")
+    link.symlink_to(source)
+    for other in (source, link):
+        one_line(world.run_server(f"a={source}", f"b={other}", "--listen", "unix:s", "--control",
+                                  "c"), 2, "'a'", "'b'", "are one disk")
+    with world.server(f"a={source},ro", f"b={link},ro"):
+        pass
+
+
 def test_what_prevents_a_start_names_the_option_that_helps(world, source):
     def refused(*words, listen="unix:s.sock", control="c.sock", **env):
         world.env.update(env)

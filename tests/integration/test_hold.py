@@ -88,12 +88,17 @@ def test_a_write_at_the_door_of_a_hold_dies_with_its_client(server):
         assert after.read(0, 128 * KIB) == bytes(128 * KIB)
 
 
+def take_the_large_share(server, large, small):
+    """Of the memory: by two writes that are on their way."""
+    for count, (client, size) in enumerate(((large, 64 * MIB), (small, 8 * MIB)), start=1):
+        client.go("other")
+        client.send(header(WRITE, 0, size, cookie=1) + b"h" * 64 * KIB)
+        wait_for(lambda count=count: server.in_flight() == count)
+
+
 def test_a_write_that_waits_for_memory_dies_with_its_client(server):
     with Wire(server) as large, Wire(server) as small, Wire(server) as after:
-        for client, size in ((large, 64 * MIB), (small, 8 * MIB)):
-            client.go("other")
-            client.send(header(WRITE, 0, size, cookie=1) + b"h" * 64 * KIB)
-            wait_for(lambda size=size: server.metric("nbd_mirror_buffer_bytes") >= size)
+        take_the_large_share(server, large, small)
         with Wire(server) as dead:
             dead.go("d")
             dead.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
@@ -109,10 +114,7 @@ def test_a_write_that_waits_for_memory_dies_with_its_client(server):
 
 def test_a_client_that_is_given_up_does_not_stand_in_the_line_for_memory(server):
     with Wire(server) as large, Wire(server) as small, Wire(server) as other:
-        for client, size in ((large, 64 * MIB), (small, 8 * MIB)):
-            client.go("other")
-            client.send(header(WRITE, 0, size, cookie=1) + b"h" * 64 * KIB)
-            wait_for(lambda size=size: server.metric("nbd_mirror_buffer_bytes") >= size)
+        take_the_large_share(server, large, small)
         server.hold()
         with Wire(server) as given_up:
             given_up.go("d")
