@@ -101,11 +101,18 @@ def test_a_new_disk_at_an_old_place_is_nobody_elses(world):
         assert not connect(server).is_read_only()
 
 
+def bar_records(world):
+    """Their directory is made when a server announces itself, which may be after its first answer."""
+    directory = world.quick("state/moved")
+    wait_for(directory.exists)
+    directory.rmdir()
+    directory.write_text("in the way")
+
+
 def test_a_move_that_cannot_be_recorded_does_not_happen(world):
     disk = make_disk(world.path("disk"), MIB)
     with world.server(f"d={disk}") as server:
-        world.quick("state/moved").rmdir()
-        world.quick("state/moved").write_text("in the way")
+        bar_records(world)
         handle = connect(server)
         status, answer = retire(server, lease_ms=5000)
         assert status == 500 and "moved" in answer["error"]
@@ -165,8 +172,7 @@ def test_disks_whose_common_move_cannot_be_recorded_stay(world):
     disks = [f"{name}={make_disk(world.path(name), MIB)}" for name in ("a", "b")]
     with world.server(*disks) as server:
         holds = {name: server.hold(name) for name in ("a", "b")}
-        world.quick("state/moved").rmdir()
-        world.quick("state/moved").write_text("in the way")
+        bar_records(world)
         assert retire_together(server, holds)[0] == 500
         assert states(server, "a", "b") == ["held", "held"]
 
@@ -175,6 +181,7 @@ def test_a_disk_stays_when_it_cannot_be_told_whether_it_had_arrived(world):
     disk = make_disk(world.path("disk"), MIB)
     with world.server(f"d={disk}") as server:
         arrived = world.quick("state/arrived")
+        wait_for(arrived.parent.exists)
         arrived.write_text("in the way")
         assert retire(server)[0] == 500
         assert not list(world.quick("state/moved").iterdir())
