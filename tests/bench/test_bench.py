@@ -120,3 +120,14 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, run, end):
     # One that was being started at that very moment is nobody's child, and ends by itself.
     wait_for(lambda: processes_of(process.pid) == [], what="the end of all programs")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [["--tcp"], ["--direct"]], ids=" ".join)
+def test_copies_are_measured_on_other_ways_too(tmp_path, options):
+    for program in ("nbdkit", "nbdcopy", "qemu-nbd", "qemu-img"):
+        need(program)
+    process = start("run.py", "copy", *options, "--rounds", "1", "--mib", "16", "--directory", tmp_path)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert output.count(" <- ") == 5 and "qemu-img to qemu-nbd: " in output
+    assert not list(tmp_path.iterdir())
