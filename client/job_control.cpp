@@ -72,6 +72,10 @@ JobControl::JobControl(JobRunner& runner, CutoverRequests& cutover_requests, con
     save(runner_.status().snapshot());
 }
 
+JobControl::~JobControl() {
+    runner_.on_phase_change({});
+}
+
 void JobControl::handle(HttpRequest request) {
     using Handler = void (JobControl::*)(HttpRequest);
     static constexpr HttpRoute<Handler> kRoutes[] = {

@@ -21,6 +21,9 @@ class JobControl {
   public:
     JobControl(JobRunner& runner, CutoverRequests& cutover_requests, const std::string& job,
                int outcome_fd);
+    JobControl(const JobControl&) = delete;
+    JobControl& operator=(const JobControl&) = delete;
+    ~JobControl();
 
     // After the job has ended: the last answers, and the last state on disk.
     void finish();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/job_runner.h"
 
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <ctime>
@@ -14,6 +15,8 @@ namespace nbdm {
 namespace {
 
 constexpr timeval kShowInterval{0, 500'000};
+// How long a signal may have to wait for a reader.
+constexpr std::chrono::milliseconds kReaderInterval(50);
 
 }  // namespace
 
@@ -28,8 +31,9 @@ JobRunner::JobRunner(std::string job, std::vector<DiskEnds> disks, ProgressStyle
     const auto changed = [](evutil_socket_t, short, void* self) {
         auto* runner = static_cast<JobRunner*>(self);
         clear_event_fd(runner->changed_fd_.get());
+        const bool ended = runner->ended_.load(std::memory_order_acquire);
         runner->show();
-        if (runner->ended_.load(std::memory_order_acquire)) {
+        if (ended) {
             event_base_loopbreak(runner->base_.get());
         }
     };
@@ -55,11 +59,16 @@ void JobRunner::watch(int fd, short events, event_callback_fn call) {
 }
 
 void JobRunner::signalled() {
+    if (ended_.load(std::memory_order_acquire)) {
+        signalled_since_ = true;
+        return;
+    }
     // A hand-over under way is finished or given up, within seconds, and one that is done is
     // reported: nobody could say which it was. Nor are its hooks left out.
     const Phase phase = status_.phase();
     if (cancellation_.requested() && (phase < Phase::cutting_over || phase == Phase::cancelled)) {
         show();  // so that it is on record
+        [[maybe_unused]] const bool read = printer_.flush(kReaderInterval);
         constexpr int kCancelled = 4;
         std::_Exit(kCancelled);
     }
@@ -96,8 +105,26 @@ JobRunner::Result JobRunner::run(const std::function<std::string()>& work) {
     event_base_dispatch(base_.get());
     thread.join();
     event_del(events_.back().get());  // the tick: nothing is shown behind the last line
-    printer_.finish_line();
+    printer_.finish(status_.snapshot());
     return result;
+}
+
+void JobRunner::print(const std::string& line) {
+    wait_for_readers();  // on a terminal, what comes first must stand first
+    printer_.print(line);
+    wait_for_readers();
+}
+
+void JobRunner::print_error(const std::string& line) {
+    wait_for_readers();
+    say_line(line);
+    wait_for_readers();
+}
+
+void JobRunner::wait_for_readers() {
+    while (!printer_.flush(kReaderInterval) && !signalled_since_) {
+        event_base_loop(base_.get(), EVLOOP_NONBLOCK);
+    }
 }
 
 }  // namespace nbdm

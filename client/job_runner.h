@@ -19,7 +19,7 @@ namespace nbdm {
 
 // Runs one job: the work on a thread of its own, and in the calling thread a loop with signals
 // (the first SIGINT or SIGTERM cancels, the second ends the program at once), progress, and
-// whatever else is put on the loop.
+// whatever else is put on the loop. None of it waits for whoever reads what the job says.
 //
 // Threads: one at a time.
 class JobRunner {
@@ -40,8 +40,15 @@ class JobRunner {
         Phase phase = Phase::failed;  // done, failed or cancelled
         std::string line;             // what `work` returned, or what went wrong
     };
-    // Returns when `work` has returned or thrown, and everything was shown.
+    // Returns when `work` has returned or thrown.
     [[nodiscard]] Result run(const std::function<std::string()>& work);
+
+    // After it: returns when all that was said has been read, or when a signal says that nobody
+    // will.
+    void wait_for_readers();
+    // Lines to standard output, or to standard error, which are waited for as well.
+    void print(const std::string& line);
+    void print_error(const std::string& line);
 
   private:
     void signalled();
@@ -57,6 +64,7 @@ class JobRunner {
     std::function<void(const JobSnapshot&)> phase_changed_;
     std::vector<EventPointer> events_;
     std::atomic<bool> ended_{false};
+    bool signalled_since_ = false;
 };
 
 }  // namespace nbdm

@@ -25,19 +25,22 @@ constexpr int kUsage = 2;
 constexpr int kDifferent = 3;
 constexpr int kCancelled = 4;
 
-int say(int status, const std::string& line) {
-    std::cerr << "nbd-mirror: " << line << '\n';
-    return status;
+std::string own(const std::string& line) {
+    return "nbd-mirror: " + line;
 }
 
-int end(const JobRunner::Result& result) {
+// To be called when nothing is left to be said but why it has failed.
+int end(JobRunner& runner, const JobRunner::Result& result) {
     switch (result.phase) {
         case Phase::done:
+            runner.wait_for_readers();
             return kDone;
         case Phase::cancelled:
-            return say(kCancelled, result.line);
+            runner.print_error(own(result.line));
+            return kCancelled;
         default:
-            return say(kFailed, result.line);
+            runner.print_error(own(result.line));
+            return kFailed;
     }
 }
 
@@ -45,18 +48,17 @@ int run(const CopyCommand& command) {
     JobRunner runner("copy", {{command.options.source.text, command.options.target.text}},
                      command.progress);
     runner.limits().apply(command.limits);
-    const JobRunner::Result result = runner.run([&] {
+    JobRunner::Result result = runner.run([&] {
         return copy_disk(command.options, runner.status(), runner.limits().pace(),
                          runner.cancellation());
     });
     if (result.phase != Phase::done && sum_of_disks(runner.status().snapshot()).moved_bytes > 0) {
-        return end({result.phase,
-                    result.line + "; target " + command.options.target.text + " is not complete"});
+        result.line += "; target " + command.options.target.text + " is not complete";
     }
     if (result.phase == Phase::done && command.progress == ProgressStyle::bar) {
-        std::cout << result.line << '\n';
+        runner.print(result.line);
     }
-    return end(result);
+    return end(runner, result);
 }
 
 int run(const VerifyCommand& command) {
@@ -70,10 +72,23 @@ int run(const VerifyCommand& command) {
         return equal ? std::string("equal") : describe_differences(differences);
     });
     if (result.phase != Phase::done) {
-        return end(result);
+        return end(runner, result);
     }
-    std::cout << result.line << '\n';
+    runner.print(result.line);
     return equal ? kDone : kDifferent;
+}
+
+// When it returns, the job's disks and its name are free.
+JobRunner::Result run_mirror(const MirrorOptions& options, const LimitChanges& limits,
+                             JobRunner& runner) {
+    const UniqueFd outcome_fd = make_event_fd();
+    runner.limits().apply(limits);
+    CutoverRequests cutovers(outcome_fd.get());
+    Mirror mirror(options, runner.status(), runner.limits(), cutovers, runner.cancellation());
+    JobControl control(runner, cutovers, options.job, outcome_fd.get());
+    JobRunner::Result result = runner.run([&] { return mirror.run(); });
+    control.finish();
+    return result;
 }
 
 int run(const MirrorCommand& command) {
@@ -86,17 +101,11 @@ int run(const MirrorCommand& command) {
         disks.push_back({disk.copy.source.text, disk.copy.target.text});
     }
     JobRunner runner(options.job, std::move(disks), command.progress);
-    const UniqueFd outcome_fd = make_event_fd();
-    runner.limits().apply(command.limits);
-    CutoverRequests cutovers(outcome_fd.get());
-    Mirror mirror(options, runner.status(), runner.limits(), cutovers, runner.cancellation());
-    JobControl control(runner, cutovers, options.job, outcome_fd.get());
-    const JobRunner::Result result = runner.run([&] { return mirror.run(); });
-    control.finish();
+    const JobRunner::Result result = run_mirror(options, command.limits, runner);
     if (result.phase == Phase::done) {
-        std::cout << result.line << '\n';
+        runner.print(result.line);
     }
-    return end(result);
+    return end(runner, result);
 }
 
 int run(const StatusCommand& command) {
@@ -121,8 +130,10 @@ int main(int argc, char** argv) {
         return command ? std::visit([](const auto& chosen) { return run(chosen); }, *command)
                        : kDone;
     } catch (const std::invalid_argument& error) {
-        return say(kUsage, error.what());
+        std::cerr << own(error.what()) << '\n';
+        return kUsage;
     } catch (const std::exception& error) {
-        return say(kFailed, error.what());
+        std::cerr << own(error.what()) << '\n';
+        return kFailed;
     }
 }

@@ -3,12 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iostream>
 #include <unistd.h>
 
 #include <sys/ioctl.h>
 
-#include "control/log.h"
 #include "control/size.h"
 
 namespace nbdm {
@@ -17,6 +15,8 @@ namespace {
 
 constexpr std::size_t kDefaultWidth = 80;
 constexpr std::size_t kMaxBarWidth = 30;
+// What a terminal that has not been stopped may take to draw a line.
+constexpr std::chrono::milliseconds kDrawingTime(100);
 
 std::size_t terminal_width() {
     winsize size{};
@@ -58,30 +58,39 @@ std::string format_bar(const JobSnapshot& snapshot, std::size_t width) {
 }
 
 ProgressPrinter::ProgressPrinter(ProgressStyle style)
-    : style_(style), terminal_(::isatty(STDERR_FILENO) == 1) {}
-
-ProgressPrinter::~ProgressPrinter() {
-    finish_line();
-}
-
-void ProgressPrinter::finish_line() {
-    leave_drawn_line();
-}
+    : style_(style), terminal_(::isatty(STDERR_FILENO) == 1), output_(STDOUT_FILENO) {}
 
 void ProgressPrinter::show(const JobSnapshot& snapshot) {
-    if (style_ == ProgressStyle::json) {
-        std::cout << to_json(snapshot).dump() << '\n' << std::flush;
+    if (style_ == ProgressStyle::json && output_.is_idle()) {
+        print(to_json(snapshot).dump());
     } else if (style_ == ProgressStyle::bar && terminal_) {
         draw_line(format_bar(snapshot, terminal_width()));
     }
 }
 
 void ProgressPrinter::show_phase_change(const JobSnapshot& snapshot) {
-    if (style_ == ProgressStyle::bar && !terminal_) {
-        std::cerr << format_bar(snapshot, kDefaultWidth) << '\n' << std::flush;
+    if (style_ == ProgressStyle::json) {
+        print(to_json(snapshot).dump());
+    } else if (style_ == ProgressStyle::bar && !terminal_) {
+        say_line(format_bar(snapshot, kDefaultWidth));
     } else {
         show(snapshot);
     }
+}
+
+void ProgressPrinter::finish(const JobSnapshot& last) {
+    if (style_ == ProgressStyle::bar && terminal_ && flush(kDrawingTime)) {
+        show(last);
+    }
+    leave_drawn_line();
+}
+
+void ProgressPrinter::print(const std::string& line) {
+    output_.write(line + '\n');
+}
+
+bool ProgressPrinter::flush(std::chrono::milliseconds limit) const {
+    return log_.flush(limit) && output_.flush(limit);
 }
 
 }  // namespace nbdm

@@ -30,6 +30,7 @@ constexpr const char* kControlHint =
 void serve(CommandLine options) {
     std::signal(SIGPIPE, SIG_IGN);
     set_log_level(options.log_level);
+    const LogThread log_thread;
     const EventBasePointer base(event_base_new());
     const std::string control_path = options.server.control_path;
     if (control_path == default_server_socket()) {

@@ -205,6 +205,7 @@ def test_a_writable_export_in_another_image_format_is_served_with_a_warning(worl
         file.write(b"QFI\xfb\0\0\0\3")
     for keys, warned in (("", 1), (",cache=direct", 1), (",ro", 0)):
         with world.server(f"d={disk}{keys}") as server:
+            assert server.port  # said last
             lines = [line for line in server.messages().splitlines() if "warning" in line]
             assert len(lines) == warned
             for line in lines:

@@ -186,7 +186,7 @@ def test_a_mirror_that_verifies_finds_what_has_changed_at_its_target(world, both
                  > 4 * MIB)
         change(world, MIB + 17, b"?")  # behind its back, and behind where it is
         assert mirror.wait() == 1
-        assert f"bytes {MIB}-{MIB + 4095}" in mirror.messages()
+        mirror.wait_for_message(f"bytes {MIB}-{MIB + 4095}")
     assert a.export("d")["state"] == "serving"
 
 

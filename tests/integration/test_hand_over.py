@@ -134,7 +134,7 @@ def test_a_record_that_fails_at_the_last_step_leaves_the_disk_here(world, server
         status, answer = retiring.result()
         assert status == 500 and "Input/output error" in answer["error"]
         assert files_of(world) == []
-        assert "the hand-over of export 'd' is not recorded" in server.messages()
+        server.wait_for_message("the hand-over of export 'd' is not recorded")
         if not lapses:
             assert server.export("d")["state"] == "held"
             server.release(held)

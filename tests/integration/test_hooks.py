@@ -232,7 +232,7 @@ def test_hooks_that_fail_elsewhere_change_nothing(world, hooks, pair):
     with begin(world, hooks, pair, "--cutover", "auto") as mirror:
         assert mirror.wait() == 0
     assert hooks.calls() == TO_READY + CUT_OVER
-    assert "warning: hook '10-fails' at done end: exit status 9" in mirror.messages()
+    mirror.wait_for_message("warning: hook '10-fails' at done end: exit status 9")
 
 
 def test_a_hook_that_says_much_fills_neither_the_log_nor_holds_up_the_job(world, hooks, pair):
@@ -442,7 +442,7 @@ def test_a_job_whose_name_is_taken_calls_no_hook(world, hooks, pair):
         with world.mirror(source.source("d"), target.uri("d"), "--hooks", hooks.directory,
                           expect=(1,)) as second:
             assert second.wait() == 1
-        assert "runs already" in second.messages()
+        second.wait_for_message("runs already")
         assert hooks.calls() == []
 
 

@@ -121,12 +121,12 @@ def test_a_disk_that_has_landed_stays_so_and_no_mirror_gets_at_it(world, source,
     other = make_disk(world.path("other"), SIZE)
     target.stop()
     with landing_place(world) as target, world.server(f"d={other}", name="other-server") as second:
-        assert "has landed already" in target.messages()
+        target.wait_for_message("has landed already")
         connect(target).pwrite(b"g" * 512, 0)
         result = world.client("mirror", second.source("d"), target.uri("d"), "--job", "next",
                               "--reconnect-timeout", "0")
         assert result.returncode == 1 and "the server's log says why" in result.stderr
-        assert "belongs to its guest" in target.messages()
+        target.wait_for_message("belongs to its guest")
         # It may have missed the answer to its commit; nobody else hands over what has landed.
         connect(target, "nbd-mirror:commit:job:1")
         with pytest.raises(nbd.Error):
@@ -156,7 +156,7 @@ def test_a_landing_place_that_was_open_to_others_meanwhile_is_not_handed_over_to
             target.stop()
             with landing_place(world, more=""):
                 assert mirror.wait() == 1
-            assert "was incoming and is not any more" in mirror.messages()
+            mirror.wait_for_message("was incoming and is not any more")
     assert state(source) == "serving"
     with landing_place(world) as target, world.mirror(None, None, "--resume", "--cutover",
                                                       "auto") as mirror:
@@ -173,8 +173,8 @@ def test_a_target_that_cannot_record_the_landing_keeps_everybody_out(world, sour
     with world.mirror(source.source("d"), target.uri("d"), "--cutover", "auto",
                       "--reconnect-timeout", "1", expect=(1,)) as mirror:
         assert mirror.wait() == 1
-        assert "guests may write nowhere" in mirror.messages()
-        assert "--resume" in mirror.messages()
+        mirror.wait_for_message("guests may write nowhere")
+        mirror.wait_for_message("--resume")
     assert (state(source), state(target)) == ("retired", "incoming")
     assert owner(world) == "nobody"
     in_the_way.unlink()
@@ -230,7 +230,7 @@ def test_only_one_mirror_fills_a_landing_place(world, source, target):
             result = world.client("mirror", second.source("d"), target.uri("d"), "--job", "next",
                                   "--reconnect-timeout", "0")
             assert result.returncode == 1 and "the server's log says why" in result.stderr
-            assert "another mirror fills" in target.messages()
+            target.wait_for_message("another mirror fills")
             assert mirror.cutover().returncode == 0
             assert mirror.wait() == 0
     assert same_content(world.path("source"), world.path("target"))

@@ -420,7 +420,7 @@ def test_a_mirror_of_a_disk_that_another_job_has_moved_ends(world, pair):
         held = source.hold()
         assert source.ask("POST", "/v1/exports/d/retire", {"hold": held})[0] == 200
         assert mirror.wait() == 1
-        assert "has moved away" in mirror.messages()
+        mirror.wait_for_message("has moved away")
 
 
 def test_a_target_that_cannot_take_the_disk_is_refused_before_it_is_touched(world, pair):

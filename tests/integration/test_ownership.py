@@ -83,7 +83,7 @@ def test_a_disk_that_moved_away_does_not_keep_others_from_being_served(world):
     with world.server(f"d={disk}", f"o={other}") as server:
         assert retire(server)[0] == 200
     with world.server(f"d={disk}", f"o={other}") as server:
-        assert "nbd://elsewhere/d" in server.messages()
+        server.wait_for_message("nbd://elsewhere/d")
         assert server.export("d")["state"] == "retired"
         assert connect(server).is_read_only()
         handle = nbd.NBD()

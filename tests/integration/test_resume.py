@@ -162,7 +162,7 @@ def test_a_resumed_mirror_compares_when_its_tracker_is_gone(world, source, targe
     write(source, 0, bytes(MIB))
     with resume(world) as mirror:
         finish(mirror)
-    assert "are compared" in mirror.messages()
+    mirror.wait_for_message("are compared")
     assert sent(target) - before == MIB  # zeroed
     assert same_content(world.path("source"), world.path("target"))
 
@@ -194,7 +194,7 @@ def test_a_job_that_ended_cannot_be_resumed(world, source, target, end):
         mirror.wait()
     with resume(world, expect=(1,)) as mirror:
         assert mirror.wait() == 1
-    assert "nothing to resume" in mirror.messages()
+    mirror.wait_for_message("nothing to resume")
     assert source.export("d")["trackers"] == []
 
 

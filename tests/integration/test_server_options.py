@@ -76,7 +76,7 @@ def test_no_more_clients_than_allowed_are_let_in(world, disk):
         handles = [connect(server) for _ in range(4)]
         with pytest.raises(nbd.Error):
             connect(server)
-        assert "is turned away: there are 4 connections already" in server.messages()
+        server.wait_for_message("is turned away: there are 4 connections already")
         handles.pop().shutdown()
         wait_for(lambda: len(server.connections()) == 3)
         connect(server).pread(512, 0)

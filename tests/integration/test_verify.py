@@ -88,7 +88,7 @@ def test_a_block_of_the_last_delta_that_did_not_arrive_is_found(world, source):
             write(source, BAD, b"y" * 512)
             assert mirror.cutover().returncode == 1
             assert mirror.wait() == 1
-            assert f"bytes {BAD}-" in mirror.messages()
+            mirror.wait_for_message(f"bytes {BAD}-")
     assert source.export("d")["state"] == "serving"
 
 

@@ -57,7 +57,7 @@ def test_all_connections_of_the_earlier_epoch_end_and_others_do_not(server):
     plain.go("d")
     connect(server, 2)
     assert old.closed() and old_too.closed()
-    assert "later connections of the same mirror have taken its place" in server.messages()
+    server.wait_for_message("later connections of the same mirror have taken its place")
     for client in (other, plain):
         assert client.write(0, b"x" * BLOCK) == 0
 

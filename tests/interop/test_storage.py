@@ -321,7 +321,7 @@ def test_a_sync_that_failed_once_fails_every_later_flush_everywhere(world):
                     handle.flush()
             assert server.export("d")["write_error"]
             assert 'nbd_mirror_export_write_error{export="d"} 1' in server.ask("GET", "/metrics")[1]
-            assert "from now on every flush fails" in server.messages()
+            server.wait_for_message("from now on every flush fails")
 
 
 def test_a_flush_that_takes_long_holds_up_no_read(world):
@@ -392,6 +392,7 @@ def test_a_device_that_the_host_uses_is_served_for_writing_with_a_warning(world)
 
     def warnings(device, keys=""):
         with world.server(f"d={device}{keys}") as server:
+            assert server.port  # said last
             return [line for line in server.messages().splitlines() if "warning" in line]
 
     with loop_device(image) as device:

@@ -142,6 +142,12 @@ class Process:
     def messages(self):
         return self.log.read_text()
 
+    def wait_for_message(self, text):
+        """Its log has a thread of its own, which may be a moment behind; at its end nothing is
+        left of it."""
+        wait_for(lambda: text in self.messages() or not self.running(), what=f"'{text}' in the log")
+        assert text in self.messages(), self.messages()
+
     def running(self):
         return self.process.poll() is None
 
