@@ -21,7 +21,8 @@ struct ZeroMode {
 //
 // A buffered transfer is done at once by a plain system call where that is cheaper than the ring
 // (docs/performance.md); then finished() is called before the starting call returns. Callers that
-// start new work from finished() must therefore queue it instead.
+// start new work from finished() must therefore queue it instead. A buffered write has taken its
+// data when write() returns, also when the sync that FUA asks for is still to come.
 //
 // Threads: the ring's. One request at a time per object; the memory stays valid until finished().
 class DiskOperation : public Operation {

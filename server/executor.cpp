@@ -133,6 +133,17 @@ void Executor::start(Request& request) {
     }
 }
 
+// Not one that the storage takes from where it is, or that has to wait.
+bool Executor::write_staged(Request& request, std::span<const std::byte> payload) {
+    if (export_.file().direct() || !slowed_.empty() || !waiting_.empty() ||
+        export_.throttle().slows(request.arrived) ||
+        export_.gate().enter(lane_) != WriteGate::Entry::entered) {
+        return false;
+    }
+    write_data(request, payload.data());
+    return true;
+}
+
 void Executor::continue_read(Request& request) {
     while (request.next_extent < request.extent_count &&
            request.extents[request.next_extent].hole) {
@@ -232,22 +243,29 @@ Request* Executor::take_waiting() noexcept {
     return request;
 }
 
-void Executor::write(Request& request) {
+void Executor::write_data(Request& request, const std::byte* from) {
     ++on_disk_;
+    DiskFile& file = export_.file();
+    if (!write_turn_ && request.range.length >= kMinBytesForTurn) {
+        write_turn_ = file.take_write_turn();
+    }
+    request.write(ring_, file, request.range, from, request.has(wire::kFua),
+                  request.buffer.ring_index());
+}
+
+void Executor::write(Request& request) {
     DiskFile& file = export_.file();
     const bool fua = request.has(wire::kFua);
     switch (request.command) {
         case Command::write:
-            if (!write_turn_ && request.range.length >= kMinBytesForTurn) {
-                write_turn_ = file.take_write_turn();
-            }
-            request.write(ring_, file, request.range, request.buffer.data(), fua,
-                          request.buffer.ring_index());
+            write_data(request, request.buffer.data());
             break;
         case Command::trim:
+            ++on_disk_;
             request.trim(ring_, file, request.range, fua);
             break;
         default:
+            ++on_disk_;
             request.zero(ring_, file,
                          request.ends_are_zero
                              ? whole_units(request.range, file.request_alignment())

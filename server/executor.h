@@ -49,6 +49,9 @@ class Executor {
     [[nodiscard]] std::size_t memory_for(const Request& request) const noexcept;
     // It has its memory and, if it comes with some, its payload.
     void start(Request& request);
+    // A write that can begin at once and needs its payload only during this call. False: it needs a
+    // buffer, and start().
+    [[nodiscard]] bool write_staged(Request& request, std::span<const std::byte> payload);
     // It is answered with an error instead.
     void refuse(Request& request, wire::Error error);
     // What the payload of a block status request asks for; anything but Error::none: refuse it.
@@ -85,6 +88,7 @@ class Executor {
   private:
     void continue_read(Request& request);
     void write(Request& request);
+    void write_data(Request& request, const std::byte* from);
     [[nodiscard]] bool enter_and_write(Request& request);
     [[nodiscard]] bool write_alone(Request& request) noexcept;
     [[nodiscard]] bool needs_disk_alone(const Request& request) const noexcept;

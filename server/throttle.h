@@ -30,6 +30,10 @@ class Throttle {
     // When a write that comes now is to begin.
     [[nodiscard]] Clock::time_point begins_at(std::uint64_t bytes, Clock::time_point now) noexcept;
 
+    // Whether it is in force.
+    [[nodiscard]] bool slows(Clock::time_point now) const noexcept {
+        return now.time_since_epoch().count() < end_.load(std::memory_order_acquire);
+    }
     // What is in force; 0: not that.
     struct Setting {
         std::chrono::microseconds delay{0};

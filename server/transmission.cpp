@@ -160,12 +160,6 @@ void Transmission::give_up_answering(DisconnectReason reason) {
     }
 }
 
-void Transmission::note_progress() noexcept {
-    if (!receiver_.armed()) {
-        patience_.received(now_);
-    }
-}
-
 void Transmission::look_at_client() noexcept {
     patience_.look({.in_request = incoming_.expected() || !receiver_.staged().empty(),
                     .receiving = receiver_.armed(),
@@ -224,11 +218,6 @@ void Transmission::step_down(State state, DisconnectReason reason) noexcept {
     if (reason_ != DisconnectReason::client_left && !is_stopped()) {
         drop_unanswered();
     }
-}
-
-bool Transmission::is_stopped() const noexcept {
-    return reason_ == DisconnectReason::server_stopped ||
-           reason_ == DisconnectReason::export_retired;
 }
 
 void Transmission::drop_unanswered() noexcept {
@@ -360,6 +349,9 @@ Transmission::Parsed Transmission::begin_next() {
         return Parsed::no_room;
     }
     next_.kept_waiting = false;
+    if (error == Error::none && write_staged(request)) {
+        return Parsed::request;
+    }
     if (memory_bytes > 0) {
         request.buffer = buffers_.lease(memory_bytes);
         if (!request.buffer && (buffers_.leased_bytes() > 0 || memory_.waits())) {
@@ -382,14 +374,24 @@ Transmission::Parsed Transmission::begin_next() {
     return Parsed::request;
 }
 
+// Where all of its payload has been received with its header.
+bool Transmission::write_staged(Request& request) {
+    const std::uint64_t bytes = next_.payload_bytes;
+    if (request.command != Command::write || receiver_.staged().size() < bytes ||
+        !executor_.write_staged(request, receiver_.staged().first(bytes))) {
+        return false;
+    }
+    memory_.stop_waiting();  // for the buffer that it would have needed before the gate was opened
+    receiver_.consume(bytes);
+    next_ = {};
+    busy_at_ = now_;
+    statistics_.arrived(request.command);
+    return true;
+}
+
 void Transmission::replied(Request& request) noexcept {
     statistics_.answered(request.command, now_ - request.arrived);
     release(request);
-}
-
-void Transmission::release(Request& request) noexcept {
-    request.buffer.reset();
-    free_requests_.push_back(&request);
 }
 
 }  // namespace nbdm

@@ -52,7 +52,11 @@ class Transmission {
 
     // From ReplyQueue.
     void replied(Request& request) noexcept;
-    void release(Request& request) noexcept;  // it is not to be answered, or was
+    // It is not to be answered, or was.
+    void release(Request& request) noexcept {
+        request.buffer.reset();
+        free_requests_.push_back(&request);
+    }
 
   private:
     using Clock = std::chrono::steady_clock;
@@ -65,6 +69,7 @@ class Transmission {
     [[nodiscard]] Parsed process_received();
     [[nodiscard]] Parsed parse_request();
     [[nodiscard]] Parsed begin_next();
+    [[nodiscard]] bool write_staged(Request& request);
     [[nodiscard]] bool take_payload();
     void receive_more();
     void start_waiting(bool blocked);
@@ -74,12 +79,19 @@ class Transmission {
     [[nodiscard]] bool has_lost_client() const noexcept;
     void send_replies();
     void give_up_answering(DisconnectReason reason);
-    void note_progress() noexcept;
+    void note_progress() noexcept {
+        if (!receiver_.armed()) {
+            patience_.received(now_);
+        }
+    }
     void look_at_client() noexcept;
     void disconnect_if_late();
     void wait_for_work(bool wait);
 
-    [[nodiscard]] bool is_stopped() const noexcept;
+    [[nodiscard]] bool is_stopped() const noexcept {
+        return reason_ == DisconnectReason::server_stopped ||
+               reason_ == DisconnectReason::export_retired;
+    }
     void drop_unanswered() noexcept;
     void close();
 

@@ -130,6 +130,27 @@ def test_a_client_that_is_given_up_does_not_stand_in_the_line_for_memory(server)
             assert other.write(0, b"o" * 4 * MIB) == 0
 
 
+def test_a_write_that_needs_no_memory_any_more_does_not_stand_in_the_line_for_it(server):
+    with Wire(server) as client, contextlib.ExitStack() as stack:
+        large, small, *readers = (stack.enter_context(Wire(server)) for _ in range(7))
+        take_the_large_share(server, large, small)
+        for reader in readers:  # they take no answers
+            reader.go("other")
+            reader.send(b"".join(header(READ, 0, 60 * KIB) for _ in range(128)))
+        wait_for(lambda: server.metric("nbd_mirror_buffer_bytes") > 96 * MIB - 64 * KIB)
+        wait_for(lambda: server.metric("nbd_mirror_connections_waiting_for_memory") > 0)
+        held = server.hold()
+        client.go("d")
+        client.send(header(WRITE, 0, 4 * KIB, cookie=1) + b"w" * 4 * KIB)
+        wait_for(lambda: [each["in_flight"] for each in server.connections() if each["export"] == "d"] == [1])
+        server.release(held)
+        assert client.simple_reply() == (0, 1)
+        stack.close()
+        with Wire(server) as other:
+            other.go("other")
+            assert other.write(0, b"o" * 4 * MIB) == 0
+
+
 def test_a_client_that_is_held_does_not_stand_in_the_line_for_memory(server):
     with Wire(server) as large, Wire(server) as held_client, Wire(server) as other:
         for client, name in ((large, "other"), (held_client, "d"), (other, "other")):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness import GIB, KIB, MIB, SERVER, make_disk, wait_for
+from harness import GIB, KIB, MIB, SERVER, content, make_disk, wait_for
 from nbd_client import connect, nbd
 from wire import READ, WRITE, Wire, header
 
@@ -63,6 +63,20 @@ def test_a_client_that_asks_for_nothing_has_no_buffers(world):
         wait_for(lambda: buffer_bytes(server) == 0)
         # And it can go on.
         assert handle.pread(MIB, 0) == b"x" * MIB
+
+
+def test_a_write_that_has_come_with_its_header_takes_no_buffer(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server, Wire(server) as client:
+        client.go("d")
+        assert client.write(0, b"a" * 4096) == 0
+        assert buffer_bytes(server) == 0
+        hold = server.hold()  # now it has to wait for something
+        client.request(WRITE, 4096, 4096, data=b"b" * 4096)
+        wait_for(lambda: buffer_bytes(server) == 4096)
+        server.release(hold)
+        assert client.simple_reply()[0] == 0
+    assert content(disk, 0, 8192) == b"a" * 4096 + b"b" * 4096
 
 
 SANITIZED = any(name in SERVER.read_bytes() for name in (b"__asan_init", b"__tsan_init"))
