@@ -83,7 +83,7 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status, Pace& pace,
         disk.add_to_do(size);
         TargetZeroes written(target.open_scout("", cancellation), target.traits().size_bytes);
         const std::vector<Range> differences = first_differences(
-            engine.compare({}, *source.open_scout("", cancellation), written, {}));
+            engine.compare({}, *source.open_scout("", cancellation), written, {}).ranges);
         if (!differences.empty()) {
             throw JobError("the copy differs from the source:\n" +
                            describe_differences(differences));
@@ -118,7 +118,7 @@ std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status, 
     TargetZeroes zeroes(target.open_scout("", cancellation), target.traits().size_bytes);
     Engine engine(source, target, options.engine, disk, pace, cancellation);
     status.set_phase(Phase::copying);
-    return first_differences(engine.compare({}, *scout, zeroes, {}));
+    return first_differences(engine.compare({}, *scout, zeroes, {}).ranges);
 }
 
 std::vector<Range> first_differences(std::vector<Range> differences) {

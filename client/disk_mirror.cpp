@@ -301,9 +301,12 @@ void DiskMirror::verify(std::uint64_t dirty_bytes, Haste haste, const std::funct
                               ? TargetZeroes(target_->open_scout("", shared_.cancellation),
                                              target_->traits().size_bytes)
                               : TargetZeroes(false);
-    verification_->check(*engine_, *dirtiness_, zeroes, what,
-                         haste == Haste::writers_wait ? Writers::wait : Writers::write, tick);
-    verify_everything_ = false;
+    verify_everything_ =
+        !verification_->check(*engine_, *dirtiness_, zeroes, what,
+                              haste == Haste::writers_wait ? Writers::wait : Writers::write, tick);
+    if (verify_everything_ && haste == Haste::writers_wait) {
+        throw JobError("more differs than can be kept in mind");
+    }
 }
 
 void DiskMirror::acknowledge_progress(std::uint64_t generation) {

@@ -186,9 +186,10 @@ void Engine::flush(const std::function<void()>& tick) {
     make_pass({}, tick).flush();
 }
 
-std::vector<Range> Engine::compare(Sweep sweep, Scout& source, TargetZeroes& target_zeroes,
+Differences::Found Engine::compare(Sweep sweep, Scout& source, TargetZeroes& target_zeroes,
                                    const std::function<void()>& tick) {
     {
+        // What one that failed has left.
         const std::lock_guard lock(differences_mutex_);
         differences_.clear();
     }
@@ -196,27 +197,12 @@ std::vector<Range> Engine::compare(Sweep sweep, Scout& source, TargetZeroes& tar
         make_pass({.only_dirty = sweep.only_dirty, .with_data = Piece::Kind::compare}, tick);
     run_comparing(pass, source, target_zeroes, tick);
     const std::lock_guard lock(differences_mutex_);
-    std::sort(differences_.begin(), differences_.end(),
-              [](const Range& a, const Range& b) { return a.offset < b.offset; });
-    std::vector<Range> merged;
-    for (const Range& range : differences_) {
-        if (!merged.empty() && merged.back().end() == range.offset) {
-            merged.back().length += range.length;
-        } else {
-            merged.push_back(range);
-        }
-    }
-    return merged;
+    return differences_.take();
 }
 
 void Engine::note_difference(Range range) {
     const std::lock_guard lock(differences_mutex_);
-    // The workers go through the disk side by side; of what they meet, more than enough of the
-    // first is kept, and memory is bounded.
-    constexpr std::size_t kMaxKept = std::size_t{1} << 20;
-    if (differences_.size() < kMaxKept) {
-        differences_.push_back(range);
-    }
+    differences_.add(range);
 }
 
 }  // namespace nbdm

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "client/cancellation.h"
+#include "client/differences.h"
 #include "client/digest_comparison.h"
 #include "client/disk_status.h"
 #include "client/pace.h"
@@ -67,8 +68,8 @@ class Engine {
     // Adds or ends workers, without waiting for them, where both sides allow several; call it now
     // and then. One that cannot connect is said in the log, and tried again with the next change.
     void use_connections(unsigned connections);
-    // Where the two differ, ascending and merged; of very many not all. `tick` as with copy().
-    [[nodiscard]] std::vector<Range> compare(Sweep sweep, Scout& source,
+    // Where the two differ. `tick` as with copy().
+    [[nodiscard]] Differences::Found compare(Sweep sweep, Scout& source,
                                              TargetZeroes& target_zeroes,
                                              const std::function<void()>& tick);
 
@@ -90,7 +91,7 @@ class Engine {
     unsigned wanted_;               // connections
     unsigned next_number_;          // of a worker
     std::mutex differences_mutex_;  // guards differences_
-    std::vector<Range> differences_;
+    Differences differences_;
     std::list<Worker> workers_;  // last: ends before what it uses
 };
 

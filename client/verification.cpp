@@ -10,6 +10,7 @@
 namespace nbdm {
 
 void Verification::explain(Scout& dirtiness) {
+    explained_ = Clock::now();
     std::vector<Suspect> left;
     for (const Suspect& suspect : suspects_) {
         for (Range rest = suspect.range; !rest.empty();) {
@@ -24,32 +25,39 @@ void Verification::explain(Scout& dirtiness) {
     suspects_ = std::move(left);
 }
 
-void Verification::check(Engine& engine, Scout& dirtiness, TargetZeroes& target_zeroes, What what,
+// A write that it was read in the middle of would have been marked by the last freeze.
+bool Verification::is_unexplained(const Suspect& suspect, Writers writers) const {
+    return writers == Writers::wait || explained_ - suspect.since >= kLongestWrite;
+}
+
+bool Verification::check(Engine& engine, Scout& dirtiness, TargetZeroes& target_zeroes, What what,
                          Writers writers, const std::function<void()>& tick) {
+    const Differences::Found found =
+        engine.compare({.only_dirty = what == What::dirty}, dirtiness, target_zeroes, tick);
     const Clock::time_point now = Clock::now();
-    for (const Range& range :
-         engine.compare({.only_dirty = what == What::dirty}, dirtiness, target_zeroes, tick)) {
+    for (const Range& range : found.ranges) {
         suspects_.push_back({range, now});
     }
     std::vector<Suspect> due;
     std::copy_if(suspects_.begin(), suspects_.end(), std::back_inserter(due),
-                 [&](const Suspect& suspect) {
-                     return writers == Writers::wait || now - suspect.since >= kLongestWrite;
-                 });
-    if (due.empty()) {
-        return;
+                 [&](const Suspect& suspect) { return is_unexplained(suspect, writers); });
+    if (!due.empty()) {
+        KnownScout known(extents_of(due));
+        TargetZeroes unknown(false);
+        const std::vector<Range> differences =
+            engine.compare({.only_dirty = true}, known, unknown, tick).ranges;
+        if (!differences.empty()) {
+            throw VerificationFailed("the target is not what was copied to it:\n" +
+                                     describe_differences(first_differences(differences)));
+        }
+        std::erase_if(suspects_,
+                      [&](const Suspect& suspect) { return is_unexplained(suspect, writers); });
     }
-    KnownScout known(extents_of(due));
-    TargetZeroes unknown(false);
-    const std::vector<Range> differences =
-        engine.compare({.only_dirty = true}, known, unknown, tick);
-    if (!differences.empty()) {
-        throw VerificationFailed("the target is not what was copied to it:\n" +
-                                 describe_differences(first_differences(differences)));
+    if (suspects_.size() > Differences::kMaxRanges) {
+        suspects_.clear();
+        return false;
     }
-    std::erase_if(suspects_, [&](const Suspect& suspect) {
-        return writers == Writers::wait || now - suspect.since >= kLongestWrite;
-    });
+    return found.all;
 }
 
 // Those are dirty, and the rest of the disk is not.

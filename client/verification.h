@@ -38,19 +38,22 @@ class Verification {
     enum class What { dirty, everything };  // is read again
     enum class Writers { write, wait };
     // A round has copied that, and flushed it. Throws VerificationFailed, or what Engine::compare
-    // does.
-    void check(Engine& engine, Scout& dirtiness, TargetZeroes& target_zeroes, What what,
-               Writers writers, const std::function<void()>& tick);
+    // does. False: writers were faster at more places than can be kept in mind, and everything is
+    // to be checked once more.
+    [[nodiscard]] bool check(Engine& engine, Scout& dirtiness, TargetZeroes& target_zeroes,
+                             What what, Writers writers, const std::function<void()>& tick);
 
   private:
     struct Suspect {
         Range range;
-        Clock::time_point since;
+        Clock::time_point since;  // when it had been read
     };
+    [[nodiscard]] bool is_unexplained(const Suspect& suspect, Writers writers) const;
     [[nodiscard]] std::vector<Extent> extents_of(std::vector<Suspect> suspects) const;
 
     const std::uint64_t size_bytes_;
     std::vector<Suspect> suspects_;
+    Clock::time_point explained_;  // the last time
 };
 
 }  // namespace nbdm
