@@ -223,6 +223,7 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
     }
     status_.add_to_do(frozen.dirty_bytes);
     acknowledged_to_ = 0;
+    done_when_durable_ = status_.done_bytes();
     engine_->use_connections(shared_.connections.among_all(index_));
     const auto tick = [&] {
         if (stop.stop_requested()) {
@@ -314,6 +315,8 @@ void DiskMirror::acknowledge_progress(std::uint64_t generation) {
     if (durable_to > acknowledged_to_) {
         round_server_.acknowledge_up_to(record_->tracker, generation, durable_to);
         acknowledged_to_ = durable_to;
+        const std::uint64_t done = status_.done_bytes();
+        durable_steps_ += done != std::exchange(done_when_durable_, done) ? 1 : 0;
     }
 }
 

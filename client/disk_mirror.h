@@ -90,6 +90,10 @@ class DiskMirror {
     // Until the first round is through, the target is not a copy of anything.
     [[nodiscard]] bool first_round() const noexcept { return first_round_.load(); }
 
+    // How often, in the midst of rounds, some of what was copied has become durable at the target;
+    // any thread may ask.
+    [[nodiscard]] std::uint64_t durable_steps() const noexcept { return durable_steps_.load(); }
+
     struct Look {
         std::uint64_t dirty_bytes = 0;
         std::optional<double> dirty_bytes_per_s;  // since the last freeze; nothing: not known
@@ -139,6 +143,9 @@ class DiskMirror {
     std::atomic<bool> first_round_{true};
     std::uint64_t acknowledged_to_ = 0;  // in this generation
     std::atomic<Clock::time_point> last_freeze_{};
+
+    std::atomic<std::uint64_t> durable_steps_{0};
+    std::uint64_t done_when_durable_ = 0;  // DiskStatus::done_bytes(), the last time in this round
 };
 
 }  // namespace nbdm

@@ -49,6 +49,11 @@ class DiskStatus {
     WorkCounters counters;
     BlockMap map;  // kept by a job that starts it
 
+    // Grows with all that is done at the target, also when that is done again.
+    [[nodiscard]] std::uint64_t done_bytes() const noexcept {
+        return counters.moved_bytes.load() + counters.sent_bytes.load() +
+               counters.zeroed_bytes.load();
+    }
     void set_connections(unsigned connections);
     void set_size(std::uint64_t size_bytes);
     // More has to be moved than was known.

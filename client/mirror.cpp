@@ -126,9 +126,10 @@ void Mirror::connect_again(const std::string& reason) {
     status_.set_error(sentence);
     status_.set_expected_downtime(std::nullopt);
     enter(disks_.first_round() ? Phase::copying : Phase::catching_up);
-    // Connections that come and go without anything being done over them are lost all the time.
-    const std::uint64_t done = disks_.done_bytes();
-    if (!lost_since_ || done != std::exchange(done_when_lost_, done)) {
+    // Those that soon go and have made nothing durable are lost all the time: all is sent again.
+    const std::uint64_t before = std::exchange(durable_when_lost_, disks_.durable_steps());
+    const bool soon = Clock::now() < connected_at_ + options_.reconnect_timeout;
+    if (!lost_since_ || durable_when_lost_ != before || !soon) {
         lost_since_ = Clock::now();
     }
     for (milliseconds delay = kMinRetryDelay;; delay = std::min(2 * delay, kMaxRetryDelay)) {
@@ -143,18 +144,17 @@ void Mirror::connect_again(const std::string& reason) {
         } catch (const ConnectionLost&) {  // as before
         }
     }
+    connected_at_ = Clock::now();
     log_info("connected again");
     status_.set_error("");
 }
 
 void Mirror::wait_before_retry(milliseconds delay) const {
-    constexpr milliseconds kStep{50};
     const Clock::time_point end = Clock::now() + delay;
-    while (Clock::now() < end) {
+    for (; Clock::now() < end; limits_.wait_for_change(milliseconds(50))) {
         if (cancellation_.requested()) {
             throw Cancelled();
         }
-        limits_.wait_for_change(kStep);
     }
 }
 
@@ -303,7 +303,12 @@ WriterHold::Done Mirror::hand_over(const std::function<void(const std::exception
         }
     };
     check();
-    catch_up(DiskMirror::Haste::writers_wait, check);
+    try {
+        catch_up(DiskMirror::Haste::writers_wait, check);
+    } catch (const VerificationFailed&) {
+        check();  // or the writers, who went on
+        throw;
+    }
     check();
     if (!disks_.are_clean()) {
         // Cannot be while the writers are held; a disk in doubt is not handed over.

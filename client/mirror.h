@@ -89,8 +89,9 @@ class Mirror {
     // Of run().
     Hooks hooks_;
     MirroredDisks disks_;
-    std::optional<Clock::time_point> lost_since_;  // connections, and nothing was done since
-    std::uint64_t done_when_lost_ = 0;
+    std::optional<Clock::time_point> lost_since_;  // connections, and no round was completed since
+    std::uint64_t durable_when_lost_ = 0;
+    Clock::time_point connected_at_;  // again
     Readiness readiness_;
     Clock::time_point last_look_;
     StallWatch stall_watch_;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <numeric>
 #include <utility>
 
 #include "client/in_parallel.h"
@@ -123,11 +124,15 @@ bool MirroredDisks::first_round() const {
 std::uint64_t MirroredDisks::done_bytes() const {
     std::uint64_t sum = 0;
     for (std::size_t i = 0; i < disks_.size(); ++i) {
-        const WorkCounters& counters = status_.disk(i).counters;
-        sum +=
-            counters.moved_bytes.load() + counters.sent_bytes.load() + counters.zeroed_bytes.load();
+        sum += status_.disk(i).done_bytes();
     }
     return sum;
+}
+
+std::uint64_t MirroredDisks::durable_steps() const {
+    return std::accumulate(
+        disks_.begin(), disks_.end(), std::uint64_t{0},
+        [](std::uint64_t sum, const auto& disk) { return sum + disk->durable_steps(); });
 }
 
 std::uint64_t MirroredDisks::sent_bytes() const {

@@ -57,6 +57,8 @@ class MirroredDisks {
     [[nodiscard]] bool first_round() const;
     // Grows with everything that is done.
     [[nodiscard]] std::uint64_t done_bytes() const;
+    // As DiskMirror's, of all of them.
+    [[nodiscard]] std::uint64_t durable_steps() const;
     [[nodiscard]] std::uint64_t sent_bytes() const;
     [[nodiscard]] std::uint64_t zeroed_bytes() const;
     // Nothing when it is not known of all. What is seen while a round copies is what the number of

@@ -10,6 +10,7 @@ import pytest
 
 from harness import KIB, MIB, make_disk, same_content, wait_for
 from nbd_client import write
+from peers import CutAtFlush
 
 
 SIZE = 256 * MIB
@@ -133,6 +134,18 @@ def test_each_loss_of_a_connection_has_its_own_time(world, source, disks):
             finish(mirror)
     assert mirror.messages().count("trying again") == 3
     assert same_content(world.path("source"), world.path("target"))
+
+
+def test_connections_over_which_nothing_becomes_durable_are_given_up(world, source, target):
+    with CutAtFlush(world, target) as cut, \
+            world.mirror(source.source("d"), cut.uri("d"), "--bwlimit", "32M", "--reconnect-timeout",
+                         "3", expect=(1,)) as mirror:
+        assert mirror.wait() == 1
+        assert "given up after 3 s" in mirror.messages()
+        # Each of them has done something.
+        lost = mirror.messages().count("trying again")
+        assert lost >= 2 and sent(target) > 0
+        assert source.export("d")["state"] == "serving"
 
 
 def test_after_a_crash_of_the_source_server_only_what_differs_is_sent(world, target, disks):

@@ -5,7 +5,9 @@ import contextlib
 import os
 import pathlib
 import signal
+import socket
 import subprocess
+import threading
 
 import pytest
 
@@ -183,6 +185,53 @@ def data_ranges(path):
             at = os.lseek(disk.fileno(), data, os.SEEK_HOLE)
             result.append((data, at - data))
         return result
+
+
+class CutAtFlush:
+    """Stands before a server and cuts each connection whose client asks for a flush: data arrives
+    there, and never becomes durable."""
+
+    FLUSH = b"\x25\x60\x95\x13\0\0\0\3"
+
+    def __init__(self, world, server):
+        self.server = server
+        self.path = world.quick("cut.sock")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(self.path))
+        self.listener.listen()
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                client = self.listener.accept()[0]
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(str(self.server.socket))
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=self.pump, args=ends, daemon=True).start()
+
+    def pump(self, source, sink):
+        seen = b""
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 20):
+                seen = seen[-len(self.FLUSH):] + data
+                if self.FLUSH in seen:
+                    break
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def uri(self, export):
+        return f"nbd+unix:///{export}?socket={self.path}"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
 
 
 class StallingTarget(Recorder):
