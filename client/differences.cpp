@@ -8,10 +8,13 @@ namespace nbdm {
 
 void Differences::clear() noexcept {
     ranges_.clear();
-    all_ = true;
+    complete_to_ = kNoEnd;
 }
 
 void Differences::add(Range range) {
+    if (range.offset >= complete_to_) {
+        return;
+    }
     ranges_.push_back(range);
     if (ranges_.size() < max_ranges_) {
         return;
@@ -19,14 +22,14 @@ void Differences::add(Range range) {
     join();
     // Half of the room is left then, so that this is seldom done.
     if (ranges_.size() > max_ranges_ / 2) {
+        complete_to_ = ranges_[max_ranges_ / 2].offset;
         ranges_.resize(max_ranges_ / 2);
-        all_ = false;
     }
 }
 
 Differences::Found Differences::take() {
     join();
-    return {std::exchange(ranges_, {}), std::exchange(all_, true)};
+    return {std::exchange(ranges_, {}), std::exchange(complete_to_, kNoEnd)};
 }
 
 // Those that touch.

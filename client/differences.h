@@ -17,6 +17,8 @@ class Differences {
     // 16 MiB of them.
     static constexpr std::size_t kMaxRanges = std::size_t{1} << 20;
 
+    static constexpr std::uint64_t kNoEnd = UINT64_MAX;
+
     explicit Differences(std::size_t max_ranges = kMaxRanges) : max_ranges_(max_ranges) {}
 
     void clear() noexcept;
@@ -24,7 +26,8 @@ class Differences {
 
     struct Found {
         std::vector<Range> ranges;  // in the disk's order; none touches another
-        bool all = true;            // or else there were more than are kept
+        // Of what begins from there on nothing is known: there were more than are kept.
+        std::uint64_t complete_to = kNoEnd;
     };
     // None is left here.
     [[nodiscard]] Found take();
@@ -34,7 +37,7 @@ class Differences {
 
     const std::size_t max_ranges_;
     std::vector<Range> ranges_;
-    bool all_ = true;
+    std::uint64_t complete_to_ = kNoEnd;
 };
 
 }  // namespace nbdm

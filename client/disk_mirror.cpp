@@ -175,7 +175,6 @@ void DiskMirror::connect() {
     last_freeze_ = Clock::now();
     if (options_.copy.verify) {
         verification_ = std::make_unique<Verification>(record_->size_bytes);
-        verify_everything_ = true;
     }
 }
 
@@ -211,6 +210,7 @@ void DiskMirror::forget() noexcept {
 DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
                                        const std::function<void()>& on_copied) {
     const ConnectionShares::Copying copying(shared_.connections, index_);
+    const Clock::time_point asked = Clock::now();
     const SourceServer::Frozen frozen = round_server_.freeze(record_->tracker);
     const Clock::time_point begin = Clock::now();
     const std::chrono::duration<double> since = begin - last_freeze_.exchange(begin);
@@ -234,7 +234,7 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
         }
     };
     if (verification_) {
-        verification_->explain(*dirtiness_);
+        verification_->explain(*dirtiness_, asked);
     }
     if (frozen.dirty_bytes > 0) {
         try {
@@ -293,24 +293,26 @@ void DiskMirror::copy_frozen(const SourceServer::Frozen& frozen, Haste haste, Ro
 }
 
 void DiskMirror::verify(std::uint64_t dirty_bytes, Haste haste, const std::function<void()>& tick) {
-    using What = Verification::What;
-    using Writers = Verification::Writers;
-    const What what = verify_everything_ ? What::everything : What::dirty;
-    status_.add_to_do(verify_everything_ ? record_->size_bytes : dirty_bytes);
-    // Holes are not read where there are some at both sides, which matters when all is looked at.
-    TargetZeroes zeroes = verify_everything_
+    const std::uint64_t unchecked_bytes = verification_->unchecked_bytes();
+    status_.add_to_do(std::min(dirty_bytes + unchecked_bytes, record_->size_bytes));
+    // Holes are not read where there are some at both sides, which matters when much is looked at.
+    TargetZeroes zeroes = unchecked_bytes > 0
                               ? TargetZeroes(target_->open_scout("", shared_.cancellation),
                                              target_->traits().size_bytes)
                               : TargetZeroes(false);
-    verify_everything_ =
-        !verification_->check(*engine_, *dirtiness_, zeroes, what,
-                              haste == Haste::writers_wait ? Writers::wait : Writers::write, tick);
-    if (verify_everything_ && haste == Haste::writers_wait) {
+    using Writers = Verification::Writers;
+    const Writers writers = haste == Haste::writers_wait ? Writers::wait : Writers::write;
+    verification_->check(*engine_, *dirtiness_, zeroes, writers, tick);
+    if (writers == Writers::wait && verification_->unchecked_bytes() > 0) {
         throw JobError("more differs than can be kept in mind");
     }
 }
 
+// What is acknowledged is not dirty any more, and so would not be checked.
 void DiskMirror::acknowledge_progress(std::uint64_t generation) {
+    if (verification_ && !verification_->checks_everything()) {
+        return;
+    }
     const std::uint64_t durable_to = engine_->durable_to();
     if (durable_to > acknowledged_to_) {
         round_server_.acknowledge_up_to(record_->tracker, generation, durable_to);

@@ -136,9 +136,8 @@ class DiskMirror {
     std::unique_ptr<TargetZeroes> target_zeroes_;
     std::unique_ptr<Engine> engine_;
 
-    // When what was copied is to be verified. What other connections have copied was not, perhaps.
+    // When what was copied is to be verified; anew with new connections.
     std::unique_ptr<Verification> verification_;
-    bool verify_everything_ = true;
 
     std::atomic<bool> first_round_{true};
     std::uint64_t acknowledged_to_ = 0;  // in this generation

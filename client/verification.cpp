@@ -9,8 +9,46 @@
 
 namespace nbdm {
 
-void Verification::explain(Scout& dirtiness) {
-    explained_ = Clock::now();
+namespace {
+
+// Says that all of a disk is dirty from an offset on.
+class DirtyFrom final : public Scout {
+  public:
+    DirtyFrom(Scout& scout, std::uint64_t from) : scout_(scout), from_(from) {}
+
+    [[nodiscard]] std::vector<Extent> extents(Range within) override {
+        std::vector<Extent> result;
+        for (Extent extent : scout_.extents(within)) {
+            const std::uint64_t from = std::clamp(from_, extent.range.offset, extent.range.end());
+            const Range ends_before = Range::from_to(extent.range.offset, from);
+            const Range begins_there = Range::from_to(from, extent.range.end());
+            if (!ends_before.empty()) {
+                extent.range = ends_before;
+                result.push_back(extent);
+            }
+            if (!begins_there.empty()) {
+                extent.range = begins_there;
+                extent.dirty = true;
+                result.push_back(extent);
+            }
+        }
+        return result;
+    }
+
+  private:
+    Scout& scout_;
+    const std::uint64_t from_;
+};
+
+}  // namespace
+
+void Verification::explain(Scout& dirtiness, Clock::time_point frozen_at) {
+    frozen_at_ = frozen_at;
+    drop_dirty(dirtiness);
+}
+
+// What is dirty is copied and read once more.
+void Verification::drop_dirty(Scout& dirtiness) {
     std::vector<Suspect> left;
     for (const Suspect& suspect : suspects_) {
         for (Range rest = suspect.range; !rest.empty();) {
@@ -27,15 +65,22 @@ void Verification::explain(Scout& dirtiness) {
 
 // A write that it was read in the middle of would have been marked by the last freeze.
 bool Verification::is_unexplained(const Suspect& suspect, Writers writers) const {
-    return writers == Writers::wait || explained_ - suspect.since >= kLongestWrite;
+    return writers == Writers::wait || frozen_at_ - suspect.since >= kLongestWrite;
 }
 
-bool Verification::check(Engine& engine, Scout& dirtiness, TargetZeroes& target_zeroes, What what,
+void Verification::check(Engine& engine, Scout& dirtiness, TargetZeroes& target_zeroes,
                          Writers writers, const std::function<void()>& tick) {
+    drop_dirty(dirtiness);  // what has joined the generation since
+    DirtyFrom unchecked(dirtiness, unchecked_from_);
     const Differences::Found found =
-        engine.compare({.only_dirty = what == What::dirty}, dirtiness, target_zeroes, tick);
+        engine.compare({.only_dirty = true}, unchecked, target_zeroes, tick);
+    unchecked_from_ = std::min(found.complete_to, size_bytes_);
     const Clock::time_point now = Clock::now();
     for (const Range& range : found.ranges) {
+        if (suspects_.size() == Differences::kMaxRanges) {
+            unchecked_from_ = std::min(unchecked_from_, range.offset);
+            break;
+        }
         suspects_.push_back({range, now});
     }
     std::vector<Suspect> due;
@@ -53,11 +98,6 @@ bool Verification::check(Engine& engine, Scout& dirtiness, TargetZeroes& target_
         std::erase_if(suspects_,
                       [&](const Suspect& suspect) { return is_unexplained(suspect, writers); });
     }
-    if (suspects_.size() > Differences::kMaxRanges) {
-        suspects_.clear();
-        return false;
-    }
-    return found.all;
 }
 
 // Those are dirty, and the rest of the disk is not.

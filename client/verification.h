@@ -32,28 +32,36 @@ class Verification {
 
     explicit Verification(std::uint64_t size_bytes) : size_bytes_(size_bytes) {}
 
-    // A freeze was made; `dirtiness` has what it found, which is to be copied now.
-    void explain(Scout& dirtiness);
+    // A freeze was asked for at that time; `dirtiness` has what it found, which is to be copied
+    // now.
+    void explain(Scout& dirtiness, Clock::time_point frozen_at);
 
-    enum class What { dirty, everything };  // is read again
     enum class Writers { write, wait };
-    // A round has copied that, and flushed it. Throws VerificationFailed, or what Engine::compare
-    // does. False: writers were faster at more places than can be kept in mind, and everything is
-    // to be checked once more.
-    [[nodiscard]] bool check(Engine& engine, Scout& dirtiness, TargetZeroes& target_zeroes,
-                             What what, Writers writers, const std::function<void()>& tick);
+    // A round has copied that, and flushed it; nothing of it was acknowledged yet, unless
+    // everything is still to be checked. Checks it, and what is unchecked. Throws
+    // VerificationFailed, or what Engine::compare does.
+    void check(Engine& engine, Scout& dirtiness, TargetZeroes& target_zeroes, Writers writers,
+               const std::function<void()>& tick);
+    // What was copied before and is still to be checked: everything at first, and what lies behind
+    // more differences than can be kept in mind.
+    [[nodiscard]] std::uint64_t unchecked_bytes() const noexcept {
+        return size_bytes_ - unchecked_from_;
+    }
+    [[nodiscard]] bool checks_everything() const noexcept { return unchecked_from_ == 0; }
 
   private:
     struct Suspect {
         Range range;
         Clock::time_point since;  // when it had been read
     };
+    void drop_dirty(Scout& dirtiness);
     [[nodiscard]] bool is_unexplained(const Suspect& suspect, Writers writers) const;
     [[nodiscard]] std::vector<Extent> extents_of(std::vector<Suspect> suspects) const;
 
     const std::uint64_t size_bytes_;
+    std::uint64_t unchecked_from_ = 0;
     std::vector<Suspect> suspects_;
-    Clock::time_point explained_;  // the last time
+    Clock::time_point frozen_at_;  // the last time
 };
 
 }  // namespace nbdm

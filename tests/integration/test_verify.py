@@ -92,6 +92,24 @@ def test_a_block_of_the_last_delta_that_did_not_arrive_is_found(world, source):
     assert source.export("d")["state"] == "serving"
 
 
+def test_a_block_of_a_long_delta_that_did_not_arrive_is_found(world, source):
+    with BadTarget(world) as target:
+        target.good.touch()
+        with world.mirror(source.source("d"), target.uri, "--verify", expect=(1,)) as mirror:
+            mirror.wait_for_phase("ready")
+            # So that some of it is durable long before the rest is copied.
+            assert world.client("set", "job", "--bwlimit", "32M").returncode == 0
+            target.good.unlink()
+            sent = mirror.status()["disks"][0]["sent_bytes"]
+            write(source, BAD, b"y" * (32 * MIB))
+            wait_for(lambda: mirror.status()["disks"][0]["sent_bytes"] >= sent + 32 * MIB)
+            assert world.client("set", "job", "--bwlimit", "off").returncode == 0
+            assert mirror.cutover().returncode == 1
+            assert mirror.wait() == 1
+            mirror.wait_for_message(f"bytes {BAD}-")
+    assert source.export("d")["state"] == "serving"
+
+
 def test_without_it_nobody_looks(world, source):
     with BadTarget(world) as target:
         with world.mirror(source.source("d"), target.uri) as mirror:

@@ -22,7 +22,7 @@ TEST(Differences, AreInTheDisksOrderAndThoseThatTouchAreOne) {
     differences.add({9 * kBlock, kBlock});
     const Differences::Found found = differences.take();
     EXPECT_EQ(found.ranges, (Ranges{{0, 2 * kBlock}, {8 * kBlock, 2 * kBlock}}));
-    EXPECT_TRUE(found.all);
+    EXPECT_EQ(found.complete_to, Differences::kNoEnd);
     EXPECT_EQ(differences.take().ranges, Ranges{});
 }
 
@@ -33,7 +33,7 @@ TEST(Differences, OneThatWasFoundTwiceIsOne) {
     EXPECT_EQ(differences.take().ranges, (Ranges{{0, 4 * kBlock}}));
 }
 
-TEST(Differences, OfMoreThanAreKeptTheFirstAreAndThatThereAreMoreIsSaid) {
+TEST(Differences, OfMoreThanAreKeptTheFirstAreAndItIsSaidHowFarTheyGo) {
     constexpr std::uint64_t kCount = 10 * kMaxRanges;
     Differences differences(kMaxRanges);
     // At every other block, in an order like that of several workers.
@@ -41,12 +41,12 @@ TEST(Differences, OfMoreThanAreKeptTheFirstAreAndThatThereAreMoreIsSaid) {
         differences.add({2 * (i * 7 % kCount) * kBlock, kBlock});
     }
     const Differences::Found found = differences.take();
-    EXPECT_FALSE(found.all);
     ASSERT_GE(found.ranges.size(), kMaxRanges / 2);
     EXPECT_LE(found.ranges.size(), kMaxRanges);
-    EXPECT_EQ(found.ranges.front(), (Range{0, kBlock}));
-    for (const Range& range : found.ranges) {
-        EXPECT_EQ(range.length, kBlock);
+    // All up to there, and none from there on.
+    ASSERT_EQ(found.complete_to, 2 * found.ranges.size() * kBlock);
+    for (std::uint64_t i = 0; i < found.ranges.size(); ++i) {
+        EXPECT_EQ(found.ranges[i], (Range{2 * i * kBlock, kBlock}));
     }
 }
 
@@ -57,7 +57,7 @@ TEST(Differences, ThatFillTheRoomSideBySideAreAllKept) {
     }
     const Differences::Found found = differences.take();
     EXPECT_EQ(found.ranges, (Ranges{{0, 10 * kMaxRanges * kBlock}}));
-    EXPECT_TRUE(found.all);
+    EXPECT_EQ(found.complete_to, Differences::kNoEnd);
 }
 
 TEST(Differences, AfterTooManyAreCompleteAgain) {
@@ -67,14 +67,14 @@ TEST(Differences, AfterTooManyAreCompleteAgain) {
             differences.add({2 * i * kBlock, kBlock});
         }
         if (taken) {
-            EXPECT_FALSE(differences.take().all);
+            EXPECT_NE(differences.take().complete_to, Differences::kNoEnd);
         } else {
             differences.clear();
         }
         differences.add({0, kBlock});
         const Differences::Found found = differences.take();
         EXPECT_EQ(found.ranges, (Ranges{{0, kBlock}}));
-        EXPECT_TRUE(found.all);
+        EXPECT_EQ(found.complete_to, Differences::kNoEnd);
     }
 }
 
