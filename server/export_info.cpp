@@ -50,13 +50,13 @@ std::uint16_t transmission_flags(const Export& served, ReplyStyle replies, bool 
     return flags;
 }
 
-std::vector<std::vector<std::byte>> info_replies(const Export& served, std::uint16_t flags,
+std::vector<std::vector<std::byte>> info_replies(const Export& served, const wire::InfoExport& told,
                                                  InfoTypes wanted) {
     const auto is_wanted = [&](wire::Info type) {
         return wanted.test(static_cast<std::size_t>(type));
     };
     std::vector<std::vector<std::byte>> replies;
-    replies.push_back(info_of(wire::InfoExport{.size_bytes = served.size_bytes(), .flags = flags}));
+    replies.push_back(info_of(told));
     if (is_wanted(wire::Info::name)) {
         replies.push_back(info_of(wire::Info::name, served.name()));
     }

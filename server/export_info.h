@@ -23,10 +23,10 @@ namespace nbdm {
 // Of NBD_OPT_INFO and NBD_OPT_GO; those that are not known are not in it.
 using InfoTypes = std::bitset<wire::kInfoTypes>;
 
-// The contents of each NBD_REP_INFO to be sent: NBD_INFO_EXPORT with these flags, and what is
-// wanted besides, each once.
+// The contents of each NBD_REP_INFO to be sent: NBD_INFO_EXPORT as given, and what is wanted
+// besides, each once.
 [[nodiscard]] std::vector<std::vector<std::byte>> info_replies(const Export& served,
-                                                               std::uint16_t flags,
+                                                               const wire::InfoExport& told,
                                                                InfoTypes wanted);
 
 }  // namespace nbdm

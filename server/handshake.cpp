@@ -152,7 +152,8 @@ Handshake::Next Handshake::export_name(Data data) {
         return Next::disconnect;
     }
     enter(*served);
-    const wire::ExportNameReply answer{.size_bytes = served->size_bytes(),
+    session_.size_bytes = served->size_bytes();
+    const wire::ExportNameReply answer{.size_bytes = session_.size_bytes,
                                        .flags = transmission_flags(*served)};
     constexpr std::array<std::byte, wire::kExportNamePaddingBytes> kPadding{};
     if (!stream_.write(wire::bytes_of(answer)) || (!no_zeroes_ && !stream_.write(kPadding))) {
@@ -210,7 +211,10 @@ Handshake::Next Handshake::info_or_go(Data data) {
     if (option_ == Option::go && wait_for_landing(*served) == Next::disconnect) {
         return Next::disconnect;
     }
-    for (const auto& info : info_replies(*served, transmission_flags(*served), wanted)) {
+    session_.size_bytes = served->size_bytes();
+    const wire::InfoExport told{.size_bytes = session_.size_bytes,
+                                .flags = transmission_flags(*served)};
+    for (const auto& info : info_replies(*served, told, wanted)) {
         if (reply(OptionReply::info, info) == Next::disconnect) {
             return Next::disconnect;
         }

@@ -22,6 +22,7 @@ namespace nbdm {
 // What the negotiation agreed on.
 struct Session {
     Export* served = nullptr;
+    std::uint64_t size_bytes = 0;  // as the client was told; the disk may have grown since
     bool read_only = false;
     ReplyStyle replies = ReplyStyle::simple;
     std::vector<MetaContext> contexts;

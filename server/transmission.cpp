@@ -33,7 +33,7 @@ Transmission::Transmission(IoThread& thread, int fd, Session session, Surroundin
       export_(*session_.served),
       peer_(std::move(surroundings.peer)),
       statistics_(surroundings.statistics),
-      rules_{.size_bytes = export_.size_bytes(),
+      rules_{.size_bytes = session_.size_bytes,
              .read_only = session_.read_only,
              .replies = session_.replies,
              .block_status = !session_.contexts.empty()},

@@ -341,6 +341,20 @@ def test_a_disk_that_has_grown_is_noticed_on_request(world):
         assert server.export("d")["size_bytes"] == 3 * MIB
 
 
+def test_a_client_is_held_to_the_size_that_it_was_told(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as server:
+        with meddling(server, "sendto", "delay_exit=1s"):
+            client = connect(server)  # the server's thread has not come back from telling it
+            os.truncate(disk, 2 * MIB)
+            assert server.ask("POST", "/v1/exports/d/resize") == (200, {"size_bytes": 2 * MIB})
+        assert client.get_size() == MIB
+        client.set_strict_mode(0)
+        with pytest.raises(nbd.Error):
+            client.pwrite(b"x" * 512, MIB)
+        assert connect(server).get_size() == 2 * MIB
+
+
 def test_metrics_and_connections_tell_what_is_there(server):
     handle = connect(server)
     handle.pwrite(b"x" * 4096, 0)
