@@ -46,10 +46,11 @@ void serve(CommandLine options) {
         server.drain();
         notifier.stopping();
     };
-    // Before anybody can know that it is there.
+    // Before anybody can know that it is there. Behind the loop they are ignored: it is ending.
     const std::array<int, 3> stops = {SIGTERM, SIGINT, SIGHUP};
     std::array<EventPointer, stops.size()> signals;
     for (std::size_t i = 0; i < stops.size(); ++i) {
+        std::signal(stops[i], SIG_IGN);
         signals[i].reset(evsignal_new(
             base.get(), stops[i],
             [](evutil_socket_t, short, void* self) {

@@ -86,6 +86,9 @@ def test_a_server_whose_log_nobody_reads_ends_when_told_to(world, reader):
     with world.server(f"d={disk}", before=into(reader, "2")) as server:
         guest = connect(server)
         guest.pwrite(b"a" * 4096, 0)
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not server.control.exists())
+        # It waits a moment for a reader, and is not killed by who is impatient.
         assert server.stop(limit=30) == 0
     assert reader.read() == ""
 
