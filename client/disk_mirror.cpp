@@ -255,9 +255,14 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
     // Also when nothing was copied: a disk is not handed over to a target that has gone meanwhile.
     engine_->flush(tick);
     round.flushing = Clock::now() - begin - round.copying;
+    note_durable();
     if (verification_) {
+        const bool only_this_round = verification_->unchecked_bytes() == 0;
         verify(round.copied_bytes, haste, tick);
-        round.copying = Clock::now() - begin - round.flushing;
+        // Or what else is checked would be expected of later rounds.
+        if (only_this_round) {
+            round.copying = Clock::now() - begin - round.flushing;
+        }
     }
     // Only now: what was acknowledged is never looked at again.
     round_server_.acknowledge(record_->tracker, frozen.generation);
@@ -317,9 +322,14 @@ void DiskMirror::acknowledge_progress(std::uint64_t generation) {
     if (durable_to > acknowledged_to_) {
         round_server_.acknowledge_up_to(record_->tracker, generation, durable_to);
         acknowledged_to_ = durable_to;
-        const std::uint64_t done = status_.done_bytes();
-        durable_steps_ += done != std::exchange(done_when_durable_, done) ? 1 : 0;
+        note_durable();
     }
+}
+
+// A flush that found nothing to make durable is no step.
+void DiskMirror::note_durable() noexcept {
+    const std::uint64_t done = status_.done_bytes();
+    durable_steps_ += done != std::exchange(done_when_durable_, done) ? 1 : 0;
 }
 
 bool DiskMirror::is_clean() {

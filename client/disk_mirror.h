@@ -90,8 +90,7 @@ class DiskMirror {
     // Until the first round is through, the target is not a copy of anything.
     [[nodiscard]] bool first_round() const noexcept { return first_round_.load(); }
 
-    // How often, in the midst of rounds, some of what was copied has become durable at the target;
-    // any thread may ask.
+    // How often some of what was copied has become durable at the target; any thread may ask.
     [[nodiscard]] std::uint64_t durable_steps() const noexcept { return durable_steps_.load(); }
 
     struct Look {
@@ -115,6 +114,7 @@ class DiskMirror {
     void connect();
     void take_up();
     void acknowledge_progress(std::uint64_t generation);
+    void note_durable() noexcept;
     void copy_frozen(const SourceServer::Frozen& frozen, Haste haste, Round& round,
                      const std::function<void()>& tick);
     void verify(std::uint64_t dirty_bytes, Haste haste, const std::function<void()>& tick);

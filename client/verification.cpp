@@ -47,17 +47,29 @@ void Verification::explain(Scout& dirtiness, Clock::time_point frozen_at) {
     drop_dirty(dirtiness);
 }
 
-// What is dirty is copied and read once more.
+// What is dirty is copied and read once more. One answer may do for many suspects.
 void Verification::drop_dirty(Scout& dirtiness) {
+    std::sort(suspects_.begin(), suspects_.end(),
+              [](const Suspect& a, const Suspect& b) { return a.range.offset < b.range.offset; });
     std::vector<Suspect> left;
+    std::vector<Extent> known;
     for (const Suspect& suspect : suspects_) {
         for (Range rest = suspect.range; !rest.empty();) {
-            for (const Extent& extent : dirtiness.extents(rest)) {
-                if (!extent.dirty) {
-                    left.push_back({extent.range, suspect.since});
-                }
-                rest = Range::from_to(extent.range.end(), rest.end());
+            const auto holds = [&](const Extent& extent) {
+                return extent.range.offset <= rest.offset && rest.offset < extent.range.end();
+            };
+            auto at = std::partition_point(known.begin(), known.end(), [&](const Extent& extent) {
+                return extent.range.end() <= rest.offset;
+            });
+            if (at == known.end() || !holds(*at)) {
+                known = dirtiness.extents(Range::from_to(rest.offset, size_bytes_));
+                at = known.begin();
             }
+            const Range part = Range::from_to(rest.offset, std::min(rest.end(), at->range.end()));
+            if (!at->dirty) {
+                left.push_back({part, suspect.since});
+            }
+            rest = Range::from_to(part.end(), rest.end());
         }
     }
     suspects_ = std::move(left);
@@ -77,7 +89,7 @@ void Verification::check(Engine& engine, Scout& dirtiness, TargetZeroes& target_
     unchecked_from_ = std::min(found.complete_to, size_bytes_);
     const Clock::time_point now = Clock::now();
     for (const Range& range : found.ranges) {
-        if (suspects_.size() == Differences::kMaxRanges) {
+        if (suspects_.size() >= Differences::kMaxRanges) {
             unchecked_from_ = std::min(unchecked_from_, range.offset);
             break;
         }

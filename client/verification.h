@@ -47,7 +47,9 @@ class Verification {
     [[nodiscard]] std::uint64_t unchecked_bytes() const noexcept {
         return size_bytes_ - unchecked_from_;
     }
-    [[nodiscard]] bool checks_everything() const noexcept { return unchecked_from_ == 0; }
+    [[nodiscard]] bool checks_everything() const noexcept {
+        return unchecked_from_ == 0 && suspects_.empty();
+    }
 
   private:
     struct Suspect {
