@@ -166,14 +166,21 @@ def test_the_last_line_of_a_copys_progress_is_read(world, reader, reads_at_once)
     assert reader.read().endswith("\n")
 
 
-def test_a_copy_at_a_stopped_terminal_goes_on_and_takes_signals(world):
+@contextlib.contextmanager
+def copy_at_a_stopped_terminal(world, rate):
+    """A copy of 64 MiB, under way, and the server that it goes to."""
     source = make_disk(world.path("source"), SIZE, [(0, SIZE)])
     target = make_disk(world.path("target"), SIZE)
     with world.server(f"d={target}") as server, \
-            TerminalSession([CLIENT, "copy", source, server.uri("d"), "--bwlimit", "8M"],
+            TerminalSession([CLIENT, "copy", source, server.uri("d"), "--bwlimit", rate],
                             world.env) as terminal:
         terminal.wait_for_text("copying")
         termios.tcflow(terminal.slave, termios.TCOOFF)
+        yield terminal, server
+
+
+def test_a_copy_at_a_stopped_terminal_goes_on_and_takes_signals(world):
+    with copy_at_a_stopped_terminal(world, "8M") as (terminal, server):
         seen = server.export("d")["written_bytes"]
         wait_for(lambda: server.export("d")["written_bytes"] >= seen + 8 * MIB)
         terminal.process.send_signal(signal.SIGTERM)
@@ -185,15 +192,9 @@ def test_a_copy_at_a_stopped_terminal_goes_on_and_takes_signals(world):
 
 
 def test_a_terminal_that_goes_on_shows_how_the_copy_ended(world):
-    source = make_disk(world.path("source"), SIZE, [(0, SIZE)])
-    target = make_disk(world.path("target"), SIZE)
-    with world.server(f"d={target}") as server, \
-            TerminalSession([CLIENT, "copy", source, server.uri("d"), "--bwlimit", "32M"],
-                            world.env) as terminal:
-        terminal.wait_for_text("copying")
-        termios.tcflow(terminal.slave, termios.TCOOFF)
+    with copy_at_a_stopped_terminal(world, "32M") as (terminal, server):
         wait_for(lambda: server.export("d")["written_bytes"] == SIZE and not server.connections())
         termios.tcflow(terminal.slave, termios.TCOON)
         assert terminal.wait() == 0
         terminal.wait_for_text("copied")
-    assert same_content(source, target)
+    assert same_content(world.path("source"), world.path("target"))
