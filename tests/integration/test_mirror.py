@@ -27,7 +27,7 @@ def pair(world):
 
 
 class Writer(threading.Thread):
-    """Writes, zeroes and trims at random until it is told to stop or meets an error; `shadow` is
+    """Writes and zeroes at random until it is told to stop or meets an error; `shadow` is
     what the disk must contain."""
 
     def __init__(self, world, server, seed=1, area=None):
