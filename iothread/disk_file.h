@@ -121,6 +121,13 @@ class DiskFile {
     // a CPU while they do; here they sleep (docs/performance.md).
     [[nodiscard]] std::unique_lock<std::mutex> take_write_turn();
 
+    // How often something was made a hole through this object: what was known to be data before may
+    // be none. Counted once it is one.
+    [[nodiscard]] std::uint64_t holes_made() const noexcept {
+        return holes_made_.load(std::memory_order_acquire);
+    }
+    void note_hole() noexcept { holes_made_.fetch_add(1, std::memory_order_release); }
+
     // Whether the calls still look as if they work here; a refusal is remembered.
     std::atomic<bool> can_punch{true};
     std::atomic<bool> can_zero_range{true};
@@ -140,6 +147,7 @@ class DiskFile {
     bool is_block_device_ = false;
     bool memory_backed_ = false;
     std::atomic<std::uint64_t> size_bytes_{0};
+    std::atomic<std::uint64_t> holes_made_{0};
     std::uint32_t request_alignment_ = 1;
     std::uint32_t zeroing_alignment_ = 1;
     std::uint32_t preferred_bytes_ = 4096;

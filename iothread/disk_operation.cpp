@@ -267,6 +267,8 @@ void DiskOperation::zero_completed(int result) {
         submit(step_);
         return;
     }
+    // Whatever the result: a part may be one.
+    file_->note_hole();
     if (result >= 0) {
         if (step_ == Step::punch_to_allocate) {
             submit(Step::allocate);

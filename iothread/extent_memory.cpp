@@ -4,8 +4,10 @@
 namespace nbdm {
 
 FileExtent ExtentMemory::next_extent(Range within, Clock::time_point now) noexcept {
-    const bool remembered = now - asked_at_ < kDataIsRemembered && !data_.empty() &&
-                            data_.offset <= within.offset && within.offset < data_.end();
+    const std::uint64_t holes_made = file_.holes_made();
+    const bool remembered = now - asked_at_ < kDataIsRemembered && holes_made == holes_made_ &&
+                            !data_.empty() && data_.offset <= within.offset &&
+                            within.offset < data_.end();
     if (remembered) {
         return {within.first(data_.end() - within.offset), false};
     }
@@ -14,6 +16,7 @@ FileExtent ExtentMemory::next_extent(Range within, Clock::time_point now) noexce
     if (!found.hole) {
         data_ = found.range;
         asked_at_ = now;
+        holes_made_ = holes_made;
     }
     return {found.range.first(within.length), found.hole};
 }

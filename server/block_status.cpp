@@ -25,7 +25,8 @@ std::uint32_t whole_mebibytes(std::uint64_t bytes) {
 // Where the statuses of one answer come from.
 struct Origin {
     const Export& served;
-    int extents_fd = -1;
+    ExtentMemory& extents;
+    ExtentMemory::Clock::time_point now;
     std::span<const DigestRun> digests;
 };
 
@@ -33,7 +34,7 @@ Described next(const Origin& origin, const MetaContext& context, Range within) {
     const Export& served = origin.served;
     switch (context.kind) {
         case MetaContext::Kind::allocation: {
-            const FileExtent extent = served.file().next_extent(origin.extents_fd, within);
+            const FileExtent extent = origin.extents.next_extent(within, origin.now);
             return {extent.range, extent.hole ? wire::kStateHole | wire::kStateZero : 0};
         }
         case MetaContext::Kind::dirtiness: {
@@ -88,11 +89,12 @@ std::size_t describe(const Origin& origin, const MetaContext& context, Range ran
 
 }  // namespace
 
-BlockStatus::BlockStatus(const Session& session, int extents_fd, ReplyWriter& answer) noexcept
-    : session_(session), extents_fd_(extents_fd), answer_(answer) {
+BlockStatus::BlockStatus(const Session& session, int own_fd, ExtentMemory& extents,
+                         ReplyWriter& answer) noexcept
+    : session_(session), extents_(extents), answer_(answer) {
     const auto digest = std::ranges::find_if(session.contexts, &MetaContext::is_digest);
     if (digest != session.contexts.end()) {
-        digests_.emplace(session.served->file(), extents_fd, digest->digest.seed);
+        digests_.emplace(session.served->file(), own_fd, digest->digest.seed);
     }
 }
 
@@ -161,7 +163,7 @@ void BlockStatus::describe_contexts(Request& request) {
     std::span<Descriptor> free(
         reinterpret_cast<Descriptor*>(request.buffer.data() + memory_bytes() - kAnswerBytes),
         kMaxDescriptors);
-    const Origin origin{*session_.served, extents_fd_, digest_runs_};
+    const Origin origin{*session_.served, extents_, request.arrived, digest_runs_};
     std::size_t last = session_.contexts.size() - 1;
     while (!request.contexts.test(last)) {
         --last;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "iothread/block_digests.h"
+#include "iothread/extent_memory.h"
 #include "server/export.h"
 #include "server/handshake.h"
 #include "server/nbd_wire.h"
@@ -20,8 +21,9 @@ namespace nbdm {
 // Threads: the connection's iothread.
 class BlockStatus {
   public:
-    // `extents_fd` is from DiskFile::open_again, this thread's own. All outlive this.
-    BlockStatus(const Session& session, int extents_fd, ReplyWriter& answer) noexcept;
+    // `own_fd` is from DiskFile::open_again, this thread's own. All outlive this.
+    BlockStatus(const Session& session, int own_fd, ExtentMemory& extents,
+                ReplyWriter& answer) noexcept;
 
     // What each request needs: for the answer and, in front of it, for what digests are made of.
     [[nodiscard]] std::size_t memory_bytes() const noexcept {
@@ -49,7 +51,7 @@ class BlockStatus {
     void describe_contexts(Request& request);
 
     const Session& session_;
-    const int extents_fd_;
+    ExtentMemory& extents_;
     ReplyWriter& answer_;
     std::optional<BlockDigests> digests_;  // where some of them were selected
     std::vector<DigestRun> digest_runs_;   // of the request that is answered

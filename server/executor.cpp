@@ -41,8 +41,8 @@ Executor::Executor(IoThread& thread, Ring& ring, int own_fd, const Session& sess
       answer_(answer),
       peer_(surroundings.peer),
       statistics_(surroundings.statistics),
-      block_status_(session, own_fd, answer),
       extents_(export_.file(), own_fd),
+      block_status_(session, own_fd, extents_, answer),
       attachment_(export_.gate(), thread),
       lane_(attachment_.lane()) {}
 

@@ -103,8 +103,8 @@ class Executor {
     ReplyWriter& answer_;
     const std::string& peer_;
     Statistics& statistics_;
+    ExtentMemory extents_;
     BlockStatus block_status_;
-    ExtentMemory extents_;  // of what is read
 
     const WriteGate::Attachment attachment_;
     WriteGate::Lane& lane_;

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from harness import GIB, KIB, MIB, allocated_bytes, need, wait_for
-from meddling import meddling, tracer
+from meddling import meddling, standstill, tracer
 from peers import must
 
 nbd = pytest.importorskip("nbd")
@@ -168,6 +168,33 @@ def test_zeroes_without_a_hole_stay_allocated_and_others_go(world, storage, cach
             handle.flush()
             assert handle.pread(size, 0) == bytes(size)
             assert allocated() < MIB
+            handle.shutdown()
+
+
+def test_the_file_system_is_asked_once_where_data_ends_and_again_when_there_is_a_hole(world):
+    # tmpfs goes through every page up to there, each time that it is asked.
+    def zeroes(handle, offset):
+        """Whether the extent that begins there reads as zero."""
+        found = []
+        handle.block_status(MIB, offset, lambda _, at, entries, error: found.append(entries[1]))
+        return bool(found[0] & nbd.STATE_ZERO)
+
+    with disk_on(world, "tmpfs", 64 * MIB) as disk, world.server(f"d={disk}") as server:
+        one, other = (nbd.NBD() for _ in range(2))
+        for handle in (one, other):
+            handle.add_meta_context("base:allocation")
+            handle.connect_uri(server.uri("d"))
+        one.pwrite(b"x" * 32 * MIB, 0)
+        assert not zeroes(one, 0)
+        with standstill(server, "lseek"):
+            assert not any(zeroes(one, offset) for offset in range(0, 32 * MIB, MIB))
+        assert zeroes(one, 32 * MIB)
+        for make_hole in (other.trim, other.zero):
+            assert not zeroes(one, 0)
+            make_hole(4 * MIB, 0)
+            assert zeroes(one, 0)
+            one.pwrite(b"x" * 4 * MIB, 0)
+        for handle in (one, other):
             handle.shutdown()
 
 

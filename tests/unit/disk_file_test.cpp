@@ -139,8 +139,10 @@ TEST_P(DiskFileTest, ZeroedRangesReadAsZeroAndTheirNeighboursStay) {
     Ring ring(8);
     Request request;
     for (const bool may_punch : {true, false}) {
+        const std::uint64_t holes_before = file.holes_made();
         request.zero(ring, file, {5000, 10001}, {.may_punch = may_punch}, /*fua=*/true);
         ASSERT_EQ(run(ring, request), 0);
+        EXPECT_TRUE(!may_punch || file.holes_made() > holes_before);
         const std::string text = text_of(path());
         EXPECT_EQ(text.substr(5000, 10001), std::string(10001, '\0'));
         EXPECT_EQ(text.substr(0, 5000), std::string(5000, 'x'));
@@ -157,10 +159,12 @@ TEST_P(DiskFileTest, NoHoleDoesNotDeallocate) {
     struct stat status {};
     ASSERT_EQ(::fstat(file.fd(), &status), 0);
     EXPECT_GE(status.st_blocks * 512, 1 << 20);
+    const std::uint64_t holes_before = file.holes_made();
     request.trim(ring, file, {0, 1 << 20}, false);
     ASSERT_EQ(run(ring, request), 0);
     ASSERT_EQ(::fstat(file.fd(), &status), 0);
     EXPECT_LT(status.st_blocks * 512, 1 << 20);
+    EXPECT_GT(file.holes_made(), holes_before);
 }
 
 INSTANTIATE_TEST_SUITE_P(CacheModes, DiskFileTest,

@@ -66,8 +66,15 @@ TEST_F(ExtentMemoryTest, TellsWhatTheFileSystemDoes) {
 TEST_F(ExtentMemoryTest, DataIsRememberedForAWhile) {
     EXPECT_FALSE(ask({0, 4096}, milliseconds(0)).hole);
     punch(0);
-    EXPECT_FALSE(ask({8192, 4096}, milliseconds(999)).hole);
-    EXPECT_TRUE(ask({8192, 4096}, milliseconds(1000)).hole);
+    EXPECT_FALSE(ask({8192, 4096}, milliseconds(9999)).hole);
+    EXPECT_TRUE(ask({8192, 4096}, milliseconds(10'000)).hole);
+}
+
+TEST_F(ExtentMemoryTest, AHoleThatIsMadeThroughTheFileIsSeenAtOnce) {
+    EXPECT_FALSE(ask({0, 4096}, milliseconds(0)).hole);
+    punch(0);
+    file_->note_hole();
+    EXPECT_TRUE(ask({8192, 4096}, milliseconds(0)).hole);
 }
 
 TEST_F(ExtentMemoryTest, AHoleIsNotRemembered) {
