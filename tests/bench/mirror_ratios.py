@@ -22,7 +22,7 @@ import socket
 import statistics
 import time
 
-from measure import (Failed, Parser, add_directory, add_number, need_built, need_fio,
+from measure import (Failed, Parser, add_directory, add_number, cpu_seconds, need_built, need_fio,
                      need_installed, need_room, random_file, run_benchmark, serving, started,
                      workspace)
 from harness import CLIENT, GIB, MIB, SERVER, ask, make_disk, wait_for
@@ -85,8 +85,9 @@ class Ours:
         return [SERVER, f"d={self.source}", "--listen", f"unix:{self.sock}", "--control",
                 self.world.path("source.control"), "--log-level", "error"]
 
-    def move(self, limit):
-        """Seconds until it was ready, or None; then it is cut over."""
+    def move(self, limit, note):
+        """Seconds until it was ready, or None; then it is cut over. `note` gets the job's process
+        at the former moment."""
         world = self.world
         begin = time.monotonic()
         with started(world, [CLIENT, "mirror", f"server:d@{world.path('source.control')}",
@@ -106,6 +107,7 @@ class Ours:
                     return None, None
                 time.sleep(0.05)
             ready = time.monotonic() - begin
+            note(mirror)
             cutover = time.monotonic()
             status, answer = ask(control, "POST", "/v1/job/cutover", timeout=120)
             if status != 200:
@@ -125,7 +127,7 @@ class Qemu(Ours):
                 "--chardev", f"socket,path={self.world.path('qmp')},server=on,wait=off,id=qmp",
                 "--monitor", "chardev=qmp"]
 
-    def move(self, limit):
+    def move(self, limit, note):
         wait_for(self.world.path("qmp").exists)
         qmp = Qmp(self.world.path("qmp"))
         path, name = re.fullmatch(r"nbd\+unix:///(.*)\?socket=(.*)", self.target).group(2, 1)
@@ -138,6 +140,7 @@ class Qemu(Ours):
             qmp.ask("block-job-cancel", device="bench", force=True)
             return None, None
         ready = time.monotonic() - begin
+        note(None)
         cutover = time.monotonic()
         qmp.ask("block-job-complete", device="bench")
         if not qmp.wait_for("BLOCK_JOB_COMPLETED", 120):
@@ -177,12 +180,23 @@ def measure(kind, work, where, size, limit):
                              control, "--log-level", "error"]
             uri = f"nbd+unix:///d?socket={sock}"
         mover = kind(world, source, uri)
-        with serving(world, target_server, sock), serving(world, mover.server(), mover.sock):
+        with (serving(world, target_server, sock) as target_process,
+              serving(world, mover.server(), mover.sock) as source_process):
             with started(world, writer(world, work, size, mover.sock), "fio.log",
                          expect=(0, 1, 128, 129, -2)) as fio:
                 begun = time.monotonic()
                 time.sleep(2)
-                ready, cutover = mover.move(limit)
+                programs = {"source": source_process, "target": target_process, "writer": fio}
+                before = {name: cpu_seconds(each.pid) for name, each in programs.items()}
+                cpu = {}
+
+                def note(mirror):
+                    for name, each in programs.items():
+                        cpu[name] = cpu_seconds(each.pid) - before[name]
+                    if mirror:
+                        cpu["mirror"] = cpu_seconds(mirror.pid)
+
+                ready, cutover = mover.move(limit, note)
                 time.sleep(1)
                 sent = None
                 if work != "slow":
@@ -196,6 +210,7 @@ def measure(kind, work, where, size, limit):
             result["stopped ms"] = max(took for at, took in seen if at >= from_ms)
         ordered = sorted(took for _, took in seen)
         result["write p99 ms"] = ordered[int(0.99 * len(ordered))]
+        result |= {f"{name} CPU s": seconds for name, seconds in cpu.items()}
         return result
 
 
