@@ -72,12 +72,20 @@ void BlockMap::for_each_cell(Range range, Call call) noexcept {
 void BlockMap::found(Range range, Found what, Clock::time_point now) noexcept {
     const std::uint64_t cell_bytes = cell_bytes_.load(kRelaxed);
     const bool again = what == Found::wanted && once_moved_.load(kRelaxed);
+    const bool tells_holes = what == Found::data || what == Found::hole;
     std::uint64_t at = range.offset;
+    if (at == 0) {
+        holes_found_to_ = 0;
+    }
     for_each_cell(range, [&](Counts& cell, std::uint64_t bytes) {
+        // The sweep knows better than what is left of an earlier one, which may have failed.
         if (at % cell_bytes == 0) {
-            // The sweep knows better than what is left of an earlier one, which may have failed.
             cell.waiting.store(0, kRelaxed);
+        }
+        const bool all_wanted = what == Found::wanted && bytes == cell_bytes;
+        if ((tells_holes && at >= holes_found_to_) || all_wanted) {
             cell.hole.store(0, kRelaxed);
+            holes_found_to_ = at - at % cell_bytes + cell_bytes;
         }
         at += bytes;
         if (what == Found::wanted) {

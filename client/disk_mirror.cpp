@@ -16,6 +16,9 @@ namespace {
 // again: less is not worth the connecting.
 constexpr std::chrono::seconds kLongRound{1};
 
+// How old the holes of what is not dirty may be where a job is watched.
+constexpr std::chrono::seconds kHolesAreShown{30};
+
 // What earlier connections of a mirror of this name have sent to an nbd-mirror-server does not land
 // any more once later ones stand: their epoch is higher, since they began later.
 std::string session_context(const std::string& job, const char* kind = "session") {
@@ -167,6 +170,8 @@ void DiskMirror::start_tracker(bool compare) {
 
 void DiskMirror::connect() {
     dirtiness_ = source_->open_scout(record_->tracker.name, shared_.cancellation);
+    allocation_ = source_->open_scout("", shared_.cancellation);
+    looked_for_holes_.reset();
     server_.check_stands(record_->tracker);
     EngineOptions options = options_.copy.engine;
     options.connections = shared_.connections.among_all(index_);
@@ -182,6 +187,7 @@ void DiskMirror::disconnect() {
     verification_.reset();
     engine_.reset();
     target_zeroes_.reset();
+    allocation_.reset();
     dirtiness_.reset();
     target_.reset();
     source_.reset();
@@ -282,10 +288,12 @@ void DiskMirror::copy_frozen(const SourceServer::Frozen& frozen, Haste haste, Ro
     const Engine::Sweep sweep{
         .only_dirty = true, .compare = record_->compare, .checkpoints = haste == Haste::none};
     if (haste != Haste::none) {
-        engine_->copy(sweep, *dirtiness_, zeroes, tick);
+        DirtyScout scout(*dirtiness_, *allocation_, DirtyScout::Holes::where_dirty);
+        engine_->copy(sweep, scout, zeroes, tick);
         return;
     }
-    RefreezingScout scout(*dirtiness_, [&](Range window) {
+    DirtyScout found(*dirtiness_, *allocation_, holes_to_look_for());
+    RefreezingScout scout(found, [&](Range window) {
         const std::uint64_t more =
             round_server_.refreeze(record_->tracker, frozen.generation, window);
         status_.add_to_do(more);
@@ -295,6 +303,16 @@ void DiskMirror::copy_frozen(const SourceServer::Frozen& frozen, Haste haste, Ro
         acknowledge_progress(frozen.generation);
         tick();
     });
+}
+
+// Those of what is clean are only shown.
+DirtyScout::Holes DiskMirror::holes_to_look_for() {
+    const Clock::time_point now = Clock::now();
+    if (looked_for_holes_ && now - *looked_for_holes_ < kHolesAreShown) {
+        return DirtyScout::Holes::where_dirty;
+    }
+    looked_for_holes_ = now;
+    return DirtyScout::Holes::everywhere;
 }
 
 void DiskMirror::verify(std::uint64_t dirty_bytes, Haste haste, const std::function<void()>& tick) {
@@ -307,7 +325,7 @@ void DiskMirror::verify(std::uint64_t dirty_bytes, Haste haste, const std::funct
                               : TargetZeroes(false);
     using Writers = Verification::Writers;
     const Writers writers = haste == Haste::writers_wait ? Writers::wait : Writers::write;
-    verification_->check(*engine_, *dirtiness_, zeroes, writers, tick);
+    verification_->check(*engine_, {*dirtiness_, *allocation_}, zeroes, writers, tick);
     if (writers == Writers::wait && verification_->unchecked_bytes() > 0) {
         throw JobError("more differs than can be kept in mind");
     }

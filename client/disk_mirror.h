@@ -14,6 +14,7 @@
 #include "client/cancellation.h"
 #include "client/connection_shares.h"
 #include "client/copy.h"
+#include "client/dirty_scout.h"
 #include "client/disk_status.h"
 #include "client/engine.h"
 #include "client/job_record.h"
@@ -117,6 +118,7 @@ class DiskMirror {
     void note_durable() noexcept;
     void copy_frozen(const SourceServer::Frozen& frozen, Haste haste, Round& round,
                      const std::function<void()>& tick);
+    [[nodiscard]] DirtyScout::Holes holes_to_look_for();
     void verify(std::uint64_t dirty_bytes, Haste haste, const std::function<void()>& tick);
 
     const Options options_;
@@ -131,6 +133,8 @@ class DiskMirror {
     std::unique_ptr<Side> source_;
     std::unique_ptr<Side> target_;
     std::unique_ptr<Scout> dirtiness_;
+    std::unique_ptr<Scout> allocation_;
+    std::optional<Clock::time_point> looked_for_holes_;  // of all the disk
     // What the target said before the first round over these connections; then nothing is known,
     // since old data may lie under a new hole.
     std::unique_ptr<TargetZeroes> target_zeroes_;

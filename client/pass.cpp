@@ -17,6 +17,16 @@ constexpr std::uint64_t kMinUnitBytes = 4096;
 // Short against the downtime that a cutover is allowed, whose end a tick looks for.
 constexpr std::chrono::milliseconds kTickInterval{20};
 
+BlockMap::Found what_is_found(const Extent& extent, bool wanted, bool zero) {
+    if (wanted) {
+        return BlockMap::Found::wanted;
+    }
+    if (!extent.allocation_known) {
+        return BlockMap::Found::neither_known;
+    }
+    return zero ? BlockMap::Found::hole : BlockMap::Found::data;
+}
+
 }  // namespace
 
 TargetZeroes::Known TargetZeroes::at(Range range) {
@@ -132,10 +142,7 @@ void Pass::scan(Scout& source, TargetZeroes& target_zeroes) {
             at = extent.range.end();
             const bool zero = extent.zero && !options_.zeroes_as_data;
             const bool wanted = !extent.alike && (extent.dirty || !options_.only_dirty);
-            parts_.map.found(extent.range,
-                             wanted ? BlockMap::Found::wanted
-                                    : (zero ? BlockMap::Found::hole : BlockMap::Found::data),
-                             now);
+            parts_.map.found(extent.range, what_is_found(extent, wanted, zero), now);
             if (wanted && !run.empty() && run.end() == extent.range.offset && run_zero == zero) {
                 run.length += extent.range.length;
                 continue;

@@ -9,44 +9,34 @@ namespace nbdm {
 
 namespace {
 
-std::vector<std::string> contexts(const std::string& dirty_context, const std::string& session) {
-    std::vector<std::string> result = {LIBNBD_CONTEXT_BASE_ALLOCATION};
-    if (!dirty_context.empty()) {
-        result.push_back(dirty_context);
-    }
-    if (!session.empty()) {
-        result.push_back(session);
-    }
-    return result;
+std::vector<std::string> with(const std::string& context, const std::string& session) {
+    return session.empty() ? std::vector{context} : std::vector{context, session};
 }
 
-// Allocation and, with `dirty_context` not empty, dirtiness, from the start of `within` on: as far
-// as both are known, in stretches that are alike in both.
-std::vector<Extent> ask(NbdHandle& handle, const std::string& dirty_context, Range within,
-                        const Cancellation& cancellation) {
-    BlockStatuses statuses =
-        ask_block_status(handle, {.within = within, .what = "extents"}, cancellation);
-    std::vector<StatusRun>& allocation = statuses[LIBNBD_CONTEXT_BASE_ALLOCATION];
-    if (allocation.empty()) {
-        allocation.push_back({within, 0});  // all is data
-    }
-    const std::vector<StatusRun> dirtiness =
-        dirty_context.empty() ? std::vector<StatusRun>{{within, 1}} : statuses[dirty_context];
+// In one metadata context, from the start of `within` on.
+std::vector<StatusRun> ask(NbdHandle& handle, const std::string& context, Range within,
+                           const Cancellation& cancellation) {
+    return ask_block_status(handle, {.within = within, .what = "extents"}, cancellation)[context];
+}
+
+// Of a server that answers without it all is data.
+std::vector<Extent> ask_allocation(NbdHandle& handle, Range within,
+                                   const Cancellation& cancellation) {
     std::vector<Extent> result;
-    std::uint64_t at = within.offset;
-    std::size_t a = 0;
-    std::size_t d = 0;
-    while (a < allocation.size() && d < dirtiness.size()) {
-        const std::uint64_t end = std::min(allocation[a].range.end(), dirtiness[d].range.end());
-        result.push_back({.range = Range::from_to(at, end),
-                          .zero = (allocation[a].status & LIBNBD_STATE_ZERO) != 0,
-                          .dirty = (dirtiness[d].status & 1) != 0});
-        at = end;
-        a += allocation[a].range.end() == end ? 1 : 0;
-        d += dirtiness[d].range.end() == end ? 1 : 0;
+    for (const StatusRun& run : ask(handle, LIBNBD_CONTEXT_BASE_ALLOCATION, within, cancellation)) {
+        result.push_back({.range = run.range, .zero = (run.status & LIBNBD_STATE_ZERO) != 0});
+    }
+    return result.empty() ? std::vector<Extent>{{.range = within}} : result;
+}
+
+std::vector<Extent> ask_dirtiness(NbdHandle& handle, const std::string& context, Range within,
+                                  const Cancellation& cancellation) {
+    std::vector<Extent> result;
+    for (const StatusRun& run : ask(handle, context, within, cancellation)) {
+        result.push_back({.range = run.range, .dirty = (run.status & 1) != 0});
     }
     if (result.empty()) {
-        throw JobError(handle.uri() + " gave no extents at offset " +
+        throw JobError(handle.uri() + " does not say what is dirty at offset " +
                        std::to_string(within.offset));
     }
     return result;
@@ -57,26 +47,28 @@ std::vector<Extent> ask(NbdHandle& handle, const std::string& dirty_context, Ran
 NbdScout::NbdScout(const std::string& uri, const std::string& tracker, const std::string& session,
                    const Cancellation& cancellation)
     : cancellation_(cancellation),
-      dirty_context_(tracker.empty() ? "" : "nbd-mirror:dirty-bitmap:" + tracker),
-      handle_(uri, contexts(dirty_context_, session), cancellation),
-      knows_allocation_(nbd_can_meta_context(handle_.get(), LIBNBD_CONTEXT_BASE_ALLOCATION) == 1) {
-    if (!dirty_context_.empty() &&
-        nbd_can_meta_context(handle_.get(), dirty_context_.c_str()) != 1) {
+      context_(tracker.empty() ? LIBNBD_CONTEXT_BASE_ALLOCATION
+                               : "nbd-mirror:dirty-bitmap:" + tracker),
+      tells_dirtiness_(!tracker.empty()),
+      handle_(uri, with(context_, session), cancellation),
+      is_told_(nbd_can_meta_context(handle_.get(), context_.c_str()) == 1) {
+    if (tells_dirtiness_ && !is_told_) {
         throw JobError("the dirty map of tracker '" + tracker + "' is not to be had from " + uri);
     }
 }
 
 std::vector<Extent> NbdScout::extents(Range within) {
-    if (!knows_allocation_ && dirty_context_.empty()) {
-        return {{.range = within}};
+    if (tells_dirtiness_) {
+        return ask_dirtiness(handle_, context_, within, cancellation_);
     }
-    return ask(handle_, dirty_context_, within, cancellation_);
+    return is_told_ ? ask_allocation(handle_, within, cancellation_)
+                    : std::vector<Extent>{{.range = within}};
 }
 
 std::vector<Extent> all_extents(NbdHandle& handle, Range all, const Cancellation& cancellation) {
     std::vector<Extent> result;
     for (Range left = all; !left.empty();) {
-        for (const Extent& extent : ask(handle, "", left, cancellation)) {
+        for (const Extent& extent : ask_allocation(handle, left, cancellation)) {
             if (!result.empty() && result.back().zero == extent.zero) {
                 result.back().range.length += extent.range.length;
             } else {

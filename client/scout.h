@@ -22,6 +22,7 @@ struct Extent {
     bool zero = false;   // reads as zero
     bool dirty = true;   // in the frozen map of the tracker that was asked for, if one was
     bool alike = false;  // source and target were compared, and have the same there
+    bool allocation_known = true;  // else `zero` says nothing, and it counts as data
 };
 
 // Looks ahead for the extents of one end of a copy: in large ranges, on a connection or descriptor
@@ -42,8 +43,9 @@ class Scout {
 
 class NbdScout final : public Scout {
   public:
-    // With `tracker` not empty its frozen map is asked for too; throws JobError when the server
-    // does not have it. `session`: a metadata context to be selected besides; may be empty.
+    // Tells what reads as zero or, with `tracker` not empty, what is dirty in its frozen map;
+    // throws JobError when the server does not have that. `session`: a metadata context to be
+    // selected besides; may be empty.
     NbdScout(const std::string& uri, const std::string& tracker, const std::string& session,
              const Cancellation& cancellation);
 
@@ -51,9 +53,10 @@ class NbdScout final : public Scout {
 
   private:
     const Cancellation& cancellation_;
-    const std::string dirty_context_;  // empty: none
+    const std::string context_;
+    const bool tells_dirtiness_;
     NbdHandle handle_;
-    const bool knows_allocation_;
+    const bool is_told_;  // or the server does not know the context
 };
 
 // The extents of `all`, asked for over a connection that is not used for anything else meanwhile;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "client/copy.h"
+#include "client/dirty_scout.h"
 
 namespace nbdm {
 
@@ -17,22 +18,9 @@ class DirtyFrom final : public Scout {
     DirtyFrom(Scout& scout, std::uint64_t from) : scout_(scout), from_(from) {}
 
     [[nodiscard]] std::vector<Extent> extents(Range within) override {
-        std::vector<Extent> result;
-        for (Extent extent : scout_.extents(within)) {
-            const std::uint64_t from = std::clamp(from_, extent.range.offset, extent.range.end());
-            const Range ends_before = Range::from_to(extent.range.offset, from);
-            const Range begins_there = Range::from_to(from, extent.range.end());
-            if (!ends_before.empty()) {
-                extent.range = ends_before;
-                result.push_back(extent);
-            }
-            if (!begins_there.empty()) {
-                extent.range = begins_there;
-                extent.dirty = true;
-                result.push_back(extent);
-            }
-        }
-        return result;
+        return within.offset < from_
+                   ? scout_.extents(Range::from_to(within.offset, std::min(within.end(), from_)))
+                   : std::vector<Extent>{{.range = within}};
     }
 
   private:
@@ -80,12 +68,13 @@ bool Verification::is_unexplained(const Suspect& suspect, Writers writers) const
     return writers == Writers::wait || frozen_at_ - suspect.since >= kLongestWrite;
 }
 
-void Verification::check(Engine& engine, Scout& dirtiness, TargetZeroes& target_zeroes,
+void Verification::check(Engine& engine, Source source, TargetZeroes& target_zeroes,
                          Writers writers, const std::function<void()>& tick) {
-    drop_dirty(dirtiness);  // what has joined the generation since
-    DirtyFrom unchecked(dirtiness, unchecked_from_);
+    drop_dirty(source.dirtiness);  // what has joined the generation since
+    DirtyFrom unchecked(source.dirtiness, unchecked_from_);
+    DirtyScout scout(unchecked, source.allocation, DirtyScout::Holes::where_dirty);
     const Differences::Found found =
-        engine.compare({.only_dirty = true}, unchecked, target_zeroes, tick);
+        engine.compare({.only_dirty = true}, scout, target_zeroes, tick);
     unchecked_from_ = std::min(found.complete_to, size_bytes_);
     const Clock::time_point now = Clock::now();
     for (const Range& range : found.ranges) {
@@ -120,7 +109,8 @@ std::vector<Extent> Verification::extents_of(std::vector<Suspect> suspects) cons
     std::uint64_t at = 0;
     const auto add = [&](std::uint64_t end, bool dirty) {
         if (end > at) {
-            extents.push_back({.range = Range::from_to(at, end), .dirty = dirty});
+            extents.push_back(
+                {.range = Range::from_to(at, end), .dirty = dirty, .allocation_known = false});
             at = end;
         }
     };

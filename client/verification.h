@@ -40,7 +40,11 @@ class Verification {
     // A round has copied that, and flushed it; nothing of it was acknowledged yet, unless
     // everything is still to be checked. Checks it, and what is unchecked. Throws
     // VerificationFailed, or what Engine::compare does.
-    void check(Engine& engine, Scout& dirtiness, TargetZeroes& target_zeroes, Writers writers,
+    struct Source {
+        Scout& dirtiness;
+        Scout& allocation;
+    };
+    void check(Engine& engine, Source source, TargetZeroes& target_zeroes, Writers writers,
                const std::function<void()>& tick);
     // What was copied before and is still to be checked: everything at first, and what lies behind
     // more differences than can be kept in mind.

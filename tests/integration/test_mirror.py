@@ -13,6 +13,7 @@ import pytest
 
 from harness import (KIB, MIB, UnixConnection, ask_all, background, fio_writer, make_disk,
                      same_content, wait_for)
+from meddling import standstill
 from nbd_client import connect, nbd
 from peers import Nbdkit, StallingTarget
 
@@ -287,6 +288,19 @@ def test_a_cutover_that_takes_too_long_is_given_up_and_works_later(world, pair):
             mirror.wait()
         writer.join(60)
     assert world.path("target").read_bytes() == bytes(writer.shadow)
+
+
+def test_the_holes_of_a_disk_do_not_prolong_its_cutover(world, pair):
+    # However many there are: of a disk that is clean nobody asks for them while writers wait.
+    source, target = pair
+    with world.mirror(source.source("d"), target.uri("d")) as job:
+        job.wait_for_phase("ready")
+        handle = connect(source)
+        handle.pwrite(b"x" * 16 * KIB, 60 * MIB)
+        with standstill(source, "lseek"):
+            assert job.cutover().returncode == 0
+        job.wait()
+    assert same_content(world.path("source"), world.path("target"))
 
 
 def test_a_lost_target_fails_the_job_and_not_the_writer(world, pair):

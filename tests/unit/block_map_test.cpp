@@ -101,6 +101,23 @@ TEST_F(BlockMapTest, ASweepPutsRightWhatAFailedOneHasLeft) {
     EXPECT_EQ(cell(2).moved, kCell);
 }
 
+TEST_F(BlockMapTest, ASweepThatDoesNotLookForHolesLeavesThem) {
+    map_.found({0, kSize}, Found::wanted, now_);
+    map_.skipped({0, kCell / 2});
+    map_.all_moved();
+    for (int sweep = 0; sweep < 2; ++sweep) {
+        map_.found({0, kCell - 4096}, Found::neither_known, now_);
+        map_.found({kCell - 4096, 4096}, Found::wanted, now_);
+        map_.found(Range::from_to(kCell, kSize), Found::neither_known, now_);
+        EXPECT_EQ(cell(0).hole, kCell / 2);
+        EXPECT_EQ(cell(0).dirty, 4096U);
+    }
+    map_.found({0, 4096}, Found::wanted, now_);
+    map_.found({4096, 4096}, Found::hole, now_);
+    map_.found(Range::from_to(8192, kSize), Found::data, now_);
+    EXPECT_EQ(cell(0).hole, 4096U);
+}
+
 TEST_F(BlockMapTest, AHoleThatIsWrittenIsAHoleNoMore) {
     map_.skipped({0, kCell});
     map_.all_moved();
