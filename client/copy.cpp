@@ -12,13 +12,12 @@ namespace nbdm {
 
 namespace {
 
-// An export of a local server is read over NBD like any other.
 Side open_source(const CopyOptions& options, const Cancellation& cancellation) {
     if (options.source.kind != Location::Kind::server_export) {
         return Side::open_source(options.source, cancellation);
     }
-    return Side::open_source(SourceServer(options.source, cancellation).about().address,
-                             cancellation);
+    const SourceServer::About about = SourceServer(options.source, cancellation).about();
+    return Side::open_export(about.address, about.disk, cancellation);
 }
 
 // Throws JobError when both name one disk.
@@ -27,11 +26,11 @@ void check_two_disks(const CopyOptions& options, const Cancellation& cancellatio
     if (options.source.kind == Location::Kind::server_export) {
         about = SourceServer(options.source, cancellation).about();
     } else if (options.source.kind == Location::Kind::path) {
-        about.path = options.source.path_or_uri;
+        about.disk.path = options.source.path_or_uri;
     } else {
         about.uris = {options.source.path_or_uri};
     }
-    if (is_same_disk(options.target, about.path, about.uris)) {
+    if (is_same_disk(options.target, about.disk.path, about.uris)) {
         throw JobError("'" + options.target.text + "' is both the source and the target");
     }
 }

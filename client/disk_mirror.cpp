@@ -113,7 +113,7 @@ SourceServer::About DiskMirror::check_source() {
         throw JobError("export '" + name +
                        "' is read-only: nothing can be written to it, 'copy' moves it");
     }
-    if (is_same_disk(target(), about.path, about.uris)) {
+    if (is_same_disk(target(), about.disk.path, about.uris)) {
         throw JobError("'" + target().text + "' is the source itself");
     }
     return about;
@@ -121,7 +121,8 @@ SourceServer::About DiskMirror::check_source() {
 
 void DiskMirror::open_sides(Opening opening) {
     const SourceServer::About about = check_source();
-    source_ = std::make_unique<Side>(Side::open_source(about.address, shared_.cancellation));
+    source_ =
+        std::make_unique<Side>(Side::open_export(about.address, about.disk, shared_.cancellation));
     const std::uint64_t size = source_->traits().size_bytes;
     if (size == 0) {
         throw JobError("source " + source().text + " is empty: there is nothing to move");
@@ -235,6 +236,8 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
         if (stop.stop_requested()) {
             throw JobError("the copying of " + source().text + " was broken off");
         }
+        // Of a source whose data is read from its disk nothing else would tell.
+        dirtiness_->check_connected();
         if (Clock::now() - begin >= kLongRound) {
             engine_->use_connections(shared_.connections.among_copying(index_));
         }

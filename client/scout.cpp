@@ -2,6 +2,7 @@
 #include "client/scout.h"
 
 #include <algorithm>
+#include <poll.h>
 
 #include "client/block_status_question.h"
 
@@ -63,6 +64,13 @@ std::vector<Extent> NbdScout::extents(Range within) {
     }
     return is_told_ ? ask_allocation(handle_, within, cancellation_)
                     : std::vector<Extent>{{.range = within}};
+}
+
+void NbdScout::check_connected() const {
+    pollfd socket{nbd_aio_get_fd(handle_.get()), POLLRDHUP, 0};
+    if (::poll(&socket, 1, 0) > 0) {
+        throw ConnectionLost("the server of " + handle_.uri() + " has closed the connection");
+    }
 }
 
 std::vector<Extent> all_extents(NbdHandle& handle, Range all, const Cancellation& cancellation) {

@@ -39,6 +39,8 @@ class Scout {
     // Extents from the start of `within` (not empty) on, at least one, none past its end; they may
     // stop short of it. Throws JobError or Cancelled.
     [[nodiscard]] virtual std::vector<Extent> extents(Range within) = 0;
+    // Throws ConnectionLost when the connection that it asks over is gone.
+    virtual void check_connected() const {}
 };
 
 class NbdScout final : public Scout {
@@ -50,6 +52,7 @@ class NbdScout final : public Scout {
              const Cancellation& cancellation);
 
     [[nodiscard]] std::vector<Extent> extents(Range within) override;
+    void check_connected() const override;
 
   private:
     const Cancellation& cancellation_;

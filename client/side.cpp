@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/side.h"
 
+#include <algorithm>
+#include <system_error>
 #include <utility>
 
 #include "client/file_endpoint.h"
 #include "client/nbd_endpoint.h"
 #include "control/durable_file.h"
 #include "control/log.h"
+#include "iothread/disk_place.h"
 
 namespace nbdm {
 
@@ -39,6 +42,34 @@ Side Side::open_source(const Location& location, const Cancellation& cancellatio
         side.use_server(location.path_or_uri, cancellation);
     }
     return side;
+}
+
+Side Side::open_export(const Location& location, const OpenedDisk& disk,
+                       const Cancellation& cancellation) {
+    Side side = open_source(location, cancellation);
+    side.read_from(disk);
+    return side;
+}
+
+void Side::read_from(const OpenedDisk& disk) {
+    try {
+        auto data = std::make_unique<DiskFile>(
+            disk.path,
+            DiskFile::Options{.cache = disk.direct ? CacheMode::direct : CacheMode::writeback,
+                              .others_may_write = true,
+                              .create_bytes = {}});
+        // The end of a disk that is no whole block the server knows how to read.
+        if (disk.place.empty() || place_of(*data) != disk.place ||
+            data->size_bytes() != traits_.size_bytes ||
+            !is_aligned(traits_.size_bytes, data->request_alignment())) {
+            return;
+        }
+        traits_.alignment = std::max<std::uint64_t>(traits_.alignment, data->request_alignment());
+        data_ = std::move(data);
+        first_.reset();
+    } catch (const std::system_error& error) {  // it is not to be seen from here, or not allowed
+        log_debug(name_ + " is read from its server: " + error.what());
+    }
 }
 
 Side Side::open_target(const Location& location, const TargetOptions& options,
@@ -125,8 +156,8 @@ std::unique_ptr<DigestSource> Side::open_digests(std::uint64_t seed,
 OpenedEndpoint Side::open_endpoint(Ring& ring, std::unique_ptr<NbdHandle> handle,
                                    const Cancellation& cancellation) const {
     OpenedEndpoint opened;
-    if (file_) {
-        opened.endpoint = std::make_unique<FileEndpoint>(ring, *file_);
+    if (DiskFile* file = data_ ? data_.get() : file_.get()) {
+        opened.endpoint = std::make_unique<FileEndpoint>(ring, *file);
     } else {
         opened.handle = handle ? std::move(handle) : connect({}, cancellation);
         opened.endpoint = std::make_unique<NbdEndpoint>(ring, *opened.handle);

@@ -24,6 +24,13 @@ struct OpenedHandles {
     std::unique_ptr<NbdHandle> target;
 };
 
+// A disk as a server of this machine has opened it.
+struct OpenedDisk {
+    std::string path;
+    std::string place;    // place_of() it
+    bool direct = false;  // past the page cache
+};
+
 // What a worker holds of one side of a copy; the handle outlives the endpoint on it.
 struct OpenedEndpoint {
     std::unique_ptr<NbdHandle> handle;  // null for a file
@@ -39,6 +46,11 @@ class Side {
   public:
     // A path or an NBD URI to read from. Throws JobError or std::system_error with the name.
     [[nodiscard]] static Side open_source(const Location& location,
+                                          const Cancellation& cancellation);
+    // An export of a server of this machine, at an NBD URI. Where `disk` can be read by this
+    // program its data is read from there, in the way in which the server writes it, which is as if
+    // the server read it: what it says of extents and dirtiness is asked over NBD all the same.
+    [[nodiscard]] static Side open_export(const Location& location, const OpenedDisk& disk,
                                           const Cancellation& cancellation);
     struct TargetOptions {
         std::optional<std::uint64_t> create_bytes;  // make a file that is missing
@@ -82,6 +94,7 @@ class Side {
     Side() = default;
     void use_file(std::unique_ptr<DiskFile> file);
     void use_server(const std::string& uri, const Cancellation& cancellation);
+    void read_from(const OpenedDisk& disk);
     // A connection that may write.
     [[nodiscard]] std::unique_ptr<NbdHandle> connect(std::vector<std::string> meta_contexts,
                                                      const Cancellation& cancellation) const;
@@ -90,6 +103,7 @@ class Side {
     std::string context_;               // of all connections; empty: none
     std::string uri_;                   // empty for a file
     std::unique_ptr<DiskFile> file_;    // null for a server
+    std::unique_ptr<DiskFile> data_;    // of a server's export, where it is read from
     std::unique_ptr<NbdHandle> first_;  // null for a file, and once it was taken
     EndpointTraits traits_;
     Space space_;

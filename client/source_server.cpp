@@ -79,7 +79,9 @@ json SourceServer::ask_at(const std::string& method, const std::string& path, co
 SourceServer::About SourceServer::about() {
     const json answer = ask("GET", "", nullptr, kAnswerLimit);
     About about;
-    about.path = field<std::string>(answer, "path");
+    about.disk = {.path = field<std::string>(answer, "path"),
+                  .place = field<std::string>(answer, "place"),
+                  .direct = field<bool>(answer, "direct")};
     about.state = field<std::string>(answer, "state");
     if (const json moved = field<json>(answer, "moved"); moved.is_object()) {
         about.moved_by = field<std::string>(moved, "job");

@@ -9,6 +9,7 @@
 
 #include "client/cancellation.h"
 #include "client/location.h"
+#include "client/side.h"
 #include "control/http_client.h"
 #include "iothread/range.h"
 
@@ -58,7 +59,7 @@ class SourceServer {
         std::uint64_t frozen_bytes = 0;  // not acknowledged
     };
     struct About {
-        std::string path;
+        OpenedDisk disk;
         Location address;  // to read it, a Unix socket where there is one; shown as it was named
         std::string state;
         std::string moved_by;  // the job that has moved it away, if one has

@@ -8,6 +8,7 @@
 
 #include "control/utc.h"
 #include "iothread/check.h"
+#include "iothread/disk_place.h"
 
 namespace nbdm {
 
@@ -64,6 +65,8 @@ json describe(Server& server, const Export& served) {
                                                         : "serving";
     return {{"name", served.name()},
             {"path", served.file().path()},
+            {"place", place_of(served.file())},
+            {"direct", served.file().direct()},
             {"size_bytes", served.size_bytes()},
             {"read_only", served.read_only()},
             {"description", served.options().description},

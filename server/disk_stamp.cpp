@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <ctime>
-#include <fstream>
 #include <poll.h>
 #include <stdexcept>
 
@@ -13,6 +12,7 @@
 #include <sys/vfs.h>
 
 #include "iothread/check.h"
+#include "iothread/disk_place.h"
 
 namespace nbdm {
 
@@ -40,10 +40,8 @@ std::int64_t file_system_now_ns() noexcept {
     return to_ns(now);
 }
 
-std::string boot_id() {
-    std::string id;
-    std::ifstream stream("/proc/sys/kernel/random/boot_id");
-    std::getline(stream, id);
+std::string known_boot_id() {
+    std::string id = boot_id();
     if (id.empty()) {
         throw std::runtime_error("the kernel does not tell which boot this is");
     }
@@ -70,7 +68,7 @@ DiskStamp DiskStamp::of(const DiskFile& file) {
     if (status.st_ctim.tv_nsec == 0) {
         throw std::runtime_error("its file system keeps times in whole seconds");
     }
-    return {.boot_id = nbdm::boot_id(),
+    return {.boot_id = known_boot_id(),
             .inode = status.st_ino,
             .size_bytes = static_cast<std::uint64_t>(status.st_size),
             .modified_ns = to_ns(status.st_mtim),

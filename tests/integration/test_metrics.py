@@ -188,6 +188,7 @@ def test_the_latencies_of_an_export_are_those_of_its_clients(world, pair):
     def latency():
         return a.export("d")["latency"]
 
+    world.path("source").rename(world.path("elsewhere"))  # or a mirror would read it there
     handle = connect(a)
     handle.pread(MIB, 0)
     handle.pwrite(b"x" * MIB, 0)
