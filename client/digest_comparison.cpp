@@ -6,6 +6,8 @@
 #include <random>
 #include <utility>
 
+#include "iothread/time_slice.h"
+
 namespace nbdm {
 
 namespace {
@@ -93,6 +95,7 @@ std::future<std::vector<Extent>> DigestComparison::compare(const Extent& stretch
 }
 
 void DigestComparison::serve(const std::stop_token& stop, Pair pair) {
+    take_long_turns();
     // A pair that has failed once is not used again: answers to what was given up may still come.
     std::exception_ptr failure;
     for (;;) {

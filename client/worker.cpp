@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "iothread/check.h"
+#include "iothread/time_slice.h"
 #include "iothread/zero_scan.h"
 
 namespace nbdm {
@@ -108,6 +109,7 @@ void Worker::abandon() noexcept {
 }
 
 void Worker::run() {
+    take_long_turns();
     std::optional<Ring> ring;
     OpenedEndpoint source;
     OpenedEndpoint target;

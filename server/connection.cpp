@@ -13,6 +13,7 @@
 
 #include "control/log.h"
 #include "iothread/event_fd.h"
+#include "iothread/time_slice.h"
 #include "server/handshake.h"
 #include "server/socket_stream.h"
 #include "server/transmission.h"
@@ -84,6 +85,9 @@ DisconnectReason Connection::negotiate_and_serve() {
     }
     Export& served = *session->served;
     background_ = session->is_background();
+    if (background_) {
+        take_long_turns();
+    }
     served_.store(&served, std::memory_order_release);
     const std::string who = "client " + options_.peer + " of " + served.quoted();
     log_info(who + " is connected" + (session->read_only ? ", read-only" : ""));
