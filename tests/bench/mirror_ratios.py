@@ -10,7 +10,8 @@ their ratios; judges nothing.
 The source is nbd-mirror-server or qemu-storage-daemon, with fio as its client; the target of both is
 nbd-mirror-server (`slow`: nbdkit with its rate filter), over Unix sockets, disks on tmpfs. Programs
 take turns; medians of --rounds. `sent` is what the target was told to write, `ready` the time until
-the job says that it could be cut over, `stopped` the longest that a write took around the cutover.
+the job says that it could be cut over, `stopped` the longest that a write took that ended after the
+cutover was asked for.
 """
 
 import contextlib
@@ -108,7 +109,7 @@ class Ours:
                 time.sleep(0.05)
             ready = time.monotonic() - begin
             note(mirror)
-            cutover = time.monotonic()
+            cutover = time.time()
             status, answer = ask(control, "POST", "/v1/job/cutover", timeout=120)
             if status != 200:
                 raise Failed(answer["error"])
@@ -141,7 +142,7 @@ class Qemu(Ours):
             return None, None
         ready = time.monotonic() - begin
         note(None)
-        cutover = time.monotonic()
+        cutover = time.time()
         qmp.ask("block-job-complete", device="bench")
         if not qmp.wait_for("BLOCK_JOB_COMPLETED", 120):
             raise Failed("qemu-storage-daemon: the job does not complete")
@@ -153,12 +154,12 @@ def writer(world, work, size, sock):
             f"--uri=nbd+unix:///d?socket={sock}", "--rw=randwrite", f"--bs={BLOCK}", f"--iodepth={DEPTH}", f"--rate={RATE}",
             "--time_based", "--runtime=900", f"--size={size}", "--randseed=7",
             f"--random_distribution={DISTRIBUTIONS[work]}", "--norandommap", "--refill_buffers",
-            f"--write_lat_log={world.path('fio')}", "--output-format=json",
+            f"--write_lat_log={world.path('fio')}", "--log_unix_epoch=1", "--output-format=json",
             f"--output={world.path('fio.json')}"]
 
 
 def latencies(world):
-    """(milliseconds since fio began, milliseconds) of each write."""
+    """(milliseconds of the clock at its end, milliseconds) of each write."""
     log = next(world.directory.glob("fio_clat*.log"))
     for line in log.read_text().splitlines():
         at, took = line.split(",")[:2]
@@ -184,7 +185,6 @@ def measure(kind, work, where, size, limit):
               serving(world, mover.server(), mover.sock) as source_process):
             with started(world, writer(world, work, size, mover.sock), "fio.log",
                          expect=(0, 1, 128, 129, -2)) as fio:
-                begun = time.monotonic()
                 time.sleep(2)
                 programs = {"source": source_process, "target": target_process, "writer": fio}
                 before = {name: cpu_seconds(each.pid) for name, each in programs.items()}
@@ -206,8 +206,7 @@ def measure(kind, work, where, size, limit):
         seen = list(latencies(world))
         result = {"ready s": ready, "sent GiB": sent / GIB if sent is not None else None}
         if cutover is not None:
-            from_ms = 1000 * (cutover - begun) - 500
-            result["stopped ms"] = max(took for at, took in seen if at >= from_ms)
+            result["stopped ms"] = max(took for at, took in seen if at >= 1000 * cutover)
         ordered = sorted(took for _, took in seen)
         result["write p99 ms"] = ordered[int(0.99 * len(ordered))]
         result |= {f"{name} CPU s": seconds for name, seconds in cpu.items()}
