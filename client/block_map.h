@@ -32,7 +32,8 @@ class BlockMap {
     void all_moved() noexcept;
 
     // What a sweep finds: ascending from 0 on, without gaps, each before any of it is begun. Where
-    // neither data nor holes are found in a cell it keeps the holes that it had.
+    // neither data nor holes are found in a cell it keeps the holes that it had, and what is zeroed
+    // there again counts again, until a sweep that looks for holes.
     enum class Found { wanted, data, hole, neither_known };
     void found(Range range, Found what, Clock::time_point now) noexcept;
     // A wanted hole that the target has too.
@@ -74,7 +75,7 @@ class BlockMap {
     std::atomic<std::uint64_t> cell_bytes_{0};  // 0: not started
     std::atomic<bool> once_moved_{false};
     std::array<Counts, kMaxCells> cells_;
-    std::uint64_t holes_found_to_ = 0;  // in this sweep, by the job's thread
+    std::uint64_t holes_found_to_ = 0;  // up to here this sweep has begun cells' holes anew
 };
 
 // The fields of one disk in the answer of GET /v1/job/map. A character a cell: how much of it is in

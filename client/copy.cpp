@@ -20,6 +20,13 @@ Side open_source(const CopyOptions& options, const Cancellation& cancellation) {
     return Side::open_export(about.address, about.disk, cancellation);
 }
 
+// A disk whose server is gone may be written to by others; no read of it would tell.
+void check_server(const Side& source, const Scout& scout) {
+    if (source.reads_disk()) {
+        scout.check_connected();
+    }
+}
+
 // Throws JobError when both name one disk.
 void check_two_disks(const CopyOptions& options, const Cancellation& cancellation) {
     SourceServer::About about;
@@ -76,18 +83,20 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status, Pace& pace,
     TargetZeroes zeroes = known_zeroes(target, cancellation);
     Engine engine(source, target, options.engine, disk, pace, cancellation);
     status.set_phase(Phase::copying);
-    engine.copy({.compare = options.delta}, *scout, zeroes, {});
-    engine.flush({});
+    const auto check_source = [&] { check_server(source, *scout); };
+    engine.copy({.compare = options.delta}, *scout, zeroes, check_source);
+    engine.flush(check_source);
     if (options.verify) {
         disk.add_to_do(size);
         TargetZeroes written(target.open_scout("", cancellation), target.traits().size_bytes);
         const std::vector<Range> differences = first_differences(
-            engine.compare({}, *source.open_scout("", cancellation), written, {}).ranges);
+            engine.compare({}, *source.open_scout("", cancellation), written, check_source).ranges);
         if (!differences.empty()) {
             throw JobError("the copy differs from the source:\n" +
                            describe_differences(differences));
         }
     }
+    check_source();
     return "copied " + format_size(static_cast<double>(size)) + ", " +
            format_size(static_cast<double>(disk.counters.sent_bytes.load())) + " of it as data" +
            (options.verify ? ", and verified it" : "");
@@ -117,7 +126,11 @@ std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status, 
     TargetZeroes zeroes(target.open_scout("", cancellation), target.traits().size_bytes);
     Engine engine(source, target, options.engine, disk, pace, cancellation);
     status.set_phase(Phase::copying);
-    return first_differences(engine.compare({}, *scout, zeroes, {}).ranges);
+    const auto check_source = [&] { check_server(source, *scout); };
+    const std::vector<Range> differences =
+        first_differences(engine.compare({}, *scout, zeroes, check_source).ranges);
+    check_source();
+    return differences;
 }
 
 std::vector<Range> first_differences(std::vector<Range> differences) {

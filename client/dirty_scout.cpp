@@ -8,7 +8,7 @@ namespace nbdm {
 
 namespace {
 
-// As far as both are known, in stretches that are alike in both. They begin at one offset.
+// Stretches that are alike in both, up to where the shorter answer ends. Both begin at one offset.
 std::vector<Extent> merge(const std::vector<Extent>& dirtiness,
                           const std::vector<Extent>& allocation) {
     std::vector<Extent> result;
@@ -30,22 +30,35 @@ std::vector<Extent> merge(const std::vector<Extent>& dirtiness,
 }  // namespace
 
 std::vector<Extent> DirtyScout::extents(Range within) {
-    std::vector<Extent> found = dirtiness_.extents(within);
-    const auto all = Range::from_to(found.front().range.offset, found.back().range.end());
     if (holes_ == Holes::everywhere) {
+        const std::vector<Extent> found = dirtiness_.extents(within);
+        const Range all = Range::from_to(within.offset, found.back().range.end());
         return merge(found, allocation_.extents(all));
+    }
+    if (ahead_.empty() || ahead_.front().range.offset != within.offset ||
+        ahead_.back().range.end() > within.end()) {
+        const std::vector<Extent> found = dirtiness_.extents(within);
+        ahead_.assign(found.begin(), found.end());
     }
     const auto is_long = [](const Extent& extent) {
         return extent.dirty && extent.range.length >= kMinBytesForHoles;
     };
-    if (is_long(found.front())) {
-        return merge({found.front()}, allocation_.extents(found.front().range));
+    if (is_long(ahead_.front())) {
+        Extent& stretch = ahead_.front();
+        const std::vector<Extent> result = merge({stretch}, allocation_.extents(stretch.range));
+        stretch.range = Range::from_to(result.back().range.end(), stretch.range.end());
+        if (stretch.range.empty()) {
+            ahead_.pop_front();
+        }
+        return result;
     }
-    found.erase(std::find_if(found.begin(), found.end(), is_long), found.end());
-    for (Extent& extent : found) {
+    const auto end = std::find_if(ahead_.begin(), ahead_.end(), is_long);
+    std::vector<Extent> result(ahead_.begin(), end);
+    ahead_.erase(ahead_.begin(), end);
+    for (Extent& extent : result) {
         extent.allocation_known = false;
     }
-    return found;
+    return result;
 }
 
 }  // namespace nbdm

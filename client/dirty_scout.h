@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "client/scout.h"
@@ -18,12 +19,13 @@ class DirtyScout final : public Scout {
   public:
     enum class Holes {
         everywhere,
-        where_dirty,  // and there in long stretches; the rest counts as data, and is not known
+        where_dirty,  // and only in long stretches; elsewhere the allocation is not known
     };
     // What is shorter is soon read.
     static constexpr std::uint64_t kMinBytesForHoles = 1 << 20;
 
-    // `dirtiness` tells what is dirty, `allocation` what is zero; both outlive this.
+    // `dirtiness` tells what is dirty, `allocation` what is zero; both outlive this, which is for
+    // one sweep.
     DirtyScout(Scout& dirtiness, Scout& allocation, Holes holes)
         : dirtiness_(dirtiness), allocation_(allocation), holes_(holes) {}
 
@@ -33,6 +35,8 @@ class DirtyScout final : public Scout {
     Scout& dirtiness_;
     Scout& allocation_;
     const Holes holes_;
+    // What is known to be dirty or not behind what was told last; nothing of it is asked again.
+    std::deque<Extent> ahead_;
 };
 
 }  // namespace nbdm

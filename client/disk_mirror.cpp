@@ -5,6 +5,7 @@
 #include <bit>
 #include <utility>
 
+#include "client/dirty_scout.h"
 #include "client/refreezing_scout.h"
 #include "control/log.h"
 
@@ -174,6 +175,11 @@ void DiskMirror::connect() {
     allocation_ = source_->open_scout("", shared_.cancellation);
     looked_for_holes_.reset();
     server_.check_stands(record_->tracker);
+    // Only since the tracker's map is selected is it sure to be that server's for as long as this
+    // connection stands; the disk was opened before.
+    if (source_->reads_another(server_.about().disk)) {
+        throw ConnectionLost("the server of " + source().text + " serves another disk by now");
+    }
     EngineOptions options = options_.copy.engine;
     options.connections = shared_.connections.among_all(index_);
     engine_ = std::make_unique<Engine>(*source_, *target_, options, status_, shared_.pace,
@@ -236,7 +242,7 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
         if (stop.stop_requested()) {
             throw JobError("the copying of " + source().text + " was broken off");
         }
-        // Of a source whose data is read from its disk nothing else would tell.
+        // Of a source whose data is read from its disk no read tells that its server is gone.
         dirtiness_->check_connected();
         if (Clock::now() - begin >= kLongRound) {
             engine_->use_connections(shared_.connections.among_copying(index_));
@@ -295,7 +301,10 @@ void DiskMirror::copy_frozen(const SourceServer::Frozen& frozen, Haste haste, Ro
         engine_->copy(sweep, scout, zeroes, tick);
         return;
     }
-    DirtyScout found(*dirtiness_, *allocation_, holes_to_look_for());
+    const Clock::time_point now = Clock::now();
+    const bool show_holes = !looked_for_holes_ || now - *looked_for_holes_ >= kHolesAreShown;
+    DirtyScout found(*dirtiness_, *allocation_,
+                     show_holes ? DirtyScout::Holes::everywhere : DirtyScout::Holes::where_dirty);
     RefreezingScout scout(found, [&](Range window) {
         const std::uint64_t more =
             round_server_.refreeze(record_->tracker, frozen.generation, window);
@@ -306,16 +315,9 @@ void DiskMirror::copy_frozen(const SourceServer::Frozen& frozen, Haste haste, Ro
         acknowledge_progress(frozen.generation);
         tick();
     });
-}
-
-// Those of what is clean are only shown.
-DirtyScout::Holes DiskMirror::holes_to_look_for() {
-    const Clock::time_point now = Clock::now();
-    if (looked_for_holes_ && now - *looked_for_holes_ < kHolesAreShown) {
-        return DirtyScout::Holes::where_dirty;
+    if (show_holes) {
+        looked_for_holes_ = now;
     }
-    looked_for_holes_ = now;
-    return DirtyScout::Holes::everywhere;
 }
 
 void DiskMirror::verify(std::uint64_t dirty_bytes, Haste haste, const std::function<void()>& tick) {

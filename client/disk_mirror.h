@@ -14,7 +14,6 @@
 #include "client/cancellation.h"
 #include "client/connection_shares.h"
 #include "client/copy.h"
-#include "client/dirty_scout.h"
 #include "client/disk_status.h"
 #include "client/engine.h"
 #include "client/job_record.h"
@@ -118,7 +117,6 @@ class DiskMirror {
     void note_durable() noexcept;
     void copy_frozen(const SourceServer::Frozen& frozen, Haste haste, Round& round,
                      const std::function<void()>& tick);
-    [[nodiscard]] DirtyScout::Holes holes_to_look_for();
     void verify(std::uint64_t dirty_bytes, Haste haste, const std::function<void()>& tick);
 
     const Options options_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -40,7 +41,8 @@ class EndpointRequest : public DiskOperation {
     ~EndpointRequest() = default;
 
   private:
-    void finished(int error) noexcept final { done(error); }
+    // Of a file: no error of it is a lost connection, which would be made again.
+    void finished(int error) noexcept final { done(is_lost_connection(error) ? EIO : error); }
 };
 
 // One end of a copy, as one worker uses it: a connection to an NBD server, or a local file.

@@ -68,7 +68,7 @@ std::vector<Extent> NbdScout::extents(Range within) {
 
 void NbdScout::check_connected() const {
     pollfd socket{nbd_aio_get_fd(handle_.get()), POLLRDHUP, 0};
-    if (::poll(&socket, 1, 0) > 0) {
+    if (socket.fd < 0 || ::poll(&socket, 1, 0) > 0) {
         throw ConnectionLost("the server of " + handle_.uri() + " has closed the connection");
     }
 }

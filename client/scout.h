@@ -39,7 +39,7 @@ class Scout {
     // Extents from the start of `within` (not empty) on, at least one, none past its end; they may
     // stop short of it. Throws JobError or Cancelled.
     [[nodiscard]] virtual std::vector<Extent> extents(Range within) = 0;
-    // Throws ConnectionLost when the connection that it asks over is gone.
+    // Throws ConnectionLost when the connection that it asks over is gone. Sends nothing.
     virtual void check_connected() const {}
 };
 

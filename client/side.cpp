@@ -15,6 +15,9 @@ namespace nbdm {
 
 namespace {
 
+// Pieces of a copy begin and end at multiples of this at least.
+constexpr std::uint32_t kBlockBytes = 4096;
+
 std::unique_ptr<DiskFile> open_source_file(const std::string& path) {
     try {
         return std::make_unique<DiskFile>(path, DiskFile::Options{});
@@ -47,29 +50,35 @@ Side Side::open_source(const Location& location, const Cancellation& cancellatio
 Side Side::open_export(const Location& location, const OpenedDisk& disk,
                        const Cancellation& cancellation) {
     Side side = open_source(location, cancellation);
-    side.read_from(disk);
+    const bool from_disk = side.read_from_disk(disk);
+    log_debug(side.name_ + " is read from " + (from_disk ? disk.path : "its server"));
     return side;
 }
 
-void Side::read_from(const OpenedDisk& disk) {
+// Whether it can be; nothing is opened that is not the disk.
+bool Side::read_from_disk(const OpenedDisk& disk) {
+    if (disk.place.empty() || place_of(disk.path) != disk.place) {
+        return false;
+    }
     try {
-        auto data = std::make_unique<DiskFile>(
+        auto opened = std::make_unique<DiskFile>(
             disk.path,
             DiskFile::Options{.cache = disk.direct ? CacheMode::direct : CacheMode::writeback,
                               .others_may_write = true,
                               .create_bytes = {}});
-        // The end of a disk that is no whole block the server knows how to read.
-        if (disk.place.empty() || place_of(*data) != disk.place ||
-            data->size_bytes() != traits_.size_bytes ||
-            !is_aligned(traits_.size_bytes, data->request_alignment())) {
-            return;
+        // What is not whole blocks the server knows how to read, past the page cache too.
+        if (opened->place() != disk.place || opened->size_bytes() != traits_.size_bytes ||
+            opened->request_alignment() > kBlockBytes ||
+            !is_aligned(traits_.size_bytes, opened->request_alignment())) {
+            return false;
         }
-        traits_.alignment = std::max<std::uint64_t>(traits_.alignment, data->request_alignment());
-        data_ = std::move(data);
-        first_.reset();
-    } catch (const std::system_error& error) {  // it is not to be seen from here, or not allowed
-        log_debug(name_ + " is read from its server: " + error.what());
+        disk_ = std::move(opened);
+    } catch (const std::system_error&) {  // it is not for this program
+        return false;
     }
+    traits_.alignment = std::max<std::uint64_t>(traits_.alignment, disk_->request_alignment());
+    first_.reset();  // nothing is read over it
+    return true;
 }
 
 Side Side::open_target(const Location& location, const TargetOptions& options,
@@ -156,7 +165,7 @@ std::unique_ptr<DigestSource> Side::open_digests(std::uint64_t seed,
 OpenedEndpoint Side::open_endpoint(Ring& ring, std::unique_ptr<NbdHandle> handle,
                                    const Cancellation& cancellation) const {
     OpenedEndpoint opened;
-    if (DiskFile* file = data_ ? data_.get() : file_.get()) {
+    if (DiskFile* file = disk_ ? disk_.get() : file_.get()) {
         opened.endpoint = std::make_unique<FileEndpoint>(ring, *file);
     } else {
         opened.handle = handle ? std::move(handle) : connect({}, cancellation);

@@ -13,6 +13,7 @@
 #include "client/endpoint.h"
 #include "client/location.h"
 #include "client/nbd_handle.h"
+#include "client/opened_disk.h"
 #include "client/scout.h"
 #include "iothread/disk_file.h"
 
@@ -24,16 +25,9 @@ struct OpenedHandles {
     std::unique_ptr<NbdHandle> target;
 };
 
-// A disk as a server of this machine has opened it.
-struct OpenedDisk {
-    std::string path;
-    std::string place;    // place_of() it
-    bool direct = false;  // past the page cache
-};
-
 // What a worker holds of one side of a copy; the handle outlives the endpoint on it.
 struct OpenedEndpoint {
-    std::unique_ptr<NbdHandle> handle;  // null for a file
+    std::unique_ptr<NbdHandle> handle;  // null where data is read from a file
     std::unique_ptr<Endpoint> endpoint;
 };
 
@@ -47,9 +41,10 @@ class Side {
     // A path or an NBD URI to read from. Throws JobError or std::system_error with the name.
     [[nodiscard]] static Side open_source(const Location& location,
                                           const Cancellation& cancellation);
-    // An export of a server of this machine, at an NBD URI. Where `disk` can be read by this
-    // program its data is read from there, in the way in which the server writes it, which is as if
-    // the server read it: what it says of extents and dirtiness is asked over NBD all the same.
+    // An export of a server of this machine, at an NBD URI. Where this program can open `disk`, and
+    // it is at the same place, data is read from it, in the way in which the server writes it,
+    // which is as if the server read it; extents and dirtiness are asked over NBD all the same. A
+    // disk that cannot be opened is no failure. Throws as open_source().
     [[nodiscard]] static Side open_export(const Location& location, const OpenedDisk& disk,
                                           const Cancellation& cancellation);
     struct TargetOptions {
@@ -84,9 +79,16 @@ class Side {
     // Null when it makes no digests.
     [[nodiscard]] std::unique_ptr<DigestSource> open_digests(
         std::uint64_t seed, const Cancellation& cancellation) const;
-    // The connection that the side was opened with, once; null for a file and later on.
+    // Whether data of a server's export is read from its disk.
+    [[nodiscard]] bool reads_disk() const noexcept { return disk_ != nullptr; }
+    // And that is another one than the server says.
+    [[nodiscard]] bool reads_another(const OpenedDisk& disk) const noexcept {
+        return disk_ && disk_->place() != disk.place;
+    }
+    // The connection that the side was opened with, once; null where data is read from a file, and
+    // later on.
     [[nodiscard]] std::unique_ptr<NbdHandle> take_handle() noexcept { return std::move(first_); }
-    // Connects where `handle` is null.
+    // Connects where `handle` is null and data is not read from a file.
     [[nodiscard]] OpenedEndpoint open_endpoint(Ring& ring, std::unique_ptr<NbdHandle> handle,
                                                const Cancellation& cancellation) const;
 
@@ -94,7 +96,7 @@ class Side {
     Side() = default;
     void use_file(std::unique_ptr<DiskFile> file);
     void use_server(const std::string& uri, const Cancellation& cancellation);
-    void read_from(const OpenedDisk& disk);
+    [[nodiscard]] bool read_from_disk(const OpenedDisk& disk);
     // A connection that may write.
     [[nodiscard]] std::unique_ptr<NbdHandle> connect(std::vector<std::string> meta_contexts,
                                                      const Cancellation& cancellation) const;
@@ -103,8 +105,8 @@ class Side {
     std::string context_;               // of all connections; empty: none
     std::string uri_;                   // empty for a file
     std::unique_ptr<DiskFile> file_;    // null for a server
-    std::unique_ptr<DiskFile> data_;    // of a server's export, where it is read from
-    std::unique_ptr<NbdHandle> first_;  // null for a file, and once it was taken
+    std::unique_ptr<DiskFile> disk_;    // of a server's export, where data is read from it
+    std::unique_ptr<NbdHandle> first_;  // null for a file or a disk, and once it was taken
     EndpointTraits traits_;
     Space space_;
     bool is_zero_ = false;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <poll.h>
+#include <unistd.h>
 
 #include "control/uri.h"
 
@@ -82,6 +83,11 @@ SourceServer::About SourceServer::about() {
     about.disk = {.path = field<std::string>(answer, "path"),
                   .place = field<std::string>(answer, "place"),
                   .direct = field<bool>(answer, "direct")};
+    // Or somebody with fewer rights would choose what is read for him.
+    const std::optional<uid_t> peer = http_.peer();
+    if (!peer || (*peer != 0 && *peer != ::geteuid())) {
+        about.disk.place.clear();
+    }
     about.state = field<std::string>(answer, "state");
     if (const json moved = field<json>(answer, "moved"); moved.is_object()) {
         about.moved_by = field<std::string>(moved, "job");

@@ -9,7 +9,7 @@
 
 #include "client/cancellation.h"
 #include "client/location.h"
-#include "client/side.h"
+#include "client/opened_disk.h"
 #include "control/http_client.h"
 #include "iothread/range.h"
 

@@ -36,14 +36,14 @@ class Verification {
     // now.
     void explain(Scout& dirtiness, Clock::time_point frozen_at);
 
+    struct Source {  // both outlive the call
+        Scout& dirtiness;
+        Scout& allocation;
+    };
     enum class Writers { write, wait };
     // A round has copied that, and flushed it; nothing of it was acknowledged yet, unless
     // everything is still to be checked. Checks it, and what is unchecked. Throws
     // VerificationFailed, or what Engine::compare does.
-    struct Source {
-        Scout& dirtiness;
-        Scout& allocation;
-    };
     void check(Engine& engine, Source source, TargetZeroes& target_zeroes, Writers writers,
                const std::function<void()>& tick);
     // What was copied before and is still to be checked: everything at first, and what lies behind

@@ -3,6 +3,8 @@
 
 #include <mutex>
 
+#include <sys/socket.h>
+
 #include <curl/curl.h>
 
 #include "iothread/check.h"
@@ -105,6 +107,18 @@ HttpResponse HttpClient::request(const std::string& method, const std::string& p
         throw HttpError("control socket '" + socket_path_ + "': the answer is not JSON");
     }
     return response;
+}
+
+std::optional<uid_t> HttpClient::peer() const {
+    curl_socket_t socket = CURL_SOCKET_BAD;
+    ucred credentials{};
+    socklen_t length = sizeof(credentials);
+    if (curl_easy_getinfo(curl_->handle, CURLINFO_ACTIVESOCKET, &socket) != CURLE_OK ||
+        socket == CURL_SOCKET_BAD ||
+        ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) {
+        return std::nullopt;
+    }
+    return credentials.uid;
 }
 
 }  // namespace nbdm

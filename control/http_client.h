@@ -4,8 +4,11 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
+
+#include <sys/types.h>
 
 #include <nlohmann/json.hpp>
 
@@ -40,6 +43,10 @@ class HttpClient {
     HttpResponse request(const std::string& method, const std::string& path,
                          const nlohmann::json& body, std::chrono::milliseconds timeout,
                          const std::function<bool()>& cancelled = {});
+
+    // Who listened when the last request connected, or the one before whose connection it used;
+    // nothing where that cannot be known.
+    [[nodiscard]] std::optional<uid_t> peer() const;
 
     [[nodiscard]] const std::string& socket_path() const noexcept { return socket_path_; }
 

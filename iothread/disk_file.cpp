@@ -18,6 +18,7 @@
 #include <sys/vfs.h>
 
 #include "iothread/check.h"
+#include "iothread/disk_place.h"
 #include "iothread/image_lock.h"
 
 namespace nbdm {
@@ -149,6 +150,7 @@ void DiskFile::learn_storage() {
     // io_uring lets operations on a non-blocking file fail with EAGAIN, of disks too.
     const int flags = check_errno(::fcntl(fd_.get(), F_GETFL), "cannot examine '" + path_ + "'");
     check_errno(::fcntl(fd_.get(), F_SETFL, flags & ~O_NONBLOCK), "cannot use '" + path_ + "'");
+    place_ = place_of(fd_.get());
     is_block_device_ = S_ISBLK(status.st_mode);
     std::uint32_t sector_bytes = 512;
     if (is_block_device_) {

@@ -49,6 +49,8 @@ class DiskFile {
 
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
     [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+    // place_of() it.
+    [[nodiscard]] const std::string& place() const noexcept { return place_; }
     // As it was opened, or as it was last told by grow_to().
     [[nodiscard]] std::uint64_t size_bytes() const noexcept {
         return size_bytes_.load(std::memory_order_acquire);
@@ -142,6 +144,7 @@ class DiskFile {
     const std::string path_;
     const bool writable_;
     UniqueFd fd_;
+    std::string place_;
     bool created_ = false;
     bool direct_ = false;
     bool is_block_device_ = false;

@@ -1,14 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "iothread/disk_place.h"
 
+#include <fcntl.h>
 #include <fstream>
 
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
-
-#include "iothread/check.h"
 
 namespace nbdm {
+
+namespace {
+
+std::string numbers(unsigned major, unsigned minor) {
+    return std::to_string(major) + ":" + std::to_string(minor);
+}
+
+std::string place_of(int directory, const char* path) {
+    const std::string boot = boot_id();
+    struct statx status {};
+    if (boot.empty() ||
+        ::statx(directory, path, AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &status) != 0) {
+        return "";
+    }
+    if (S_ISBLK(status.stx_mode)) {
+        return boot + " device " + numbers(status.stx_rdev_major, status.stx_rdev_minor);
+    }
+    if (!S_ISREG(status.stx_mode)) {
+        return "";
+    }
+    return boot + " file " + numbers(status.stx_dev_major, status.stx_dev_minor) + " " +
+           std::to_string(status.stx_ino) + " " + std::to_string(status.stx_btime.tv_sec) + "." +
+           std::to_string(status.stx_btime.tv_nsec);
+}
+
+}  // namespace
 
 std::string boot_id() {
     std::string id;
@@ -17,19 +41,12 @@ std::string boot_id() {
     return id;
 }
 
-std::string place_of(const DiskFile& file) {
-    const std::string boot = boot_id();
-    if (boot.empty()) {
-        return "";
-    }
-    struct stat status {};
-    check_errno(::fstat(file.fd(), &status), "cannot examine '" + file.path() + "'");
-    const auto number = [](dev_t device) {
-        return std::to_string(major(device)) + ":" + std::to_string(minor(device));
-    };
-    return file.is_block_device()
-               ? boot + " device " + number(status.st_rdev)
-               : boot + " file " + number(status.st_dev) + " " + std::to_string(status.st_ino);
+std::string place_of(int fd) {
+    return place_of(fd, "");
+}
+
+std::string place_of(const std::string& path) {
+    return place_of(AT_FDCWD, path.c_str());
 }
 
 }  // namespace nbdm

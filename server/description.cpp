@@ -3,12 +3,12 @@
 
 #include <chrono>
 #include <cstddef>
+#include <filesystem>
 #include <optional>
 #include <string>
 
 #include "control/utc.h"
 #include "iothread/check.h"
-#include "iothread/disk_place.h"
 
 namespace nbdm {
 
@@ -64,8 +64,8 @@ json describe(Server& server, const Export& served) {
                         : server.hold_of(served).held() ? "held"
                                                         : "serving";
     return {{"name", served.name()},
-            {"path", served.file().path()},
-            {"place", place_of(served.file())},
+            {"path", std::filesystem::absolute(served.file().path()).string()},
+            {"place", served.file().place()},
             {"direct", served.file().direct()},
             {"size_bytes", served.size_bytes()},
             {"read_only", served.read_only()},

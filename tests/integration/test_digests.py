@@ -118,7 +118,7 @@ def change(world, offset, data):
 
 def test_equal_disks_are_verified_without_moving_any_data(world, both):
     a, b = both
-    result = world.client("verify", a.source("d"), b.uri("d"))
+    result = world.client("verify", a.uri("d"), b.uri("d"))
     assert result.returncode == 0, result.stderr
     assert a.export("d")["read_bytes"] == b.export("d")["read_bytes"] == 0
     result = world.client("verify", world.path("source"), b.uri("d", tcp=True))
@@ -141,7 +141,7 @@ def test_copy_delta_reads_and_sends_only_what_differs(world, both):
     a, b = both
     change(world, 7 * MIB, b"?" * 4096)
     change(world, 500 * MIB, b"?" * BLOCK)  # old data under a hole
-    result = world.client("copy", "--delta", "--progress", "json", a.source("d"), b.uri("d"))
+    result = world.client("copy", "--delta", "--progress", "json", a.uri("d"), b.uri("d"))
     assert result.returncode == 0, result.stderr
     assert same_content(world.path("source"), world.path("target"))
     last = json.loads(result.stdout.splitlines()[-1])["disks"][0]

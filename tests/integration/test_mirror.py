@@ -22,9 +22,14 @@ PHASES = ["preparing", "copying", "catching_up", "ready"]
 
 
 @pytest.fixture
-def pair(world):
-    with world.pair(96 * MIB + 5 * KIB + 7, [(0, 30 * MIB), (50 * MIB, 20 * MIB)]) as both:
+def pair(world, request):
+    """Of a source whose disk the mirror sees, if nothing else is said."""
+    with world.pair(96 * MIB + 5 * KIB + 7, [(0, 30 * MIB), (50 * MIB, 20 * MIB)],
+                    hidden=getattr(request, "param", "seen") == "hidden") as both:
         yield both
+
+
+SEEN_OR_NOT = pytest.mark.parametrize("pair", ["seen", "hidden"], indirect=True)
 
 
 class Writer(threading.Thread):
@@ -80,6 +85,7 @@ def slow_target(world):
     return nbdkit
 
 
+@SEEN_OR_NOT
 def test_a_disk_moves_while_it_is_written(world, pair):
     source, target = pair
     with Writer(world, source) as writer:
@@ -104,6 +110,7 @@ def test_a_disk_moves_while_it_is_written(world, pair):
     assert source.export("d")["state"] == "retired"
 
 
+@SEEN_OR_NOT
 @pytest.mark.parametrize("seed", range(3))
 def test_fio_sees_no_error_before_the_hand_over_and_shutdown_after_it(world, pair, seed):
     source, target = pair

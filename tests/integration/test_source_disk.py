@@ -2,15 +2,28 @@
 """A mirror and a copy read the data of an export of this machine's server from its disk, not over
 connections, where they see the same disk."""
 
+import contextlib
 import os
+import pathlib
+import signal
+import subprocess
 
 import pytest
 
-from harness import KIB, MIB, fio_writer, make_disk, same_content
+from harness import KIB, MIB, SERVER, background, fio_writer, make_disk, same_content, wait_for
 from nbd_client import connect, write
 
 SIZE = 96 * MIB
 DATA = 40 * MIB
+
+
+def opened_by(program):
+    """The paths of the files that it has open now."""
+    paths = set()
+    for each in pathlib.Path(f"/proc/{program.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # it may be closed meanwhile
+            paths.add(os.readlink(each))
+    return paths
 
 
 @pytest.fixture
@@ -64,26 +77,86 @@ def test_another_file_at_its_path_is_not_taken_for_it(world, disk):
 
 
 def test_a_disk_that_cannot_be_seen_is_read_from_its_server(world, disk):
-    with world.server(f"d={disk}") as source:
-        disk.rename(world.path("elsewhere"))
+    with world.serving_hidden(disk) as source:
         done = world.client("copy", source.source("d"), world.path("target"), "--create")
         assert done.returncode == 0, done.stderr
         assert source.export("d")["read_bytes"] >= DATA
-    assert same_content(world.path("elsewhere"), world.path("target"))
+    assert same_content(disk, world.path("target"))
 
 
-def test_a_server_can_start_again_while_its_disk_is_read(world, disk):
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can serve as another user")
+def test_a_server_of_somebody_else_does_not_choose_what_is_read(world):
+    # A disk of its own, where it can come to.
+    nobody = 65534
+    disk = make_disk(world.quick("disk"), SIZE, [(0, DATA)])
+    for each in (world.quick_directory, disk):
+        os.chown(each, nobody, nobody)
+    as_nobody = ["setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"]
+    if subprocess.run([*as_nobody, SERVER, "--version"], check=False, capture_output=True).returncode:
+        pytest.skip("another user cannot come to the program")
+    with world.server(f"d={disk}", before=as_nobody) as source:
+        done = world.client("copy", source.source("d"), world.path("target"), "--create")
+        assert done.returncode == 0, done.stderr
+        assert source.export("d")["read_bytes"] >= DATA
+    assert same_content(disk, world.path("target"))
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["seen", "hidden"])
+def test_a_server_can_start_again_while_its_disk_is_read(world, disk, seen):
+    def serving():
+        return world.server(f"d={disk}", name="first") if seen else \
+            world.serving_hidden(disk, name="first")
+
     make_disk(world.path("target"), SIZE)
     with world.server(f"d={world.path('target')}") as target:
-        with world.server(f"d={disk}", name="first") as source:
+        with serving() as source:
             mirror = world.mirror(source.source("d"), target.uri("d"), "--bwlimit", "4M")
             mirror.wait_for_phase("copying")
             source.kill()
         with mirror:
-            with world.server(f"d={disk}", name="first") as source:
+            with serving() as source:
                 write(source, 0, b"w" * MIB)
                 assert world.client("set", "job", "--bwlimit", "off").returncode == 0
                 mirror.wait_for_phase("ready")
                 assert mirror.cutover().returncode == 0
                 mirror.wait()
     assert same_content(disk, world.path("target"))
+
+
+def test_a_server_that_is_gone_is_noticed_though_nothing_is_read_from_it(world, disk):
+    make_disk(world.path("target"), SIZE)
+    with world.server(f"d={world.path('target')}") as target, world.server(f"d={disk}") as source:
+        with world.mirror(source.source("d"), target.uri("d"), "--bwlimit", "64K",
+                          "--reconnect-timeout", "1", expect=(1,)) as mirror:
+            mirror.wait_for_phase("copying")  # and nothing is durable for minutes
+            source.kill()
+            assert mirror.wait() == 1
+        assert "has closed the connection" in mirror.messages()
+
+
+def test_a_copy_ends_with_the_server_whose_disk_it_reads(world, disk):
+    # Its lock is gone too: others may write.
+    make_disk(world.path("target"), SIZE)
+    with world.server(f"d={disk}") as source, world.server(f"d={world.path('target')}") as target:
+        with background(lambda: world.client("copy", source.source("d"), target.uri("d"),
+                                             "--bwlimit", "8M")) as copy:
+            wait_for(lambda: target.export("d")["written_bytes"] > 0)
+            source.kill()
+        assert copy.result.returncode == 1
+        assert "has closed the connection" in copy.result.stderr
+
+
+def test_a_mirror_whose_servers_disk_is_another_by_the_time_it_begins_does_not_begin(world, disk):
+    other = make_disk(world.path("other"), SIZE, [(0, DATA)], seed=2)
+    make_disk(world.path("target"), SIZE)
+    with world.server(f"d={world.path('target')}") as target:
+        with world.server(f"d={disk}", name="source") as source:
+            os.kill(target.pid, signal.SIGSTOP)
+            mirror = world.mirror(source.source("d"), target.uri("d"), expect=(1,))
+            # It has its source's disk, and is about to open its target.
+            wait_for(lambda: str(disk) in opened_by(mirror))
+        with mirror, world.server(f"d={other}", name="source") as source:
+            os.kill(target.pid, signal.SIGCONT)
+            assert mirror.wait() == 1
+            assert "serves another disk by now" in mirror.messages()
+            assert source.export("d")["state"] == "serving"

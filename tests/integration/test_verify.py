@@ -14,10 +14,14 @@ BAD = 3 * MIB
 
 
 @pytest.fixture
-def source(world):
-    make_disk(world.path("source"), SIZE, [(0, DATA)])
+def source(world, request):
+    """Its disk is to be seen, if nothing else is said."""
+    disk = make_disk(world.path("source"), SIZE, [(0, DATA)])
     make_disk(world.path("target"), SIZE)
-    with world.server(f"d={world.path('source')}", name="source-server") as server:
+    serving = world.serving_hidden(disk, name="source-server") \
+        if getattr(request, "param", "seen") == "hidden" else \
+        world.server(f"d={disk}", name="source-server")
+    with serving as server:
         yield server
 
 
@@ -38,6 +42,7 @@ class BadTarget(Recorder):
             f"printf x | {write}{BAD + 5}; fi"))
 
 
+@pytest.mark.parametrize("source", ["seen", "hidden"], indirect=True)
 def test_all_that_was_copied_is_read_again_and_no_writer_is_taken_for_an_error(world, source,
                                                                                target):
     with fio_writer(world, source.uri("d"), size=8 * MIB, rate="16m", block="4k"):

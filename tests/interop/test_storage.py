@@ -472,3 +472,24 @@ def test_reading_ahead_fills_the_page_cache_where_it_is_used(world, cache, wante
                 os.pread(file.fileno(), MIB, 3 * MIB)
             wait_for(lambda: cached_bytes(disk) >= before + wanted)
             assert cached_bytes(disk) < before + wanted + MIB // 2
+
+
+@STORAGE
+def test_what_is_written_and_not_flushed_is_copied_from_the_disk(world, storage, cache):
+    # By another program, through another opening.
+    size = 4 * MIB
+    data = random.Random(3).randbytes(size)
+    with disk_on(world, storage, size) as disk, \
+            world.server(f"d={disk},cache={cache}") as server:
+        handle = connect(server)
+        handle.set_strict_mode(0)
+        handle.pwrite(data, 0)
+        handle.pwrite(data[:1000], 12_345)
+        handle.zero(100_001, 1_000_003)
+        expected = handle.pread(size, 0)
+        read = server.export("d")["read_bytes"]
+        done = world.client("copy", server.source("d"), world.path("copy"), "--create")
+        assert done.returncode == 0, done.stderr
+        assert server.export("d")["read_bytes"] == read
+        assert world.path("copy").read_bytes() == expected
+        handle.shutdown()

@@ -213,13 +213,23 @@ class World:
         return Server(self, name, exports, options, listen, expect, before)
 
     @contextlib.contextmanager
-    def pair(self, size, pieces):
+    def serving_hidden(self, disk, **options):
+        """A server of export "d" whose disk nobody else sees, so that a mirror reads it over NBD."""
+        path = self.path("hidden")
+        path.symlink_to(disk)
+        with self.server(f"d={path}", **options) as server:
+            path.unlink()
+            yield server
+
+    @contextlib.contextmanager
+    def pair(self, size, pieces, hidden=False):
         """Export "d" of a source server, with data at `pieces`, and an empty one of a target
         server."""
         source = make_disk(self.path("source"), size, pieces)
         target = make_disk(self.path("target"), size)
-        with self.server(f"d={source}", name="source-server") as a, \
-                self.server(f"d={target}", name="target-server") as b:
+        serving = self.serving_hidden(source, name="source-server") if hidden else \
+            self.server(f"d={source}", name="source-server")
+        with serving as a, self.server(f"d={target}", name="target-server") as b:
             yield a, b
 
     def client(self, *arguments, limit=120):

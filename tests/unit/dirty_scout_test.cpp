@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/dirty_scout.h"
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
 #include <gtest/gtest.h>
 
 namespace nbdm {
@@ -80,6 +85,24 @@ TEST_F(DirtyScoutTest, HolesAreAskedForWhereALongStretchIsDirty) {
         dirty_zeroes += extent.zero ? extent.range.length : 0;
     }
     EXPECT_EQ(dirty_zeroes, 2 * kMiB);
+    EXPECT_EQ(dirtiness_.asked.size(), 1U);
+}
+
+TEST_F(DirtyScoutTest, AStretchIsLongFromAMebibyteOn) {
+    for (const std::uint64_t length : {kMiB, kMiB - 512}) {
+        dirtiness_.disk = {{.range = {0, length}, .dirty = true},
+                           {.range = Range::from_to(length, kDisk), .dirty = false}};
+        EXPECT_EQ(go_through(Holes::where_dirty).front().allocation_known, length == kMiB);
+    }
+}
+
+TEST_F(DirtyScoutTest, WhatIsAskedForElsewhereIsNotAnsweredFromBefore) {
+    DirtyScout scout(dirtiness_, allocation_, Holes::where_dirty);
+    EXPECT_EQ(scout.extents({0, kDisk}).back().range.end(), 4 * kMiB);
+    const std::vector<Extent> found = scout.extents({5 * kMiB, 2 * kMiB});
+    EXPECT_EQ(found.front().range, (Range{5 * kMiB, kMiB}));
+    EXPECT_EQ(scout.extents({6 * kMiB, kMiB}).front().range, (Range{6 * kMiB, kMiB}));
+    EXPECT_EQ(scout.extents({7 * kMiB, kBlock}).front().range, (Range{7 * kMiB, kBlock}));
 }
 
 TEST_F(DirtyScoutTest, BothAreToldOfAllTheDisk) {
