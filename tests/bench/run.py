@@ -12,6 +12,9 @@
   run.py mirror   a disk under fio's random writes, moved by nbd-mirror mirror from one
                   nbd-mirror-server to another again and again: downtime, and whether the copy is
                   identical. Half a minute each time.
+  run.py resume   the same with a sparse disk of four times its data, and a mirror that is killed at
+                  random moments --kills times and resumed: bytes sent beside data and what was
+                  written meanwhile. A minute each time.
 
 Programs take turns; medians of --rounds are printed. Machines are noisy: only ratios within one run
 mean something. Disks are on tmpfs; the times are those of two cores, with the defaults.
@@ -19,6 +22,7 @@ mean something. Disks are on tmpfs; the times are those of two cores, with the d
 
 import functools
 import os
+import random
 import re
 import statistics
 import time
@@ -32,6 +36,8 @@ from harness import (CLIENT, GIB, MIB, SERVER, allocated_bytes, fio_writer, make
 # The data of a sparse disk is in so many pieces, of whole MiB.
 PIECES = 24
 SPARSE_GIB = 100, 500, 10 << 10
+# A mirror that is killed again and again copies for so long, at a limit.
+SECONDS_OF_KILLS = 20
 
 
 class Peer:
@@ -186,13 +192,56 @@ def bench_mirror(options):
           f"longest {max(downtimes)} ms")
 
 
+def move_and_kill(world, size, kills, seed):
+    """Moves a disk once, by mirrors that are killed: (bytes of data, written meanwhile, sent)."""
+    source, target = world.path("source"), world.path("target")
+    part = size // PIECES // MIB * MIB
+    make_disk(source, 4 * size, [(i * 4 * size // PIECES, part) for i in range(PIECES)])
+    make_disk(target, 4 * size)
+    data = allocated_bytes(source)
+    moments = random.Random(seed)
+    limit = ["--bwlimit", str(max(size // SECONDS_OF_KILLS, MIB))]
+    with undivided(lambda: world.server(f"d={source}")) as a, \
+            undivided(lambda: world.server(f"d={target}")) as b, \
+            undivided(lambda: fio_writer(world, a.uri("d"), seconds=600, size=part, rate="2m",
+                                         seed=seed)) as fio:
+        wait_for(lambda: a.export("d")["written_bytes"] > 0 or not fio.running())
+        before = a.export("d")["written_bytes"]
+        sides = [a.source("d"), b.uri("d")]
+        for kill in range(kills):
+            with undivided(lambda: world.mirror(*(sides if kill == 0 else (None, None)), *limit,
+                                                *(["--resume"] if kill else []))) as mirror:
+                mirror.wait_for_phase("copying", "catching_up", "ready")
+                time.sleep(moments.uniform(0, 2 * SECONDS_OF_KILLS / kills))
+                mirror.kill()
+        with undivided(lambda: world.mirror(None, None, "--resume", "--cutover", "auto")) as mirror:
+            mirror.wait()
+        fio.wait()
+        if not same_content(source, target):
+            raise Failed(f"seed {seed}: the copy is not identical")
+        return data, a.export("d")["written_bytes"] - before, b.export("d")["written_bytes"]
+
+
+def bench_resume(options):
+    need_fio()
+    need_room(options.directory, 2 * options.mib * MIB)
+    for seed in range(1, options.rounds + 1):
+        with workspace(options.directory) as world:
+            data, written, sent = move_and_kill(world, options.mib * MIB, options.kills, seed)
+        print(f"{data / GIB:.2f} GiB of data, {options.kills} kills: {written / GIB:.2f} GiB written "
+              f"meanwhile, {sent / GIB:.2f} GiB sent, {(sent - written) / data:.3f} of the data "
+              "without what was written", flush=True)
+
+
 def main():
-    works = {"copy": bench_copy, "sparse": bench_sparse, "mirror": bench_mirror}
+    works = {"copy": bench_copy, "sparse": bench_sparse, "mirror": bench_mirror,
+             "resume": bench_resume}
     parser = Parser(__doc__)
     parser.add_argument("what", choices=works)
     add_number(parser, "--rounds", 5, "how often each is measured, or the disk is moved")
     add_number(parser, "--mib", 2048, "size of the disk, or of its data")
     add_directory(parser, "--directory", "/dev/shm", "where the disks are")
+    add_number(parser, "--kills", 20, "resume: how often the mirror is killed")
     parser.add_argument("--tcp", action="store_true", help="copy: over TCP")
     parser.add_argument("--direct", action="store_true", help="copy: to storage, not to its cache")
     options = parser.parse_args()

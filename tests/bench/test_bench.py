@@ -13,7 +13,8 @@ import pytest
 from harness import accepts, need, wait_for
 
 HERE = pathlib.Path(__file__).parent
-RUNS = [("run.py", "copy"), ("run.py", "sparse"), ("run.py", "mirror"), ("server_ratios.py",),
+RUNS = [("run.py", "copy"), ("run.py", "sparse"), ("run.py", "mirror"), ("run.py", "resume"),
+        ("server_ratios.py",),
         ("server_sweep.py",), ("mirror_ratios.py",)]
 
 
