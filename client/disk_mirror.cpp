@@ -7,6 +7,7 @@
 
 #include "client/dirty_scout.h"
 #include "client/refreezing_scout.h"
+#include "client/session.h"
 #include "control/log.h"
 
 namespace nbdm {
@@ -19,14 +20,6 @@ constexpr std::chrono::seconds kLongRound{1};
 
 // How old the holes of what is not dirty may be where a job is watched.
 constexpr std::chrono::seconds kHolesAreShown{30};
-
-// What earlier connections of a mirror of this name have sent to an nbd-mirror-server does not land
-// any more once later ones stand: their epoch is higher, since they began later.
-std::string session_context(const std::string& job, const char* kind = "session") {
-    const auto epoch = std::chrono::duration_cast<std::chrono::nanoseconds>(
-        std::chrono::system_clock::now().time_since_epoch());
-    return std::string("nbd-mirror:") + kind + ":" + job + ":" + std::to_string(epoch.count());
-}
 
 // As fine as guests write, as long as a map of the disk has no more than this: what a write dirties
 // is copied in whole blocks.
@@ -203,7 +196,7 @@ void DiskMirror::disconnect() {
 void DiskMirror::commit() {
     if (record_->incoming) {
         const Cancellation never;
-        const std::string commit = session_context(options_.job, "commit");
+        const std::string commit = commit_context(options_.job);
         const NbdHandle told(target().path_or_uri, {commit}, never);
         if (nbd_can_meta_context(told.get(), commit.c_str()) != 1) {
             log_warning("target " + target().text +
@@ -248,21 +241,14 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
             engine_->use_connections(shared_.connections.among_copying(index_));
         }
     };
-    if (verification_) {
-        verification_->explain(*dirtiness_, asked);
-    }
-    if (frozen.dirty_bytes > 0) {
-        try {
-            copy_frozen(frozen, haste, round, tick);
-        } catch (const ConnectionLost&) {
-            throw;
-        } catch (const JobError&) {
-            // Of a tracker that is gone the server cannot say what is dirty; asked like this, which
-            // changes nothing, it says why.
-            round_server_.acknowledge_up_to(record_->tracker, frozen.generation, 0);
-            throw;
+    while_it_stands(frozen, [&] {
+        if (verification_) {
+            verification_->explain(*dirtiness_, asked);
         }
-    }
+        if (frozen.dirty_bytes > 0) {
+            copy_frozen(frozen, haste, round, tick);
+        }
+    });
     // What it says was before the copy; and it has a connection.
     target_zeroes_.reset();
     round.copying = Clock::now() - begin;
@@ -273,7 +259,7 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
     note_durable();
     if (verification_) {
         const bool only_this_round = verification_->unchecked_bytes() == 0;
-        verify(round.copied_bytes, haste, tick);
+        while_it_stands(frozen, [&] { verify(round.copied_bytes, haste, tick); });
         // Or what else is checked would be expected of later rounds.
         if (only_this_round) {
             round.copying = Clock::now() - begin - round.flushing;
@@ -288,6 +274,20 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
     }
     status_.set_dirty(0);
     return round;
+}
+
+// Of a tracker that is gone the server cannot say what is dirty; asked like this, which changes
+// nothing, it says why.
+void DiskMirror::while_it_stands(const SourceServer::Frozen& frozen,
+                                 const std::function<void()>& go_by_it) {
+    try {
+        go_by_it();
+    } catch (const ConnectionLost&) {
+        throw;
+    } catch (const JobError&) {
+        round_server_.acknowledge_up_to(record_->tracker, frozen.generation, 0);
+        throw;
+    }
 }
 
 void DiskMirror::copy_frozen(const SourceServer::Frozen& frozen, Haste haste, Round& round,

@@ -87,6 +87,10 @@ class DiskMirror {
                    const std::function<void()>& on_copied);
     // Nothing was written since the last round.
     [[nodiscard]] bool is_clean();
+    // Nothing is left to verify but what rounds to come copy.
+    [[nodiscard]] bool is_checked() const noexcept {
+        return !verification_ || verification_->unchecked_bytes() == 0;
+    }
     // Until the first round is through, the target is not a copy of anything.
     [[nodiscard]] bool first_round() const noexcept { return first_round_.load(); }
 
@@ -115,6 +119,7 @@ class DiskMirror {
     void take_up();
     void acknowledge_progress(std::uint64_t generation);
     void note_durable() noexcept;
+    void while_it_stands(const SourceServer::Frozen& frozen, const std::function<void()>& go_by_it);
     void copy_frozen(const SourceServer::Frozen& frozen, Haste haste, Round& round,
                      const std::function<void()>& tick);
     void verify(std::uint64_t dirty_bytes, Haste haste, const std::function<void()>& tick);

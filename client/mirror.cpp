@@ -254,7 +254,7 @@ std::optional<std::string> Mirror::cut_over() {
             break;
         }
     }
-    if (!readiness_.last_round_fits()) {
+    if (!readiness_.last_round_fits() || !disks_.are_checked()) {
         enter(Phase::catching_up);
         return std::nullopt;  // stays asked for
     }

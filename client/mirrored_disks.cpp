@@ -116,6 +116,11 @@ bool MirroredDisks::are_clean() {
                        [](const auto& disk) { return disk->is_clean(); });
 }
 
+bool MirroredDisks::are_checked() const {
+    return std::all_of(disks_.begin(), disks_.end(),
+                       [](const auto& disk) { return disk->is_checked(); });
+}
+
 bool MirroredDisks::first_round() const {
     return std::any_of(disks_.begin(), disks_.end(),
                        [](const auto& disk) { return disk->first_round(); });

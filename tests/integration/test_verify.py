@@ -5,7 +5,7 @@ import pytest
 
 from harness import MIB, fio_writer, make_disk, same_content, wait_for
 from nbd_client import write
-from peers import Recorder
+from peers import Nbdkit, Recorder
 
 
 SIZE = 64 * MIB
@@ -53,6 +53,21 @@ def test_all_that_was_copied_is_read_again_and_no_writer_is_taken_for_an_error(w
             assert mirror.cutover().returncode == 0
             assert mirror.wait() == 0
     assert same_content(world.path("source"), world.path("target"))
+
+
+def test_a_tracker_that_is_removed_while_the_copy_is_checked_costs_a_comparison(world, source):
+    # Nobody knows then what was written since: to fail would be as wrong as to go on.
+    with Nbdkit(world, "file", world.path("target"), "rdelay=200ms", filters=["delay"]) as target, \
+            world.mirror(source.source("d"), target.uri, "--verify", "-c", "1", "--requests", "1",
+                         expect=(4,)) as mirror:
+        wait_for(lambda: (mirror.status() or {"disks": [{"sent_bytes": 0}]})
+                 ["disks"][0]["sent_bytes"] >= DATA)
+        sent = mirror.status()["disks"][0]["moved_bytes"]
+        wait_for(lambda: mirror.status()["disks"][0]["moved_bytes"] > sent)  # it is checked
+        assert source.ask("DELETE", "/v1/exports/d/trackers/mirror.job")[0] in (200, 204)
+        mirror.wait_for_message("are compared")
+        assert world.client("cancel", "job").returncode == 0
+        assert mirror.wait() == 4
 
 
 def test_holes_are_not_read(world, source, target):
