@@ -27,6 +27,16 @@ void check_server(const Side& source, const Scout& scout) {
     }
 }
 
+// Once a connection to the server stands, with which its disk stays what it is; that was opened
+// before. Throws JobError when it is another by now.
+void check_still_the_source(const CopyOptions& options, const Side& source,
+                            const Cancellation& cancellation) {
+    if (source.reads_disk() &&
+        source.reads_another(SourceServer(options.source, cancellation).about().disk)) {
+        throw JobError("the server of " + source.name() + " serves another disk by now");
+    }
+}
+
 // Throws JobError when both name one disk.
 void check_two_disks(const CopyOptions& options, const Cancellation& cancellation) {
     SourceServer::About about;
@@ -80,6 +90,7 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status, Pace& pace,
     disk.set_size(size);
     disk.add_to_do(size);
     const auto scout = source.open_scout("", cancellation);
+    check_still_the_source(options, source, cancellation);
     TargetZeroes zeroes = known_zeroes(target, cancellation);
     Engine engine(source, target, options.engine, disk, pace, cancellation);
     status.set_phase(Phase::copying);
@@ -123,6 +134,7 @@ std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status, 
     disk.set_size(size);
     disk.add_to_do(size);
     const auto scout = source.open_scout("", cancellation);
+    check_still_the_source(options, source, cancellation);
     TargetZeroes zeroes(target.open_scout("", cancellation), target.traits().size_bytes);
     Engine engine(source, target, options.engine, disk, pace, cancellation);
     status.set_phase(Phase::copying);

@@ -168,10 +168,12 @@ void DiskMirror::connect() {
     allocation_ = source_->open_scout("", shared_.cancellation);
     looked_for_holes_.reset();
     server_.check_stands(record_->tracker);
-    // Only since the tracker's map is selected is it sure to be that server's for as long as this
-    // connection stands; the disk was opened before.
-    if (source_->reads_another(server_.about().disk)) {
-        throw ConnectionLost("the server of " + source().text + " serves another disk by now");
+    // Only since the tracker's map is selected is the disk sure to stay what it is for as long as
+    // this connection stands; it was opened before.
+    const SourceServer::About about = server_.about();
+    if (source_->reads_another(about.disk) || about.size_bytes != source_->traits().size_bytes) {
+        throw ConnectionLost("the server of " + source().text +
+                             " serves another disk by now, or of another size");
     }
     EngineOptions options = options_.copy.engine;
     options.connections = shared_.connections.among_all(index_);

@@ -31,6 +31,16 @@ void MirroredDisks::begin() {
     for (const auto& disk : disks_) {
         disk->open();
     }
+    // Nobody would take up the trackers of a job that does not begin.
+    struct ForgetUnlessWritten {
+        MirroredDisks& disks;
+        ~ForgetUnlessWritten() {
+            if (!disks.can_be_resumed()) {
+                disks.forget_trackers();
+            }
+        }
+    };
+    const ForgetUnlessWritten forget{*this};
     std::vector<DiskRecord> records;
     for (const auto& disk : disks_) {
         disk->begin();
@@ -77,10 +87,14 @@ void MirroredDisks::commit() {
     }
 }
 
-void MirroredDisks::forget() noexcept {
+void MirroredDisks::forget_trackers() noexcept {
     for (const auto& disk : disks_) {
         disk->forget();
     }
+}
+
+void MirroredDisks::forget() noexcept {
+    forget_trackers();
     record_.remove();
 }
 

@@ -72,6 +72,8 @@ class MirroredDisks {
     [[nodiscard]] std::string moved_sentence() const;
 
   private:
+    void forget_trackers() noexcept;
+
     const std::string job_;
     JobStatus& status_;
     ConnectionShares connections_;

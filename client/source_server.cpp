@@ -196,7 +196,8 @@ void SourceServer::check_stands(const Tracker& own) {
     if (std::none_of(trackers.begin(), trackers.end(), [&](const auto& each) {
             return each.incarnation == own.incarnation && each.readers > 0;
         })) {
-        throw JobError("another mirror of " + location_.text + " has just begun");
+        check_no_other_mirror();
+        throw TrackerGone("the tracker of " + location_.text + " was removed");
     }
 }
 

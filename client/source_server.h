@@ -88,7 +88,7 @@ class SourceServer {
     // else reads it.
     [[nodiscard]] bool take_up_tracker(const Tracker& tracker);
     // Call once a connection has selected the tracker's map, from when on no other mirror can
-    // begin. Throws JobError when one has begun before that.
+    // begin. Throws JobError when one has begun before that, or TrackerGone.
     void check_stands(const Tracker& own);
     // Best effort: a server that is gone has no tracker either.
     void drop_tracker(const Tracker& tracker) noexcept;

@@ -24,7 +24,8 @@ std::string place_of(int directory, const char* path) {
     if (S_ISBLK(status.stx_mode)) {
         return boot + " device " + numbers(status.stx_rdev_major, status.stx_rdev_minor);
     }
-    if (!S_ISREG(status.stx_mode)) {
+    // A file system that does not tell when a file was made may give its number again.
+    if (!S_ISREG(status.stx_mode) || (status.stx_mask & STATX_BTIME) == 0) {
         return "";
     }
     return boot + " file " + numbers(status.stx_dev_major, status.stx_dev_minor) + " " +
