@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <system_error>
 
 #include "control/utc.h"
 #include "iothread/check.h"
@@ -15,6 +16,13 @@ namespace nbdm {
 using nlohmann::json;
 
 namespace {
+
+// Whoever reads it has another working directory. As it was named where this one is gone.
+std::string absolute_path(const DiskFile& file) {
+    std::error_code unknown;
+    const std::filesystem::path path = std::filesystem::absolute(file.path(), unknown);
+    return unknown ? file.path() : path.string();
+}
 
 // By kind, of the clients that somebody waits for.
 json describe_latency(const Server& server, const Export& served) {
@@ -64,7 +72,7 @@ json describe(Server& server, const Export& served) {
                         : server.hold_of(served).held() ? "held"
                                                         : "serving";
     return {{"name", served.name()},
-            {"path", std::filesystem::absolute(served.file().path()).string()},
+            {"path", absolute_path(served.file())},
             {"place", served.file().place()},
             {"direct", served.file().direct()},
             {"size_bytes", served.size_bytes()},
