@@ -50,6 +50,7 @@ Mirror::Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits,
       cancellation_(cancellation),
       hooks_(options_.hooks, status, cancellation),
       disks_(options_.job, options_.disks, status, limits, cancellation),
+      lost_connections_(options_.reconnect_timeout),
       readiness_(status, limits),
       throttle_(
           options_.may_throttle, status,
@@ -126,16 +127,10 @@ void Mirror::connect_again(const std::string& reason) {
     status_.set_error(sentence);
     status_.set_expected_downtime(std::nullopt);
     enter(disks_.first_round() ? Phase::copying : Phase::catching_up);
-    // Those that soon go and have made nothing durable are lost all the time: all is sent again.
-    const std::uint64_t before = std::exchange(durable_when_lost_, disks_.durable_steps());
-    const bool soon = Clock::now() < connected_at_ + options_.reconnect_timeout;
-    if (!lost_since_ || durable_when_lost_ != before || !soon) {
-        lost_since_ = Clock::now();
-    }
+    lost_connections_.lost(disks_.durable_steps(), Clock::now());
     for (milliseconds delay = kMinRetryDelay;; delay = std::min(2 * delay, kMaxRetryDelay)) {
-        if (Clock::now() + delay > *lost_since_ + options_.reconnect_timeout) {
-            throw JobError(reason + "; given up after " +
-                           std::to_string(options_.reconnect_timeout.count()) + " s");
+        if (const auto given_up = lost_connections_.given_up(Clock::now() + delay)) {
+            throw JobError(reason + "; " + *given_up);
         }
         wait_before_retry(delay);
         try {
@@ -144,7 +139,7 @@ void Mirror::connect_again(const std::string& reason) {
         } catch (const ConnectionLost&) {  // as before
         }
     }
-    connected_at_ = Clock::now();
+    lost_connections_.connected(Clock::now());
     log_info("connected again");
     status_.set_error("");
 }
@@ -213,7 +208,7 @@ std::uint64_t Mirror::catch_up(DiskMirror::Haste haste, const std::function<void
         tick();
     });
     stall_watch_.begin(StallWatch::Activity::none, Clock::now());
-    lost_since_.reset();
+    lost_connections_.round_ended();
     dirty_bytes_per_s_ = first ? 0 : round.dirty_bytes_per_s;
     // Of the first round most may be holes.
     const std::uint64_t copied = first ? disks_.sent_bytes() - sent_before : round.copied_bytes;

@@ -14,6 +14,7 @@
 #include "client/hooks.h"
 #include "client/job_limits.h"
 #include "client/job_status.h"
+#include "client/lost_connections.h"
 #include "client/mirrored_disks.h"
 #include "client/readiness.h"
 #include "client/stall_watch.h"
@@ -89,9 +90,7 @@ class Mirror {
     // Of run().
     Hooks hooks_;
     MirroredDisks disks_;
-    std::optional<Clock::time_point> lost_since_;  // connections, and no round was completed since
-    std::uint64_t durable_when_lost_ = 0;
-    Clock::time_point connected_at_;  // again
+    LostConnections lost_connections_;
     Readiness readiness_;
     Clock::time_point last_look_;
     StallWatch stall_watch_;
