@@ -63,12 +63,12 @@ TargetZeroes known_zeroes(const Side& target, const Cancellation& cancellation) 
 
 std::string copy_disk(const CopyOptions& options, JobStatus& status, Pace& pace,
                       const Cancellation& cancellation) {
+    check_two_disks(options, cancellation);
     Side source = open_source(options, cancellation);
     const std::uint64_t size = source.traits().size_bytes;
     if (size == 0) {
         throw JobError("source " + source.name() + " is empty: there is nothing to copy");
     }
-    check_two_disks(options, cancellation);
     Side::TargetOptions target_options{
         .create_bytes = {}, .is_zero = options.target_is_zero, .session = {}};
     if (options.create) {
