@@ -38,18 +38,28 @@ class Qmp:
 
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(300)
         self.socket.connect(str(path))
-        self.lines = self.socket.makefile("r")
+        self.rest = b""
         self.events = []
-        self.lines.readline()
+        self.message()
         self.ask("qmp_capabilities")
 
+    def message(self, limit=300):
+        """The next one; TimeoutError when none comes in time."""
+        end = time.monotonic() + limit
+        while b"\n" not in self.rest:
+            self.socket.settimeout(max(end - time.monotonic(), 0.001))
+            more = self.socket.recv(65536)
+            if not more:
+                raise Failed("qemu-storage-daemon has ended")
+            self.rest += more
+        line, _, self.rest = self.rest.partition(b"\n")
+        return json.loads(line)
+
     def ask(self, command, **arguments):
-        message = json.dumps({"execute": command, "arguments": arguments})
-        self.socket.sendall(message.encode() + b"\n")
+        self.socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
         while True:
-            answer = json.loads(self.lines.readline())
+            answer = self.message()
             if "error" in answer:
                 raise Failed(f"qemu-storage-daemon: {command}: {answer['error']['desc']}")
             if "return" in answer:
@@ -63,16 +73,10 @@ class Qmp:
             if any(each.get("event") == event for each in self.events):
                 self.events.clear()
                 return True
-            left = end - time.monotonic()
-            if left <= 0:
-                return False
-            self.socket.settimeout(left)
             try:
-                self.events.append(json.loads(self.lines.readline()))
+                self.events.append(self.message(end - time.monotonic()))
             except TimeoutError:
                 return False
-            finally:
-                self.socket.settimeout(300)
 
 
 class Ours:
