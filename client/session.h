@@ -10,6 +10,8 @@ namespace nbdm {
 // more once later ones stand.
 [[nodiscard]] std::string session_context(const std::string& job);
 // The one by which the target is told that the source has handed over.
+//
+// Threads: any, both.
 [[nodiscard]] std::string commit_context(const std::string& job);
 
 }  // namespace nbdm

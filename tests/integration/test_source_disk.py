@@ -170,3 +170,35 @@ def test_what_is_another_disk_by_the_time_it_is_to_be_read_is_not(world, disk, c
             assert job.wait() == 1
             assert "serves another disk by now" in job.messages()
             assert source.export("d")["state"] == "serving" and source.export("d")["trackers"] == []
+
+
+def test_what_copies_takes_long_turns_on_a_cpu_and_what_serves_a_guest_does_not(world, disk):
+    longest = "100000000"
+
+    def slice_of(pid, thread):
+        lines = pathlib.Path(f"/proc/{pid}/task/{thread}/sched").read_text().splitlines()
+        return next(line.split()[-1] for line in lines if line.startswith("se.slice"))
+
+    if tuple(int(each) for each in os.uname().release.split(".")[:2]) < (6, 12):
+        pytest.skip("threads have no slices of their own here")
+    make_disk(world.path("target"), SIZE)
+    with world.server(f"d={disk}") as source, world.server(f"d={world.path('target')}") as target:
+        try:
+            slice_of(source.pid, source.pid)
+        except (OSError, StopIteration):
+            pytest.skip("the kernel does not tell slices")
+        guest = connect(source)
+        with world.mirror(source.source("d"), target.uri("d"), "--bwlimit", "1M",
+                          expect=(4,)) as mirror:
+            wait_for(lambda: target.export("d")["written_bytes"] > 0)
+            for server in (source, target):
+                for each in server.connections():
+                    long = slice_of(server.pid, each["thread"]) == longest
+                    assert long == each["background"]
+            workers = [each.name for each in pathlib.Path(f"/proc/{mirror.pid}/task").iterdir()
+                       if (each / "comm").read_text().startswith("worker-")]
+            assert workers and all(slice_of(mirror.pid, each) == longest for each in workers)
+            assert slice_of(mirror.pid, mirror.pid) != longest
+            assert world.client("cancel", "job").returncode == 0
+            assert mirror.wait() == 4
+        guest.shutdown()
