@@ -62,8 +62,10 @@ void DirtyMap::move_into(DirtyMap& other) noexcept {
     }
 }
 
-std::uint64_t DirtyMap::move_into(DirtyMap& other, Range range) noexcept {
+std::uint64_t DirtyMap::move_into(DirtyMap& other, Range range, const DirtyMap* spared) noexcept {
     assert(other.word_count_ == word_count_ && other.block_shift_ == block_shift_);
+    assert(spared == nullptr ||
+           (spared->word_count_ == word_count_ && spared->block_shift_ == block_shift_));
     if (range.empty()) {
         return 0;
     }
@@ -75,7 +77,10 @@ std::uint64_t DirtyMap::move_into(DirtyMap& other, Range range) noexcept {
     for (std::uint64_t first = block_of(range.offset); first <= last;) {
         const std::uint64_t word = first / kWordBits;
         const std::uint64_t end_of_word = word * kWordBits + kWordBits - 1;
-        const std::uint64_t mask = bits(first, std::min(last, end_of_word));
+        std::uint64_t mask = bits(first, std::min(last, end_of_word));
+        if (spared != nullptr) {
+            mask &= ~spared->words_[word].load(std::memory_order_relaxed);
+        }
         first = end_of_word + 1;
         if ((words_[word].load(std::memory_order_relaxed) & mask) == 0) {
             continue;  // as above
@@ -93,21 +98,6 @@ std::uint64_t DirtyMap::move_into(DirtyMap& other, Range range) noexcept {
 void DirtyMap::clear() noexcept {
     for (std::uint64_t word = 0; word < word_count_; ++word) {
         words_[word].store(0, std::memory_order_release);
-    }
-}
-
-void DirtyMap::clear_up_to(std::uint64_t offset_bytes) noexcept {
-    if (offset_bytes >= disk_bytes_) {
-        clear();
-        return;
-    }
-    const std::uint64_t end = block_of(offset_bytes);
-    for (std::uint64_t word = 0; word < end / kWordBits; ++word) {
-        words_[word].store(0, std::memory_order_release);
-    }
-    if (end % kWordBits != 0) {
-        words_[end / kWordBits].fetch_and(~bits(end - end % kWordBits, end - 1),
-                                          std::memory_order_acq_rel);
     }
 }
 

@@ -36,13 +36,12 @@ class DirtyMap {
     // the call is in `other`.
     void move_into(DirtyMap& other) noexcept;
 
-    // The same of the blocks that `range` touches. Returns how many bytes of them were not marked
-    // in `other` before, counting the disk's last block as a whole one.
-    std::uint64_t move_into(DirtyMap& other, Range range) noexcept;
+    // The same of the blocks that `range` touches, but for those that are marked in `spared` (of
+    // the same shape). Returns how many bytes of them were not marked in `other` before.
+    std::uint64_t move_into(DirtyMap& other, Range range,
+                            const DirtyMap* spared = nullptr) noexcept;
 
     void clear() noexcept;
-    // Of every block that ends at or before this offset, and of the disk's last one at its end.
-    void clear_up_to(std::uint64_t offset_bytes) noexcept;
 
     // A moment's count, the last block as short as it is.
     [[nodiscard]] std::uint64_t count_bytes() const noexcept;

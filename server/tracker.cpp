@@ -9,7 +9,9 @@
 namespace nbdm {
 
 Tracker::Tracker(std::uint64_t disk_bytes, std::uint32_t granularity_bytes)
-    : active_(disk_bytes, granularity_bytes), frozen_(disk_bytes, granularity_bytes) {}
+    : active_(disk_bytes, granularity_bytes),
+      frozen_(disk_bytes, granularity_bytes),
+      copied_(disk_bytes, granularity_bytes) {}
 
 void Tracker::count_reader(std::uint32_t incarnation, int change) const noexcept {
     std::uint64_t seen = standing_.load(std::memory_order_acquire);
@@ -82,6 +84,7 @@ TrackerSet::Added TrackerSet::add_locked(const std::string& name, std::uint32_t 
         tracker = kept->get();
         tracker->active_.clear();
         tracker->frozen_.clear();
+        tracker->copied_.clear();
     } else {
         tracker =
             all_.emplace_back(std::make_unique<Tracker>(disk_bytes_, granularity_bytes)).get();
@@ -121,16 +124,26 @@ void TrackerSet::remove_locked(Tracker& tracker) {
     tracker.name_.clear();
 }
 
-std::optional<Frozen> TrackerSet::freeze(std::string_view name) {
+std::optional<Frozen> TrackerSet::freeze(std::string_view name, Leave leave) {
     const std::lock_guard lock(mutex_);
     Tracker* tracker = find_locked(name);
     if (tracker == nullptr) {
         return std::nullopt;
     }
-    tracker->active_.move_into(tracker->frozen_);
     tracker->acknowledged_ = false;
+    tracker->left_ = leave;
     ++tracker->generation_;
-    return Frozen{tracker->generation_, tracker->frozen_.count_bytes()};
+    if (leave == Leave::nothing) {
+        tracker->copied_.clear();
+        tracker->active_.move_into(tracker->frozen_);
+        return Frozen{.generation = tracker->generation_,
+                      .dirty_bytes = tracker->frozen_.count_bytes()};
+    }
+    tracker->active_.move_into(tracker->frozen_, {0, tracker->active_.disk_bytes()},
+                               &tracker->copied_);
+    return Frozen{.generation = tracker->generation_,
+                  .dirty_bytes = tracker->frozen_.count_bytes(),
+                  .left_bytes = tracker->active_.count_bytes()};
 }
 
 std::optional<std::uint64_t> TrackerSet::refreeze(std::string_view name, std::uint64_t generation,
@@ -140,7 +153,8 @@ std::optional<std::uint64_t> TrackerSet::refreeze(std::string_view name, std::ui
     if (tracker == nullptr || tracker->generation_ != generation || tracker->acknowledged_) {
         return std::nullopt;
     }
-    return tracker->active_.move_into(tracker->frozen_, range);
+    return tracker->active_.move_into(
+        tracker->frozen_, range, tracker->left_ == Leave::rewritten ? &tracker->copied_ : nullptr);
 }
 
 TrackerSet::Acknowledged TrackerSet::acknowledge(std::string_view name, std::uint64_t generation) {
@@ -148,7 +162,7 @@ TrackerSet::Acknowledged TrackerSet::acknowledge(std::string_view name, std::uin
     return acknowledge_locked(name, generation, [](Tracker& tracker) {
         // Said again (its first answer was lost): nothing has changed.
         if (!tracker.acknowledged_) {
-            tracker.frozen_.clear();
+            tracker.frozen_.move_into(tracker.copied_);
             tracker.acknowledged_ = true;
         }
     });
@@ -158,8 +172,14 @@ TrackerSet::Acknowledged TrackerSet::acknowledge_up_to(std::string_view name,
                                                        std::uint64_t generation,
                                                        std::uint64_t offset_bytes) {
     const std::lock_guard lock(mutex_);
-    return acknowledge_locked(name, generation,
-                              [&](Tracker& tracker) { tracker.frozen_.clear_up_to(offset_bytes); });
+    return acknowledge_locked(name, generation, [&](Tracker& tracker) {
+        const std::uint64_t disk_bytes = tracker.frozen_.disk_bytes();
+        const std::uint64_t end =
+            offset_bytes >= disk_bytes
+                ? disk_bytes
+                : align_down(offset_bytes, std::uint64_t{tracker.frozen_.block_bytes()});
+        tracker.frozen_.move_into(tracker.copied_, {0, end});
+    });
 }
 
 template <typename Clear>

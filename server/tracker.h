@@ -17,6 +17,11 @@
 
 namespace nbdm {
 
+// What a generation leaves in the active map, for a later one: what was written again since the
+// consumer has copied it. What is written again and again need not be copied each time, and is
+// copied best right before writers are held.
+enum class Leave { nothing, rewritten };
+
 // A named consumer of one export's dirtiness: an active map that writers mark, and a frozen map,
 // its generation, that the consumer reads.
 //
@@ -47,6 +52,9 @@ class Tracker {
     friend class TrackerSet;
     DirtyMap active_;
     DirtyMap frozen_;
+    // Guarded by TrackerSet's mutex: what was acknowledged since the last freeze that left nothing.
+    // What of it is marked again was written again soon.
+    DirtyMap copied_;
     // The incarnation (upper half) with its readers, in one word: readers of an earlier one are
     // never counted for a later one.
     mutable std::atomic<std::uint64_t> standing_{0};
@@ -55,6 +63,7 @@ class Tracker {
     bool exclusive_ = false;
     std::uint64_t generation_ = 0;
     bool acknowledged_ = true;
+    Leave left_ = Leave::nothing;  // by this generation
 };
 
 // A tracker as a connection refers to it.
@@ -98,6 +107,7 @@ struct TrackerStatus {
 struct Frozen {
     std::uint64_t generation = 0;
     std::uint64_t dirty_bytes = 0;
+    std::uint64_t left_bytes = 0;  // in the active map
 };
 
 // A tracker as it is kept while no server runs.
@@ -151,11 +161,11 @@ class TrackerSet {
     // was not acknowledged. Atomic towards writers: a write that completes after freeze() began is
     // in the active map or in the frozen one, and in the active one if it completes after the
     // return.
-    [[nodiscard]] std::optional<Frozen> freeze(std::string_view name);
+    [[nodiscard]] std::optional<Frozen> freeze(std::string_view name, Leave leave = Leave::nothing);
 
-    // What was marked in `range` since joins this generation, in whole blocks. Atomic towards
-    // writers as freeze() is. Returns the bytes that are new in it; nothing when the tracker is not
-    // at that generation, or that was acknowledged.
+    // What was marked in `range` since joins this generation, in whole blocks, but for what the
+    // generation leaves. Atomic towards writers as freeze() is. Returns the bytes that are new in
+    // it; nothing when the tracker is not at that generation, or that was acknowledged.
     [[nodiscard]] std::optional<std::uint64_t> refreeze(std::string_view name,
                                                         std::uint64_t generation, Range range);
 

@@ -70,11 +70,13 @@ void remove_tracker(HttpRequest request, Export& served) {
 void freeze(HttpRequest request, Export& served) {
     RequestBody body(request.body);
     const auto incarnation = incarnation_in(body);
+    const Leave leave = body.flag("leave_rewritten") ? Leave::rewritten : Leave::nothing;
     body.end();
     if (is_meant(request, served, incarnation)) {
-        const auto frozen = served.trackers().freeze(tracker_in(request));
-        request.reply(200,
-                      {{"generation", frozen->generation}, {"dirty_bytes", frozen->dirty_bytes}});
+        const auto frozen = served.trackers().freeze(tracker_in(request), leave);
+        request.reply(200, {{"generation", frozen->generation},
+                            {"dirty_bytes", frozen->dirty_bytes},
+                            {"left_bytes", frozen->left_bytes}});
     }
 }
 

@@ -121,6 +121,21 @@ def test_a_range_is_frozen_anew(server):
     assert dirty_ranges(server, "t") == [(8 * BLOCK, BLOCK)]
 
 
+def test_what_was_written_again_can_be_left_for_a_later_generation(server):
+    tracker(server, "t", "PUT", {"granularity": BLOCK})
+    handle = connect(server)
+    handle.pwrite(b"x", 0)
+    generation = tracker(server, "t/freeze")[1]["generation"]
+    assert tracker(server, "t/acknowledge", body={"generation": generation})[0] == 200
+    handle.pwrite(b"x" * 2 * BLOCK, 0)
+    _, frozen = tracker(server, "t/freeze", body={"leave_rewritten": True})
+    assert (frozen["dirty_bytes"], frozen["left_bytes"]) == (BLOCK, BLOCK)
+    assert dirty_ranges(server, "t") == [(BLOCK, BLOCK)]
+    assert tracker(server, "t/freeze", body={"leave_rewritten": "yes"})[0] == 400
+    tracker(server, "t/freeze")
+    assert dirty_ranges(server, "t") == [(0, 2 * BLOCK)]
+
+
 def test_generations_are_acknowledged_in_step(server):
     tracker(server, "t", "PUT", {"granularity": BLOCK})
     handle = connect(server)

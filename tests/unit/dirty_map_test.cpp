@@ -48,18 +48,6 @@ TEST(DirtyMap, WordsOfOneMapMarkTheSameBlocksInAnother) {
     }
 }
 
-TEST(DirtyMap, ClearingUpToAnOffsetLeavesABlockThatItCuts) {
-    constexpr std::uint64_t kBlocks = 200;  // more than three words
-    for (const std::uint64_t blocks : {0, 1, 63, 64, 65, 128, 199}) {
-        DirtyMap map(kBlocks * kBlock, kBlock);
-        map.mark({0, kBlocks * kBlock});
-        map.clear_up_to(blocks * kBlock + kBlock - 1);
-        const DirtyExtent rest = map.next_extent({blocks * kBlock, (kBlocks - blocks) * kBlock});
-        EXPECT_TRUE(rest.dirty && rest.range.length == (kBlocks - blocks) * kBlock) << blocks;
-        EXPECT_EQ(map.count_bytes(), (kBlocks - blocks) * kBlock) << blocks;
-    }
-}
-
 TEST(DirtyMap, AWriteOfOneByteMarksItsWholeBlock) {
     DirtyMap map(1 << 20, kBlock);
     map.mark({4095, 2});
@@ -132,6 +120,22 @@ TEST(DirtyMap, AMoveOfARangeTakesItsBlocksAndCountsWhatIsNew) {
     EXPECT_EQ(active.move_into(frozen, {5 * kBlock, 0}), 0u);
     EXPECT_EQ(active.move_into(frozen, {0, kDisk}), 120u * kBlock);
     EXPECT_EQ(active.count_bytes(), 0u);
+}
+
+TEST(DirtyMap, AMoveLeavesWhatIsSpared) {
+    constexpr std::uint64_t kDisk = 200 * kBlock + 512;
+    DirtyMap active(kDisk, kBlock);
+    DirtyMap frozen(kDisk, kBlock);
+    DirtyMap spared(kDisk, kBlock);
+    active.mark({50 * kBlock, 100 * kBlock});
+    spared.mark({60 * kBlock, 80 * kBlock});
+    spared.mark({kDisk - 1, 1});
+    EXPECT_EQ(active.move_into(frozen, {0, kDisk}, &spared), 20u * kBlock);
+    EXPECT_EQ(active.next_extent({60 * kBlock, 140 * kBlock}).range,
+              (Range{60 * kBlock, 80 * kBlock}));
+    EXPECT_EQ(active.count_bytes(), 80u * kBlock);
+    EXPECT_EQ(frozen.count_bytes(), 20u * kBlock);
+    EXPECT_EQ(spared.count_bytes(), 80u * kBlock + 512);
 }
 
 TEST(DirtyMap, AMoveCountsTheTailOfADiskAsItIs) {

@@ -88,6 +88,38 @@ TEST(TrackerSet, WhatIsFrozenAnewJoinsTheGenerationAndTheRestTheNext) {
     EXPECT_EQ(trackers.freeze("t")->dirty_bytes, 2U * kBlock);
 }
 
+TEST(TrackerSet, WhatWasCopiedAndWrittenAgainIsLeftForTheNextGeneration) {
+    TrackerSet trackers(16 * kBlock);
+    ASSERT_EQ(trackers.add("t", kBlock), TrackerSet::Added::created);
+    const auto copy = [&](Leave leave) {
+        const Frozen frozen = trackers.freeze("t", leave).value();
+        EXPECT_EQ(trackers.acknowledge("t", frozen.generation), TrackerSet::Acknowledged::yes);
+        return frozen;
+    };
+    trackers.mark({0, 2 * kBlock});
+    EXPECT_EQ(copy(Leave::nothing).dirty_bytes, 2U * kBlock);
+    trackers.mark({kBlock, 3 * kBlock});
+    const Frozen settled = trackers.freeze("t", Leave::rewritten).value();
+    EXPECT_EQ(settled.dirty_bytes, 2U * kBlock);
+    EXPECT_EQ(settled.left_bytes, 1U * kBlock);
+    // What joins this generation is chosen as it was.
+    trackers.mark({0, 1});
+    trackers.mark({8 * kBlock, 1});
+    EXPECT_EQ(trackers.refreeze("t", settled.generation, {0, 16 * kBlock}), 1U * kBlock);
+    EXPECT_EQ(trackers.acknowledge_up_to("t", settled.generation, 3 * kBlock),
+              TrackerSet::Acknowledged::yes);
+    // Copied in this very round, and written again.
+    trackers.mark({2 * kBlock, 1});
+    EXPECT_EQ(trackers.refreeze("t", settled.generation, {0, 16 * kBlock}), 0U);
+    ASSERT_EQ(trackers.acknowledge("t", settled.generation), TrackerSet::Acknowledged::yes);
+    EXPECT_EQ(copy(Leave::nothing).dirty_bytes, 3U * kBlock);
+    // A freeze that leaves nothing begins anew: block 3 was copied before it.
+    trackers.mark({3 * kBlock, 1});
+    trackers.mark({2 * kBlock, 1});
+    EXPECT_EQ(copy(Leave::rewritten).dirty_bytes, 1U * kBlock);
+    EXPECT_EQ(copy(Leave::nothing).dirty_bytes, 1U * kBlock);
+}
+
 TEST(TrackerSet, TrackersDoNotTakeEachOthersMarks) {
     TrackerSet trackers(kDisk);
     ASSERT_EQ(trackers.add("a", kBlock), TrackerSet::Added::created);
