@@ -14,19 +14,16 @@
 #include "client/cancellation.h"
 #include "client/connection_shares.h"
 #include "client/copy.h"
+#include "client/copy_rounds.h"
 #include "client/disk_status.h"
 #include "client/engine.h"
 #include "client/job_record.h"
 #include "client/pace.h"
 #include "client/source_server.h"
-#include "client/verification.h"
 
 namespace nbdm {
 
-// One disk of a mirror job: its tracker, its connections, and rounds of freeze, copy, flush,
-// acknowledge over them. What is still to be copied is known by the tracker alone, so that any
-// round can be broken off, by a lost connection or the end of this process, and the next one does
-// what was not durable by then.
+// One disk of a mirror job: its tracker, its connections, and the rounds over them.
 //
 // Threads: one at a time, but for server() and look(): they are the job's, also while another
 //          thread is in catch_up().
@@ -70,32 +67,19 @@ class DiskMirror {
     // Nobody will go on with it: the tracker is removed.
     void forget() noexcept;
 
-    // As long as writers wait, nothing is done for the case that the round is broken off.
-    enum class Haste { none, writers_wait };
-    struct Round {
-        std::uint64_t dirty_bytes = 0;   // that the freeze found
-        std::uint64_t copied_bytes = 0;  // these, and what was written before the copy came by
-        double dirty_bytes_per_s = 0;    // since the freeze before
-        Clock::duration copying{};
-        Clock::duration flushing{};
-    };
+    using Haste = CopyRounds::Haste;
+    using Round = CopyRounds::Round;
     // What is waited for.
     enum class Step { copying, flushing };
-    // `on_copied` is called when nothing but the flush is left. Throws JobError when `stop` is
-    // requested meanwhile.
+    // As CopyRounds::run().
     Round catch_up(Haste haste, const std::stop_token& stop,
                    const std::function<void()>& on_copied);
     // Nothing was written since the last round.
     [[nodiscard]] bool is_clean();
-    // Nothing is left to verify but what rounds to come copy.
-    [[nodiscard]] bool is_checked() const noexcept {
-        return !verification_ || verification_->unchecked_bytes() == 0;
-    }
-    // Until the first round is through, the target is not a copy of anything.
-    [[nodiscard]] bool first_round() const noexcept { return first_round_.load(); }
+    [[nodiscard]] bool is_checked() const noexcept { return rounds_->is_checked(); }
 
-    // How often some of what was copied has become durable at the target; any thread may ask.
-    [[nodiscard]] std::uint64_t durable_steps() const noexcept { return durable_steps_.load(); }
+    // Any thread may ask.
+    [[nodiscard]] const CopyRounds::Progress& progress() const noexcept { return progress_; }
 
     struct Look {
         std::uint64_t dirty_bytes = 0;
@@ -117,12 +101,6 @@ class DiskMirror {
     void start_tracker(bool compare);
     void connect();
     void take_up();
-    void acknowledge_progress(std::uint64_t generation);
-    void note_durable() noexcept;
-    void while_it_stands(const SourceServer::Frozen& frozen, const std::function<void()>& go_by_it);
-    void copy_frozen(const SourceServer::Frozen& frozen, Haste haste, Round& round,
-                     const std::function<void()>& tick);
-    void verify(std::uint64_t dirty_bytes, Haste haste, const std::function<void()>& tick);
 
     const Options options_;
     const std::size_t index_;
@@ -137,21 +115,11 @@ class DiskMirror {
     std::unique_ptr<Side> target_;
     std::unique_ptr<Scout> dirtiness_;
     std::unique_ptr<Scout> allocation_;
-    std::optional<Clock::time_point> looked_for_holes_;  // of all the disk
-    // What the target said before the first round over these connections; then nothing is known,
-    // since old data may lie under a new hole.
-    std::unique_ptr<TargetZeroes> target_zeroes_;
+    std::unique_ptr<TargetZeroes> target_zeroes_;  // for the rounds
     std::unique_ptr<Engine> engine_;
+    std::unique_ptr<CopyRounds> rounds_;
 
-    // When what was copied is to be verified; anew with new connections.
-    std::unique_ptr<Verification> verification_;
-
-    std::atomic<bool> first_round_{true};
-    std::uint64_t acknowledged_to_ = 0;  // in this generation
-    std::atomic<Clock::time_point> last_freeze_{};
-
-    std::atomic<std::uint64_t> durable_steps_{0};
-    std::uint64_t done_when_durable_ = 0;  // DiskStatus::done_bytes(), the last time in this round
+    CopyRounds::Progress progress_;
 };
 
 }  // namespace nbdm

@@ -137,7 +137,7 @@ bool MirroredDisks::are_checked() const {
 
 bool MirroredDisks::first_round() const {
     return std::any_of(disks_.begin(), disks_.end(),
-                       [](const auto& disk) { return disk->first_round(); });
+                       [](const auto& disk) { return disk->progress().first_round.load(); });
 }
 
 std::uint64_t MirroredDisks::done_bytes() const {
@@ -151,7 +151,7 @@ std::uint64_t MirroredDisks::done_bytes() const {
 std::uint64_t MirroredDisks::durable_steps() const {
     return std::accumulate(
         disks_.begin(), disks_.end(), std::uint64_t{0},
-        [](std::uint64_t sum, const auto& disk) { return sum + disk->durable_steps(); });
+        [](std::uint64_t sum, const auto& disk) { return sum + disk->progress().durable_steps; });
 }
 
 std::uint64_t MirroredDisks::sent_bytes() const {
