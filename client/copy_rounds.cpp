@@ -11,6 +11,8 @@ namespace nbdm {
 
 namespace {
 
+using Leave = SourceServer::Leave;
+
 // Disks whose round takes longer have the connections of those whose round is over, and lose them
 // again: less is not worth the connecting.
 constexpr std::chrono::seconds kLongRound{1};
@@ -31,23 +33,9 @@ CopyRounds::CopyRounds(const Parts& parts, std::unique_ptr<TargetZeroes> zeroes,
 CopyRounds::Round CopyRounds::run(Haste haste, bool compare, const std::stop_token& stop,
                                   const std::function<void()>& on_copied) {
     const ConnectionShares::Copying copying(parts_.connections, parts_.index);
-    Progress& progress = parts_.progress;
-    DiskStatus& status = parts_.status;
-    Engine& engine = parts_.engine;
-    const Clock::time_point asked = Clock::now();
-    const SourceServer::Frozen frozen = parts_.server.freeze(parts_.tracker);
+    const bool first = parts_.progress.first_round;
     const Clock::time_point begin = Clock::now();
-    const std::chrono::duration<double> since = begin - progress.last_freeze.exchange(begin);
-    Round round{.dirty_bytes = frozen.dirty_bytes,
-                .copied_bytes = frozen.dirty_bytes,
-                .dirty_bytes_per_s = static_cast<double>(frozen.dirty_bytes) / since.count()};
-    if (!progress.first_round) {
-        status.set_dirty_rate(round.dirty_bytes_per_s);
-        status.set_dirty(frozen.dirty_bytes);
-    }
-    status.add_to_do(frozen.dirty_bytes);
-    acknowledged_to_ = 0;
-    done_when_durable_ = status.done_bytes();
+    Engine& engine = parts_.engine;
     engine.use_connections(parts_.connections.among_all(parts_.index));
     const auto tick = [&] {
         if (stop.stop_requested()) {
@@ -59,36 +47,69 @@ CopyRounds::Round CopyRounds::run(Haste haste, bool compare, const std::stop_tok
             engine.use_connections(parts_.connections.among_copying(parts_.index));
         }
     };
+    Round round;
+    const bool in_two = haste == Haste::none && last_was_long_;
+    if (in_two) {
+        copy_generation(Leave::rewritten, {haste, compare, false, tick, [] {}}, round);
+    }
+    copy_generation(Leave::nothing, {haste, compare, in_two, tick, on_copied}, round);
+    parts_.progress.first_round = false;
+    last_was_long_ = !first && Clock::now() - begin >= kLongRound;
+    parts_.status.map.all_moved();
+    parts_.status.set_dirty(0);
+    return round;
+}
+
+void CopyRounds::copy_generation(SourceServer::Leave leave, const Work& work, Round& round) {
+    Progress& progress = parts_.progress;
+    DiskStatus& status = parts_.status;
+    const Clock::time_point asked = Clock::now();
+    const SourceServer::Frozen frozen = parts_.server.freeze(parts_.tracker, leave);
+    const Clock::time_point begin = Clock::now();
+    const std::chrono::duration<double> since = begin - progress.last_freeze.exchange(begin);
+    progress.has_left = leave == Leave::rewritten;
+    if (!work.is_rest) {
+        round.dirty_bytes = frozen.dirty_bytes + frozen.left_bytes;
+        round.dirty_bytes_per_s = static_cast<double>(round.dirty_bytes) / since.count();
+        if (!progress.first_round) {
+            status.set_dirty_rate(round.dirty_bytes_per_s);
+            status.set_dirty(round.dirty_bytes);
+        }
+    }
+    std::uint64_t copied_bytes = frozen.dirty_bytes;
+    status.add_to_do(frozen.dirty_bytes);
+    acknowledged_to_ = 0;
+    done_when_durable_ = status.done_bytes();
     while_it_stands(frozen.generation, [&] {
-        if (verification_) {
+        // A write that explains a difference may have marked what was left.
+        if (verification_ && leave == Leave::nothing) {
             verification_->explain(parts_.dirtiness, asked);
         }
         if (frozen.dirty_bytes > 0) {
-            copy(frozen.generation, haste, compare, round, tick);
+            copied_bytes += copy(frozen.generation, work);
         }
     });
     // What it says was before the copy; and it has a connection.
     target_zeroes_.reset();
-    round.copying = Clock::now() - begin;
-    on_copied();
+    const Clock::time_point copied = Clock::now();
+    work.on_copied();
     // Also when nothing was copied: a disk is not handed over to a target that has gone meanwhile.
-    engine.flush(tick);
-    round.flushing = Clock::now() - begin - round.copying;
+    parts_.engine.flush(work.tick);
+    const Clock::time_point flushed = Clock::now();
+    round.copied_bytes += copied_bytes;
+    round.copying += copied - begin;
+    round.flushing = flushed - copied;  // the last one's
     note_durable();
     if (verification_) {
         const bool only_this_round = verification_->unchecked_bytes() == 0;
-        while_it_stands(frozen.generation, [&] { verify(round.copied_bytes, haste, tick); });
+        while_it_stands(frozen.generation, [&] { verify(copied_bytes, work); });
         // Or what else is checked would be expected of later rounds.
         if (only_this_round) {
-            round.copying = Clock::now() - begin - round.flushing;
+            round.copying += Clock::now() - flushed;
         }
     }
     // Only now: what was acknowledged is never looked at again.
     parts_.server.acknowledge(parts_.tracker, frozen.generation);
-    progress.first_round = false;
-    status.map.all_moved();
-    status.set_dirty(0);
-    return round;
 }
 
 // Of a tracker that is gone the server cannot say what is dirty; asked like this, which changes
@@ -104,36 +125,38 @@ void CopyRounds::while_it_stands(std::uint64_t generation, const std::function<v
     }
 }
 
-void CopyRounds::copy(std::uint64_t generation, Haste haste, bool compare, Round& round,
-                      const std::function<void()>& tick) {
+// Returns how much has joined the generation meanwhile.
+std::uint64_t CopyRounds::copy(std::uint64_t generation, const Work& work) {
     TargetZeroes unknown(false);
     TargetZeroes& zeroes = target_zeroes_ ? *target_zeroes_ : unknown;
     const Engine::Sweep sweep{
-        .only_dirty = true, .compare = compare, .checkpoints = haste == Haste::none};
-    if (haste != Haste::none) {
+        .only_dirty = true, .compare = work.compare, .checkpoints = work.haste == Haste::none};
+    if (work.haste != Haste::none) {
         DirtyScout scout(parts_.dirtiness, parts_.allocation, DirtyScout::Holes::where_dirty);
-        parts_.engine.copy(sweep, scout, zeroes, tick);
-        return;
+        parts_.engine.copy(sweep, scout, zeroes, work.tick);
+        return 0;
     }
     const Clock::time_point now = Clock::now();
     const bool show_holes = !looked_for_holes_ || now - *looked_for_holes_ >= kHolesAreShown;
     DirtyScout found(parts_.dirtiness, parts_.allocation,
                      show_holes ? DirtyScout::Holes::everywhere : DirtyScout::Holes::where_dirty);
+    std::uint64_t joined_bytes = 0;
     RefreezingScout scout(found, [&](Range window) {
         const std::uint64_t more = parts_.server.refreeze(parts_.tracker, generation, window);
         parts_.status.add_to_do(more);
-        round.copied_bytes += more;
+        joined_bytes += more;
     });
     parts_.engine.copy(sweep, scout, zeroes, [&] {
         acknowledge_progress(generation);
-        tick();
+        work.tick();
     });
     if (show_holes) {
         looked_for_holes_ = now;
     }
+    return joined_bytes;
 }
 
-void CopyRounds::verify(std::uint64_t dirty_bytes, Haste haste, const std::function<void()>& tick) {
+void CopyRounds::verify(std::uint64_t dirty_bytes, const Work& work) {
     const std::uint64_t unchecked_bytes = verification_->unchecked_bytes();
     const std::uint64_t size_bytes = parts_.source.traits().size_bytes;
     parts_.status.add_to_do(std::min(dirty_bytes + unchecked_bytes, size_bytes));
@@ -143,9 +166,9 @@ void CopyRounds::verify(std::uint64_t dirty_bytes, Haste haste, const std::funct
                                              parts_.target.traits().size_bytes)
                               : TargetZeroes(false);
     using Writers = Verification::Writers;
-    const Writers writers = haste == Haste::writers_wait ? Writers::wait : Writers::write;
+    const Writers writers = work.haste == Haste::writers_wait ? Writers::wait : Writers::write;
     verification_->check(parts_.engine, {parts_.dirtiness, parts_.allocation}, zeroes, writers,
-                         tick);
+                         work.tick);
     if (writers == Writers::wait && verification_->unchecked_bytes() > 0) {
         throw JobError("more differs than can be kept in mind");
     }

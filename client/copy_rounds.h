@@ -23,6 +23,9 @@ namespace nbdm {
 // still to be copied is known by the tracker alone, so that any round can be broken off, and the
 // next one, over other connections or of another process, does what was not durable by then.
 //
+// A round that is likely to be long has two generations: blocks that were rewritten since the last
+// round are left for the second, so that the less is dirty when it ends.
+//
 // Threads: one at a time; Progress is read by any.
 // Fails:   JobError, ConnectionLost when other connections may help, Cancelled.
 class CopyRounds {
@@ -36,6 +39,8 @@ class CopyRounds {
         // How often some of what was copied has become durable at the target.
         std::atomic<std::uint64_t> durable_steps{0};
         std::atomic<Clock::time_point> last_freeze{};
+        // Whether that has left something dirty, so that not all that is dirty came since.
+        std::atomic<bool> has_left{false};
     };
     // All of it outlives the rounds.
     struct Parts {
@@ -76,10 +81,17 @@ class CopyRounds {
     }
 
   private:
+    struct Work {
+        Haste haste;
+        bool compare;
+        bool is_rest;  // of what was dirty at the freeze before
+        std::function<void()> tick;
+        std::function<void()> on_copied;
+    };
+    void copy_generation(SourceServer::Leave leave, const Work& work, Round& round);
     void while_it_stands(std::uint64_t generation, const std::function<void()>& go_by_it);
-    void copy(std::uint64_t generation, Haste haste, bool compare, Round& round,
-              const std::function<void()>& tick);
-    void verify(std::uint64_t dirty_bytes, Haste haste, const std::function<void()>& tick);
+    [[nodiscard]] std::uint64_t copy(std::uint64_t generation, const Work& work);
+    void verify(std::uint64_t dirty_bytes, const Work& work);
     void acknowledge_progress(std::uint64_t generation);
     void note_durable() noexcept;
 
@@ -88,8 +100,9 @@ class CopyRounds {
     // When what was copied is to be verified.
     std::unique_ptr<Verification> verification_;
     std::optional<Clock::time_point> looked_for_holes_;  // of all the disk
+    bool last_was_long_ = false;  // the last round, unless that was the first
 
-    // Of the round.
+    // Of the generation.
     std::uint64_t acknowledged_to_ = 0;
     std::uint64_t done_when_durable_ = 0;  // DiskStatus::done_bytes(), the last time
 };

@@ -251,7 +251,7 @@ std::optional<DiskMirror::Look> DiskMirror::look() {
         // A rate of less time says little.
         constexpr std::chrono::duration<double> kMinTime{0.2};
         const std::chrono::duration<double> since = Clock::now() - progress_.last_freeze.load();
-        if (since >= kMinTime) {
+        if (since >= kMinTime && !progress_.has_left) {
             look.dirty_bytes_per_s = static_cast<double>(own->dirty_bytes) / since.count();
         }
         return look;

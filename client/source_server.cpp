@@ -210,10 +210,12 @@ void SourceServer::drop_tracker(const Tracker& tracker) noexcept {
     }
 }
 
-SourceServer::Frozen SourceServer::freeze(const Tracker& tracker) {
-    const json answer = ask_tracker(tracker, "freeze", json::object());
+SourceServer::Frozen SourceServer::freeze(const Tracker& tracker, Leave leave) {
+    const json answer =
+        ask_tracker(tracker, "freeze", {{"leave_rewritten", leave == Leave::rewritten}});
     return {.generation = field<std::uint64_t>(answer, "generation"),
-            .dirty_bytes = field<std::uint64_t>(answer, "dirty_bytes")};
+            .dirty_bytes = field<std::uint64_t>(answer, "dirty_bytes"),
+            .left_bytes = field<std::uint64_t>(answer, "left_bytes")};
 }
 
 std::uint64_t SourceServer::refreeze(const Tracker& tracker, std::uint64_t generation,

@@ -93,14 +93,18 @@ class SourceServer {
     // Best effort: a server that is gone has no tracker either.
     void drop_tracker(const Tracker& tracker) noexcept;
 
+    // What a generation leaves for a later one: blocks that were acknowledged since the last freeze
+    // that left nothing, and written again.
+    enum class Leave { nothing, rewritten };
     struct Frozen {
         std::uint64_t generation = 0;
         std::uint64_t dirty_bytes = 0;
+        std::uint64_t left_bytes = 0;
     };
     // These throw TrackerGone when it is, or another one by now.
-    [[nodiscard]] Frozen freeze(const Tracker& tracker);
-    // What was written in `range` since joins this generation; returns the bytes that are new in
-    // it.
+    [[nodiscard]] Frozen freeze(const Tracker& tracker, Leave leave = Leave::nothing);
+    // What was written in `range` since joins this generation, but for what that leaves; returns
+    // the bytes that are new in it.
     std::uint64_t refreeze(const Tracker& tracker, std::uint64_t generation, Range range);
     void acknowledge(const Tracker& tracker, std::uint64_t generation);
     // Of what lies before this offset.

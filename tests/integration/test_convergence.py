@@ -2,11 +2,14 @@
 """A target that is slower than the writer: the writer is slowed down, if that is allowed."""
 
 import contextlib
+import os
 import signal
+import threading
 
 import pytest
 
-from harness import MIB, Process, fio_writer, make_disk, need, same_content, wait_for
+from harness import MIB, Process, content, fio_writer, make_disk, need, same_content, wait_for
+from nbd_client import connect, write
 
 pytest.importorskip("nbd")
 
@@ -61,6 +64,61 @@ def test_converge_off_slows_nobody_down_and_says_what_that_means(world, source):
         assert source.export("d")["throttle"] is None
         assert mirror.phase() == "catching_up"
         assert world.client("cancel", "job").returncode == 0
+
+
+@contextlib.contextmanager
+def counting(server):
+    """Writes a counter to the disk's start, again and again; yields what tells it."""
+    count, stopped = 0, threading.Event()
+
+    def run():
+        nonlocal count
+        handle = connect(server)
+        while not stopped.wait(0.01):
+            count += 1
+            handle.pwrite(count.to_bytes(8, "big"), 0)
+        handle.shutdown()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield lambda: count
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def test_blocks_that_are_rewritten_in_each_round_are_copied_last(world):
+    """A counter at the disk's start is written all the time. Of a round that takes seconds it is
+    copied when all else is there, not in the order of the disk."""
+    size, part = 256 * MIB, 32 * MIB
+    with world.server(f"d={make_disk(world.path('source'), size, [(0, 4096)])}", name="a") as source, \
+            world.server(f"d={make_disk(world.path('target'), size)}", name="b") as target, \
+            world.mirror(source.source("d"), target.uri("d"), "--bwlimit", "12M", "--converge", "off",
+                         "--max-downtime", "100") as mirror:
+        mirror.wait_for_phase("ready")
+
+        def arrived(offset):
+            there = content(world.path("target"), offset, part)
+            return sum(MIB for at in range(0, part, MIB) if there[at:at + MIB].count(0) < MIB)
+
+        def counter():
+            return int.from_bytes(content(world.path("target"), 0, 8), "big")
+
+        with counting(source) as count:
+            # Behind the place where the round of the first part is by then: for the next one.
+            write(source, 160 * MIB, os.urandom(part))
+            wait_for(lambda: arrived(160 * MIB) > 4 * MIB)
+            write(source, 32 * MIB, os.urandom(part))
+            before = count()
+            wait_for(lambda: arrived(32 * MIB) > part * 3 // 4)
+            assert counter() <= before
+            wait_for(lambda: counter() > before)
+            assert arrived(32 * MIB) == part
+        mirror.wait_for_phase("ready")
+        assert mirror.cutover().returncode == 0
+        mirror.wait()
+    assert same_content(world.path("source"), world.path("target"))
 
 
 def test_a_throttle_does_not_outlive_its_mirror(world, source):
