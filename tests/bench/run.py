@@ -9,6 +9,10 @@
                   flush at the end, for a --directory on a disk.
   run.py sparse   nbd-mirror copy to nbd-mirror-server, the same data in 100 GiB, 500 GiB and 10 TiB
                   of disk: whether time grows with the size. Half a minute.
+  run.py verify   a file and its copy compared by nbd-mirror verify, the copy as a file, behind
+                  nbd-mirror-server, which makes digests of it, and behind nbdkit's file plugin,
+                  from which all of it is read; beside qemu-img compare and cmp of the two files,
+                  and nbdcopy that reads nbdkit's alone. Over a Unix socket. A minute.
   run.py mirror   a disk under fio's random writes, moved by nbd-mirror mirror from one
                   nbd-mirror-server to another again and again: downtime, and whether the copy is
                   identical. Half a minute each time.
@@ -20,10 +24,12 @@ Programs take turns; medians of --rounds are printed. Machines are noisy: only r
 mean something. Disks are on tmpfs; the times are those of two cores, with the defaults.
 """
 
+import contextlib
 import functools
 import os
 import random
 import re
+import shutil
 import statistics
 import time
 
@@ -41,31 +47,43 @@ SECONDS_OF_KILLS = 20
 
 
 class Peer:
-    """A server with a client: what is measured."""
+    """A server, if any, with a client: what is measured."""
 
     def __init__(self, name, server, client):
         self.name, self.server, self.client = name, server, client
         self.wall, self.server_cpu, self.client_cpu = [], [], []
 
-    def run(self, world, source, size, tcp=False):
+    def copy(self, world, source, size, tcp=False):
+        """To a new file, which it returns."""
         target = world.path("target")
         target.unlink(missing_ok=True)
-        make_disk(target, size)
+        self.run(world, source, make_disk(target, size), tcp)
+        return target
+
+    def run(self, world, source, target, tcp=False):
         where = free_port() if tcp else world.path("bench.sock")
-        with serving(world, self.server(target, where), where) as server:
+        with (serving(world, self.server(target, where), where) if self.server
+              else contextlib.nullcontext()) as server:
             before, begin = os.times(), time.monotonic()
-            run(self.client(source, uri(where)), env=world.env)
+            run(self.client(source, uri(where) if server else target), env=world.env)
             self.wall.append(time.monotonic() - begin)
             after = os.times()
             self.client_cpu.append(after.children_user - before.children_user +
                                    after.children_system - before.children_system)
-            self.server_cpu.append(cpu_seconds(server.pid))
-        return target
+            self.server_cpu.append(cpu_seconds(server.pid) if server else 0)
 
     def line(self, data_gib):
         return (f"{self.name:36} {statistics.median(self.wall):7.2f} s "
                 f"{statistics.median(self.server_cpu) / data_gib:8.2f} "
                 f"{statistics.median(self.client_cpu) / data_gib:8.2f}")
+
+
+def print_table(what, peers, size):
+    """Peers that have read or written `size` bytes of random data: their median wall times."""
+    print(f"{f'{what} of {size // MIB} MiB, random':36}      wall  server CPU-s/GiB  client")
+    for peer in peers:
+        print(peer.line(size / GIB))
+    return [statistics.median(peer.wall) for peer in peers]
 
 
 # It flushes at the end, always.
@@ -108,13 +126,10 @@ def bench_copy(options):
                  Peer("qemu-nbd <- qemu-img convert", qemu_nbd, qemu_copy)]
         for _ in range(options.rounds):
             for peer in peers:
-                target = peer.run(world, source, size, options.tcp)
+                target = peer.copy(world, source, size, options.tcp)
         if not same_content(source, target):
             raise Failed(f"{peer.name}: the copy is not what was copied")
-    print(f"{'copy of ' + str(size // MIB) + ' MiB, random':36}      wall  server CPU-s/GiB  client")
-    for peer in peers:
-        print(peer.line(size / GIB))
-    wall = [statistics.median(peer.wall) for peer in peers]
+    wall = print_table("copy", peers, size)
     cpu = statistics.median(peers[2].server_cpu) / statistics.median(peers[1].server_cpu)
     print(f"wall, ours end to end / nbdcopy to nbdkit: {wall[0] / wall[1]:.2f}")
     print(f"wall, ours end to end / qemu-img to qemu-nbd: {wall[0] / wall[4]:.2f}")
@@ -137,7 +152,7 @@ def bench_sparse(options):
                  for gib in sources}
         for _ in range(options.rounds):
             for gib, peer in peers.items():
-                target = peer.run(world, sources[gib], gib * GIB)
+                target = peer.copy(world, sources[gib], gib * GIB)
                 growth = allocated_bytes(target) / allocated_bytes(sources[gib])
                 if growth > 1.01:
                     raise Failed(f"{peer.name}: the target has {growth:.2f} times its blocks")
@@ -147,6 +162,46 @@ def bench_sparse(options):
     for gib in SPARSE_GIB[1:]:
         print(f"{gib} GiB / {SPARSE_GIB[0]} GiB: {wall[gib] / wall[SPARSE_GIB[0]]:.2f}")
     print(f"blocks at the target / at the source: {growth:.4f}")
+
+
+def our_verify(source, target):
+    return [CLIENT, "verify", source, target, "--progress", "none"]
+
+
+def read_target(_, target):
+    return nbdcopy(target, "null:")
+
+
+def qemu_img_compare(source, target):
+    return ["qemu-img", "compare", "-f", "raw", "-F", "raw", source, target]
+
+
+def cmp(source, target):
+    return ["cmp", source, target]
+
+
+def bench_verify(options):
+    size = options.mib * MIB
+    need_installed("nbdkit", "nbdcopy", "qemu-img", "cmp")
+    need_room(options.directory, 2 * size)
+    mine = [Peer("nbd-mirror verify, two files", None, our_verify),
+            Peer("nbd-mirror verify, nbd-mirror-server", ours, our_verify),
+            Peer("nbd-mirror verify, nbdkit file", nbdkit, our_verify)]
+    others = [Peer("nbdcopy to null:, nbdkit file", nbdkit, read_target),
+              Peer("qemu-img compare, two files", None, qemu_img_compare),
+              Peer("cmp, two files", None, cmp)]
+    with workspace(options.directory) as world:
+        source = random_file(world.path("source"), size)
+        target = shutil.copyfile(source, world.path("target"))
+        os.sync()  # or it is written out while the first are compared
+        for _ in range(options.rounds):
+            for peer in mine + others:
+                peer.run(world, source, target)
+    wall = print_table("verify", mine + others, size)
+    for peer, its_wall in zip(mine, wall):
+        ratios = (f"{its_wall / other_wall:.2f} {other.name.split(',')[0]}"
+                  for other, other_wall in zip(others, wall[len(mine):]))
+        print(f"wall, {peer.name} / others: {', '.join(ratios)}")
 
 
 def move(world, size, seed):
@@ -234,8 +289,8 @@ def bench_resume(options):
 
 
 def main():
-    works = {"copy": bench_copy, "sparse": bench_sparse, "mirror": bench_mirror,
-             "resume": bench_resume}
+    works = {"copy": bench_copy, "sparse": bench_sparse, "verify": bench_verify,
+             "mirror": bench_mirror, "resume": bench_resume}
     parser = Parser(__doc__)
     parser.add_argument("what", choices=works)
     add_number(parser, "--rounds", 5, "how often each is measured, or the disk is moved")

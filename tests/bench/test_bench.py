@@ -13,9 +13,8 @@ import pytest
 from harness import accepts, need, wait_for
 
 HERE = pathlib.Path(__file__).parent
-RUNS = [("run.py", "copy"), ("run.py", "sparse"), ("run.py", "mirror"), ("run.py", "resume"),
-        ("server_ratios.py",),
-        ("server_sweep.py",), ("mirror_ratios.py",)]
+RUNS = [("run.py", "copy"), ("run.py", "sparse"), ("run.py", "verify"), ("run.py", "mirror"),
+        ("run.py", "resume"), ("server_ratios.py",), ("server_sweep.py",), ("mirror_ratios.py",)]
 
 
 def start(script, *arguments, **options):
@@ -53,9 +52,9 @@ def test_values_that_make_no_sense_are_status_2(arguments):
 
 
 @pytest.mark.parametrize("run, peer", [
-    (("run.py", "copy"), "nbdkit"), (("run.py", "mirror"), "fio"),
-    (("server_ratios.py",), "nbdkit"), (("server_sweep.py",), "fio"),
-    (("mirror_ratios.py",), "fio")])
+    (("run.py", "copy"), "nbdkit"), (("run.py", "verify"), "nbdkit"),
+    (("run.py", "mirror"), "fio"), (("server_ratios.py",), "nbdkit"),
+    (("server_sweep.py",), "fio"), (("mirror_ratios.py",), "fio")])
 def test_a_peer_that_is_not_installed_is_named(tmp_path, run, peer):
     one_line(start(*run, env=dict(os.environ, PATH=str(tmp_path))), 1, "not installed", peer)
 
@@ -69,9 +68,9 @@ def test_too_little_room_is_said_before_anything_is_written(tmp_path):
     for program in ("nbdkit", "nbdcopy", "qemu-nbd", "qemu-img", "fio"):
         need(program)
     huge = ["--mib", "1000000000"]
-    for script, where in (("run.py", "--directory"), ("server_ratios.py", "--memory")):
-        work = ["copy"] if script == "run.py" else []
-        one_line(start(script, *work, *huge, where, tmp_path), 1, str(tmp_path), "MiB are needed")
+    for run, where in ((("run.py", "copy"), "--directory"), (("run.py", "verify"), "--directory"),
+                       (("server_ratios.py",), "--memory")):
+        one_line(start(*run, *huge, where, tmp_path), 1, str(tmp_path), "MiB are needed")
     assert not list(tmp_path.iterdir())
 
 
@@ -102,8 +101,9 @@ def processes_of(session):
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
 @pytest.mark.parametrize("run", [
     ("run.py", "copy", "--mib", 64), ("run.py", "sparse", "--mib", 64),
-    ("run.py", "mirror", "--mib", 64), ("server_ratios.py", "small-read", "--mib", 64),
-    ("server_sweep.py",), ("mirror_ratios.py", "uniform", "--mib", 64)],
+    ("run.py", "verify", "--mib", 64), ("run.py", "mirror", "--mib", 64),
+    ("server_ratios.py", "small-read", "--mib", 64), ("server_sweep.py",),
+    ("mirror_ratios.py", "uniform", "--mib", 64)],
     ids=lambda each: " ".join(map(str, each[:2])))
 def test_an_interrupt_leaves_nothing_behind(tmp_path, run, end):
     for program in ("nbdkit", "nbdcopy", "qemu-nbd", "qemu-img", "fio"):
@@ -123,12 +123,14 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, run, end):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("options", [["--tcp"], ["--direct"]], ids=" ".join)
-def test_copies_are_measured_on_other_ways_too(tmp_path, options):
+@pytest.mark.parametrize("work, rows, ratio", [
+    ("copy --tcp", 5, "qemu-img to qemu-nbd: "), ("copy --direct", 5, "qemu-img to qemu-nbd: "),
+    ("verify", 6, "nbd-mirror-server / others: ")])
+def test_a_small_disk_is_measured_too(tmp_path, work, rows, ratio):
     for program in ("nbdkit", "nbdcopy", "qemu-nbd", "qemu-img"):
         need(program)
-    process = start("run.py", "copy", *options, "--rounds", "1", "--mib", "16", "--directory", tmp_path)
+    process = start("run.py", *work.split(), "--rounds", 1, "--mib", 16, "--directory", tmp_path)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert output.count(" <- ") == 5 and "qemu-img to qemu-nbd: " in output
+    assert output.count(" s ") == rows and ratio in output
     assert not list(tmp_path.iterdir())
