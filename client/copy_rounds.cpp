@@ -91,11 +91,21 @@ void CopyRounds::copy_generation(SourceServer::Leave leave, const Work& work, Ro
     });
     // What it says was before the copy; and it has a connection.
     target_zeroes_.reset();
+    // Not with writers held: no hand-over begins before that is done.
+    const std::vector<Range> late = work.haste == Haste::none && leave == Leave::nothing
+                                        ? progress.late.settled(Clock::now())
+                                        : std::vector<Range>{};
+    if (!late.empty()) {
+        undo(late, work);
+    }
     const Clock::time_point copied = Clock::now();
     work.on_copied();
     // Also when nothing was copied: a disk is not handed over to a target that has gone meanwhile.
     parts_.engine.flush(work.tick);
     const Clock::time_point flushed = Clock::now();
+    if (!late.empty()) {
+        progress.late.settle();
+    }
     round.copied_bytes += copied_bytes;
     round.copying += copied - begin;
     round.flushing = flushed - copied;  // the last one's
@@ -154,6 +164,18 @@ std::uint64_t CopyRounds::copy(std::uint64_t generation, const Work& work) {
         looked_for_holes_ = now;
     }
     return joined_bytes;
+}
+
+// Where a late write has landed on newer data that is sent again. What is written there meanwhile
+// is dirty, and copied by a later round.
+void CopyRounds::undo(const std::vector<Range>& late, const Work& work) {
+    const std::vector<Extent> extents = dirty_extents(late, parts_.source.traits().size_bytes);
+    for (const Extent& extent : extents) {
+        parts_.status.add_to_do(extent.dirty ? extent.range.length : 0);
+    }
+    KnownScout suspect(extents);
+    TargetZeroes unknown(false);
+    parts_.engine.copy({.only_dirty = true, .compare = true}, suspect, unknown, work.tick);
 }
 
 void CopyRounds::verify(std::uint64_t dirty_bytes, const Work& work) {

@@ -9,11 +9,13 @@
 #include <memory>
 #include <optional>
 #include <stop_token>
+#include <vector>
 
 #include "client/cancellation.h"
 #include "client/connection_shares.h"
 #include "client/disk_status.h"
 #include "client/engine.h"
+#include "client/late_writes.h"
 #include "client/source_server.h"
 #include "client/verification.h"
 
@@ -41,6 +43,7 @@ class CopyRounds {
         std::atomic<Clock::time_point> last_freeze{};
         // Whether that has left something dirty, so that not all that is dirty came since.
         std::atomic<bool> has_left{false};
+        LateWrites late;  // not for other threads
     };
     // All of it outlives the rounds.
     struct Parts {
@@ -75,9 +78,10 @@ class CopyRounds {
     Round run(Haste haste, bool compare, const std::stop_token& stop,
               const std::function<void()>& on_copied);
 
-    // Nothing is left to verify but what rounds to come copy.
+    // Nothing is left to compare but what rounds to come copy.
     [[nodiscard]] bool is_checked() const noexcept {
-        return !verification_ || verification_->unchecked_bytes() == 0;
+        return parts_.progress.late.none() &&
+               (!verification_ || verification_->unchecked_bytes() == 0);
     }
 
   private:
@@ -91,6 +95,7 @@ class CopyRounds {
     void copy_generation(SourceServer::Leave leave, const Work& work, Round& round);
     void while_it_stands(std::uint64_t generation, const std::function<void()>& go_by_it);
     [[nodiscard]] std::uint64_t copy(std::uint64_t generation, const Work& work);
+    void undo(const std::vector<Range>& late, const Work& work);
     void verify(std::uint64_t dirty_bytes, const Work& work);
     void acknowledge_progress(std::uint64_t generation);
     void note_durable() noexcept;

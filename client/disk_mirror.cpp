@@ -57,6 +57,12 @@ void DiskMirror::resume(const DiskRecord& record) {
 void DiskMirror::connect_again() {
     disconnect();
     take_up();
+    if (!progress_.late.none()) {
+        log_warning("target " + target().text +
+                    " may still do what was asked of it before its connection was lost: it is not "
+                    "handed over for " +
+                    std::to_string(LateWrites::kSettled.count()) + " s, and compared there before");
+    }
 }
 
 void DiskMirror::take_up() {
@@ -185,6 +191,9 @@ void DiskMirror::connect() {
 }
 
 void DiskMirror::disconnect() {
+    if (engine_ && !target_->traits().fences) {
+        progress_.late.lost(engine_->take_unanswered(), Clock::now());
+    }
     rounds_.reset();
     engine_.reset();
     target_zeroes_.reset();

@@ -24,6 +24,7 @@ struct EndpointTraits {
     bool can_zero = true;         // zeroing without sending zeroes
     bool can_multi_conn = true;   // a flush on one connection covers all
     bool knows_extents = true;    // holes and zeroes can be asked for
+    bool fences = false;          // nothing lands that an earlier connection of the job has left
     bool incoming = false;        // it waits for a mirror, and has to be told of the hand-over
     std::uint64_t alignment = 1;  // of offsets and lengths, but for the end of the disk
     std::uint64_t max_payload_bytes = 32 << 20;

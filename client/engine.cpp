@@ -78,18 +78,20 @@ Engine::Engine(Side& source, Side& target, EngineOptions options, DiskStatus& st
 }
 
 void Engine::add_worker(OpenedHandles first) {
-    workers_.emplace_back(next_number_++,
-                          Worker::Parts{.source = source_,
-                                        .target = target_,
-                                        .queue = queue_,
-                                        .counters = status_.counters,
-                                        .map = status_.map,
-                                        .cancellation = cancellation_,
-                                        .differs = [this](Range range) { note_difference(range); }},
-                          std::move(first),
-                          WorkerOptions{.requests = options_.requests,
-                                        .request_bytes = options_.request_bytes,
-                                        .detect_zeroes = !options_.zeroes_as_data});
+    workers_.emplace_back(
+        next_number_++,
+        Worker::Parts{.source = source_,
+                      .target = target_,
+                      .queue = queue_,
+                      .counters = status_.counters,
+                      .map = status_.map,
+                      .cancellation = cancellation_,
+                      .differs = [this](Range range) { note(differences_, range); },
+                      .unanswered = [this](Range range) { note(unanswered_, range); }},
+        std::move(first),
+        WorkerOptions{.requests = options_.requests,
+                      .request_bytes = options_.request_bytes,
+                      .detect_zeroes = !options_.zeroes_as_data});
 }
 
 void Engine::use_connections(unsigned connections) {
@@ -190,19 +192,24 @@ Differences::Found Engine::compare(Sweep sweep, Scout& source, TargetZeroes& tar
                                    const std::function<void()>& tick) {
     {
         // What one that failed has left.
-        const std::lock_guard lock(differences_mutex_);
+        const std::lock_guard lock(ranges_mutex_);
         differences_.clear();
     }
     Pass pass =
         make_pass({.only_dirty = sweep.only_dirty, .with_data = Piece::Kind::compare}, tick);
     run_comparing(pass, source, target_zeroes, tick);
-    const std::lock_guard lock(differences_mutex_);
+    const std::lock_guard lock(ranges_mutex_);
     return differences_.take();
 }
 
-void Engine::note_difference(Range range) {
-    const std::lock_guard lock(differences_mutex_);
-    differences_.add(range);
+void Engine::note(Differences& ranges, Range range) {
+    const std::lock_guard lock(ranges_mutex_);
+    ranges.add(range);
+}
+
+std::vector<Range> Engine::take_unanswered() {
+    const std::lock_guard lock(ranges_mutex_);
+    return unanswered_.take().ranges;  // far fewer than it keeps
 }
 
 }  // namespace nbdm

@@ -72,9 +72,12 @@ class Engine {
     [[nodiscard]] Differences::Found compare(Sweep sweep, Scout& source,
                                              TargetZeroes& target_zeroes,
                                              const std::function<void()>& tick);
+    // What was asked of the target over connections that were lost, and not answered, since the
+    // last time.
+    [[nodiscard]] std::vector<Range> take_unanswered();
 
   private:
-    void note_difference(Range range);
+    void note(Differences& ranges, Range range);
     void add_worker(OpenedHandles first);
     // What digests show to be alike is left out.
     void run_comparing(Pass& pass, Scout& source, TargetZeroes& target_zeroes,
@@ -88,10 +91,11 @@ class Engine {
     Pace& pace_;
     const Cancellation& cancellation_;
     WorkQueue queue_;
-    unsigned wanted_;               // connections
-    unsigned next_number_;          // of a worker
-    std::mutex differences_mutex_;  // guards differences_
+    unsigned wanted_;          // connections
+    unsigned next_number_;     // of a worker
+    std::mutex ranges_mutex_;  // guards the two below
     Differences differences_;
+    Differences unanswered_;
     std::list<Worker> workers_;  // last: ends before what it uses
 };
 

@@ -171,7 +171,7 @@ std::string Mirror::stay_in_step() {
                 enter(Phase::catching_up);
             }
         });
-        const bool fits = readiness_.last_round_fits();
+        const bool fits = readiness_.last_round_fits() && disks_.are_checked();
         // A single burst of writes does not make a ready job unready.
         const bool ready = fits || (fitted_before && status_.phase() == Phase::ready);
         fitted_before = fits;

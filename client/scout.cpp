@@ -107,6 +107,25 @@ std::map<std::string, std::uint32_t> ask_numbers(NbdHandle& handle,
     return numbers;
 }
 
+std::vector<Extent> dirty_extents(const std::vector<Range>& parts, std::uint64_t size_bytes) {
+    std::vector<Extent> extents;
+    std::uint64_t at = 0;
+    const auto add = [&](std::uint64_t to, bool dirty) {
+        const std::uint64_t end = std::min(to, size_bytes);
+        if (end > at) {
+            extents.push_back(
+                {.range = Range::from_to(at, end), .dirty = dirty, .allocation_known = false});
+            at = end;
+        }
+    };
+    for (const Range& part : parts) {
+        add(part.offset, false);
+        add(part.end(), true);
+    }
+    add(size_bytes, false);
+    return extents;
+}
+
 std::vector<Extent> KnownScout::extents(Range within) {
     // The first extent that ends behind the start of `within`.
     const auto found = std::upper_bound(

@@ -98,6 +98,9 @@ Side Side::open_target(const Location& location, const TargetOptions& options,
         }
     } else {
         side.use_server(location.path_or_uri, cancellation);
+        side.traits_.fences =
+            !options.session.empty() &&
+            nbd_can_meta_context(side.first_->get(), options.session.c_str()) == 1;
     }
     return side;
 }

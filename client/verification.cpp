@@ -2,7 +2,6 @@
 #include "client/verification.h"
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 #include "client/copy.h"
@@ -84,11 +83,16 @@ void Verification::check(Engine& engine, Source source, TargetZeroes& target_zer
         }
         suspects_.push_back({range, now});
     }
-    std::vector<Suspect> due;
-    std::copy_if(suspects_.begin(), suspects_.end(), std::back_inserter(due),
-                 [&](const Suspect& suspect) { return is_unexplained(suspect, writers); });
+    std::sort(suspects_.begin(), suspects_.end(),
+              [](const Suspect& a, const Suspect& b) { return a.range.offset < b.range.offset; });
+    std::vector<Range> due;
+    for (const Suspect& suspect : suspects_) {
+        if (is_unexplained(suspect, writers)) {
+            due.push_back(suspect.range);
+        }
+    }
     if (!due.empty()) {
-        KnownScout known(extents_of(due));
+        KnownScout known(dirty_extents(due, size_bytes_));
         TargetZeroes unknown(false);
         const std::vector<Range> differences =
             engine.compare({.only_dirty = true}, known, unknown, tick).ranges;
@@ -99,27 +103,6 @@ void Verification::check(Engine& engine, Source source, TargetZeroes& target_zer
         std::erase_if(suspects_,
                       [&](const Suspect& suspect) { return is_unexplained(suspect, writers); });
     }
-}
-
-// Those are dirty, and the rest of the disk is not.
-std::vector<Extent> Verification::extents_of(std::vector<Suspect> suspects) const {
-    std::sort(suspects.begin(), suspects.end(),
-              [](const Suspect& a, const Suspect& b) { return a.range.offset < b.range.offset; });
-    std::vector<Extent> extents;
-    std::uint64_t at = 0;
-    const auto add = [&](std::uint64_t end, bool dirty) {
-        if (end > at) {
-            extents.push_back(
-                {.range = Range::from_to(at, end), .dirty = dirty, .allocation_known = false});
-            at = end;
-        }
-    };
-    for (const Suspect& suspect : suspects) {
-        add(suspect.range.offset, false);
-        add(suspect.range.end(), true);
-    }
-    add(size_bytes_, false);
-    return extents;
 }
 
 }  // namespace nbdm

@@ -62,7 +62,6 @@ class Verification {
     };
     void drop_dirty(Scout& dirtiness);
     [[nodiscard]] bool is_unexplained(const Suspect& suspect, Writers writers) const;
-    [[nodiscard]] std::vector<Extent> extents_of(std::vector<Suspect> suspects) const;
 
     const std::uint64_t size_bytes_;
     std::uint64_t unchecked_from_ = 0;

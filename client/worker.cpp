@@ -354,8 +354,12 @@ void Worker::piece_failed(Slot& slot, const char* verb, const std::string& where
         sentence += std::to_string(range.length) + " bytes at offset " +
                     std::to_string(range.offset) + " of ";
     }
-    parts_.queue.fail({.sentence = sentence + where + ": " + error_text(slot.error),
-                       .connection_lost = is_lost_connection(slot.error)});
+    const bool lost = is_lost_connection(slot.error);
+    if (lost && (slot.doing == Slot::Doing::writing || slot.doing == Slot::Doing::zeroing)) {
+        parts_.unanswered(range);
+    }
+    parts_.queue.fail(
+        {.sentence = sentence + where + ": " + error_text(slot.error), .connection_lost = lost});
     if (slot.piece.kind != Piece::Kind::flush) {
         parts_.map.ended(slot.piece.range, BlockMap::End::failed);
     }

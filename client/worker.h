@@ -64,6 +64,8 @@ class Worker {
         const Cancellation& cancellation;
         // A stretch in which the two differ; called on the worker's thread.
         std::function<void(Range)> differs;
+        // Of the target, when a connection was lost: it may be written still, or later.
+        std::function<void(Range)> unanswered;
     };
 
     // `first` holds connections that stand already; what is missing there is opened.

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A mirror's connections of an earlier epoch against its later ones: what was given up must not
-land on what came after it."""
+"""What a mirror has sent over a connection that was lost must not stay on what it has sent since:
+an nbd-mirror-server fences earlier connections off, at other servers the mirror looks again."""
 
 import contextlib
 
 import pytest
 
 import wire
-from harness import MIB, content, make_disk, wait_for
+from harness import MIB, content, make_disk, same_content, wait_for
+from nbd_client import write
+from peers import LateTarget, Relay
 from wire import Wire, go_data, header
 
 BLOCK = 4096
@@ -100,3 +102,25 @@ def test_a_malformed_session_is_no_context(server, name):
     with Wire(server) as client:
         client.negotiate_structured()
         assert client.set_contexts("d", name) == (wire.ACK, [])
+
+
+def test_a_write_that_lands_late_at_a_server_without_fencing_is_undone_before_the_hand_over(world):
+    """It has 30 seconds to land, so long does this test take."""
+    offset = 4 * MIB
+    source_disk = make_disk(world.path("source"), 8 * MIB, [(0, 8 * MIB)])
+    target_disk = make_disk(world.path("target"), 8 * MIB)
+    with world.server(f"d={source_disk}") as source, \
+            LateTarget(world, target_disk, offset) as target, Relay(world, target) as relay, \
+            world.mirror(source.source("d"), relay.uri()) as mirror:
+        wait_for(target.stalled.exists)
+        write(source, offset, b"new" * 1024)
+        relay.cut()
+        mirror.wait_for_message("is not handed over for 30 s")
+        new = content(source_disk, offset, BLOCK)
+        wait_for(lambda: content(target_disk, offset, BLOCK) == new)
+        mirror.wait_for_phase("catching_up")
+        target.land()
+        wait_for(lambda: content(target_disk, offset, BLOCK) != new)
+        assert mirror.cutover().returncode == 0
+        mirror.wait()
+    assert same_content(source_disk, target_disk)

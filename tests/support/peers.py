@@ -187,15 +187,14 @@ def data_ranges(path):
         return result
 
 
-class CutAtFlush:
-    """Stands before a server and cuts each connection whose client asks for a flush: data arrives
-    there, and never becomes durable."""
-
-    FLUSH = b"\x25\x60\x95\x13\0\0\0\3"
+class Relay:
+    """Stands before a server and passes on what comes; cut() ends its clients' connections, and lets
+    the server do what has arrived there."""
 
     def __init__(self, world, server):
         self.server = server
-        self.path = world.quick("cut.sock")
+        self.path = world.quick("relay.sock")
+        self.clients = []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(self.path))
         self.listener.listen()
@@ -207,31 +206,65 @@ class CutAtFlush:
                 client = self.listener.accept()[0]
                 server = socket.socket(socket.AF_UNIX)
                 server.connect(str(self.server.socket))
+                self.clients.append(client)
                 for ends in ((client, server), (server, client)):
                     threading.Thread(target=self.pump, args=ends, daemon=True).start()
 
     def pump(self, source, sink):
         seen = b""
         with contextlib.suppress(OSError):
-            while data := source.recv(1 << 20):
-                seen = seen[-len(self.FLUSH):] + data
-                if self.FLUSH in seen:
-                    break
+            while (data := source.recv(1 << 20)) and self.passes(seen := seen[-64:] + data):
                 sink.sendall(data)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        self.end(source, sink)
 
-    def uri(self, export):
+    def passes(self, _):
+        """Whether what has come last is passed on; else its connection ends."""
+        return True
+
+    def end(self, *sockets):
+        for each in sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def cut(self):
+        self.end(*self.clients)
+        self.clients.clear()
+
+    def uri(self, export=""):
         return f"nbd+unix:///{export}?socket={self.path}"
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        with contextlib.suppress(OSError):
-            self.listener.shutdown(socket.SHUT_RDWR)
+        self.end(self.listener)
         self.listener.close()
+
+
+class CutAtFlush(Relay):
+    """Cuts each connection whose client asks for a flush: data arrives at the server, and never
+    becomes durable."""
+
+    FLUSH = b"\x25\x60\x95\x13\0\0\0\3"
+
+    def passes(self, seen):
+        return self.FLUSH not in seen
+
+
+class LateTarget(Recorder):
+    """A target that does not do one write, the first at `offset`, until it is told to land it: also
+    when its client is gone by then."""
+
+    def __init__(self, world, disk, offset):
+        self.stalled, self.landing = world.quick("late"), world.quick("landing")
+        stall = (f"if [ $4 = {offset} ] && mkdir '{self.stalled}' 2> /dev/null; "
+                 f"then while [ ! -e '{self.landing}' ]; do sleep 0.05; done; fi; ")
+        write = f"dd of='{disk}' bs=64k oflag=seek_bytes conv=notrunc seek=$4 status=none"
+        super().__init__(world, disk, pwrite=stall + write, thread_model="echo parallel")
+        self.expect = (0, -signal.SIGABRT)
+
+    def land(self):
+        self.landing.touch()
 
 
 class StallingTarget(Recorder):
