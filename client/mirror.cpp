@@ -171,7 +171,8 @@ std::string Mirror::stay_in_step() {
                 enter(Phase::catching_up);
             }
         });
-        const bool fits = readiness_.last_round_fits() && disks_.are_checked();
+        const bool little_left = readiness_.last_round_fits();
+        const bool fits = little_left && disks_.are_checked();
         // A single burst of writes does not make a ready job unready.
         const bool ready = fits || (fitted_before && status_.phase() == Phase::ready);
         fitted_before = fits;
@@ -184,6 +185,8 @@ std::string Mirror::stay_in_step() {
         look_around();
         if (ready) {
             cutovers_.wait(dirty_bytes == 0 ? kQuietInterval : kReadyInterval, cancellation_);
+        } else if (little_left) {
+            limits_.wait_for_change(kReadyInterval);  // a cutover that is asked for has to wait
         }
     }
 }
