@@ -49,19 +49,6 @@ void DirtyMap::mark(Range range) noexcept {
     }
 }
 
-void DirtyMap::move_into(DirtyMap& other) noexcept {
-    assert(other.word_count_ == word_count_ && other.block_shift_ == block_shift_);
-    for (std::uint64_t word = 0; word < word_count_; ++word) {
-        // Most words are clear: a plain look avoids writing to a cache line that writers use. A
-        // mark that comes right after the look stays here.
-        if (words_[word].load(std::memory_order_relaxed) == 0) {
-            continue;
-        }
-        const std::uint64_t taken = words_[word].exchange(0, std::memory_order_acq_rel);
-        other.words_[word].fetch_or(taken, std::memory_order_release);
-    }
-}
-
 std::uint64_t DirtyMap::move_into(DirtyMap& other, Range range, const DirtyMap* spared) noexcept {
     assert(other.word_count_ == word_count_ && other.block_shift_ == block_shift_);
     assert(spared == nullptr ||
@@ -82,8 +69,10 @@ std::uint64_t DirtyMap::move_into(DirtyMap& other, Range range, const DirtyMap* 
             mask &= ~spared->words_[word].load(std::memory_order_relaxed);
         }
         first = end_of_word + 1;
+        // Most words are clear: a plain look avoids writing to a cache line that writers use. A
+        // mark that comes right after the look stays here.
         if ((words_[word].load(std::memory_order_relaxed) & mask) == 0) {
-            continue;  // as above
+            continue;
         }
         const std::uint64_t taken = words_[word].fetch_and(~mask, std::memory_order_acq_rel) & mask;
         const std::uint64_t before = other.words_[word].fetch_or(taken, std::memory_order_release);

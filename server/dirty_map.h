@@ -31,13 +31,10 @@ class DirtyMap {
     // Marks each block that `range` touches, whole or in part. `range` lies inside the disk.
     void mark(Range range) noexcept;
 
-    // Moves every mark into `other` (of the same shape), on top of what is marked there. A mark
+    // Moves the marks of the blocks that `range` touches into `other`, on top of what is marked
+    // there, but for blocks that are marked in `spared`; all three are of the same shape. A mark
     // that races with it is in `other` or still here, never in neither; one that was there before
-    // the call is in `other`.
-    void move_into(DirtyMap& other) noexcept;
-
-    // The same of the blocks that `range` touches, but for those that are marked in `spared` (of
-    // the same shape). Returns how many bytes of them were not marked in `other` before.
+    // the call is in `other`. Returns how many bytes of them were not marked in `other` before.
     std::uint64_t move_into(DirtyMap& other, Range range,
                             const DirtyMap* spared = nullptr) noexcept;
 

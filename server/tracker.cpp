@@ -130,20 +130,15 @@ std::optional<Frozen> TrackerSet::freeze(std::string_view name, Leave leave) {
     if (tracker == nullptr) {
         return std::nullopt;
     }
+    if (leave == Leave::nothing) {
+        tracker->copied_.clear();  // and spares nothing
+    }
+    tracker->active_.move_into(tracker->frozen_, tracker->whole(), &tracker->copied_);
     tracker->acknowledged_ = false;
     tracker->left_ = leave;
-    ++tracker->generation_;
-    if (leave == Leave::nothing) {
-        tracker->copied_.clear();
-        tracker->active_.move_into(tracker->frozen_);
-        return Frozen{.generation = tracker->generation_,
-                      .dirty_bytes = tracker->frozen_.count_bytes()};
-    }
-    tracker->active_.move_into(tracker->frozen_, {0, tracker->active_.disk_bytes()},
-                               &tracker->copied_);
-    return Frozen{.generation = tracker->generation_,
+    return Frozen{.generation = ++tracker->generation_,
                   .dirty_bytes = tracker->frozen_.count_bytes(),
-                  .left_bytes = tracker->active_.count_bytes()};
+                  .left_bytes = leave == Leave::rewritten ? tracker->active_.count_bytes() : 0};
 }
 
 std::optional<std::uint64_t> TrackerSet::refreeze(std::string_view name, std::uint64_t generation,
@@ -160,11 +155,9 @@ std::optional<std::uint64_t> TrackerSet::refreeze(std::string_view name, std::ui
 TrackerSet::Acknowledged TrackerSet::acknowledge(std::string_view name, std::uint64_t generation) {
     const std::lock_guard lock(mutex_);
     return acknowledge_locked(name, generation, [](Tracker& tracker) {
-        // Said again (its first answer was lost): nothing has changed.
-        if (!tracker.acknowledged_) {
-            tracker.frozen_.move_into(tracker.copied_);
-            tracker.acknowledged_ = true;
-        }
+        // Said again (its first answer was lost): nothing is frozen.
+        tracker.frozen_.move_into(tracker.copied_, tracker.whole());
+        tracker.acknowledged_ = true;
     });
 }
 

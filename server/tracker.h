@@ -17,13 +17,12 @@
 
 namespace nbdm {
 
-// What a generation leaves in the active map, for a later one: what was written again since the
-// consumer has copied it. What is written again and again need not be copied each time, and is
-// copied best right before writers are held.
+// What a freeze leaves in the active map for a later generation: nothing, or what was acknowledged
+// since the last freeze that left nothing, and written again.
 enum class Leave { nothing, rewritten };
 
 // A named consumer of one export's dirtiness: an active map that writers mark, and a frozen map,
-// its generation, that the consumer reads.
+// its generation, that the consumer reads; and a map of what it has copied.
 //
 // Memory lives as long as the export: a removed tracker is kept and used for the next one of its
 // granularity, because a writer may be about to mark it. Such a late mark can only make a block
@@ -50,15 +49,14 @@ class Tracker {
 
   private:
     friend class TrackerSet;
+    [[nodiscard]] Range whole() const noexcept { return {0, active_.disk_bytes()}; }
     DirtyMap active_;
     DirtyMap frozen_;
-    // Guarded by TrackerSet's mutex: what was acknowledged since the last freeze that left nothing.
-    // What of it is marked again was written again soon.
-    DirtyMap copied_;
     // The incarnation (upper half) with its readers, in one word: readers of an earlier one are
     // never counted for a later one.
     mutable std::atomic<std::uint64_t> standing_{0};
     // Guarded by TrackerSet's mutex.
+    DirtyMap copied_;  // what Leave::rewritten leaves if it is dirty
     std::string name_;
     bool exclusive_ = false;
     std::uint64_t generation_ = 0;

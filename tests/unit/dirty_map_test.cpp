@@ -94,12 +94,13 @@ TEST(DirtyMap, AgreesWithAPlainListOfBlocks) {
 }
 
 TEST(DirtyMap, MovingAddsToWhatWasNotAcknowledged) {
-    DirtyMap active(1 << 20, kBlock);
-    DirtyMap frozen(1 << 20, kBlock);
+    constexpr std::uint64_t kDisk = 1 << 20;
+    DirtyMap active(kDisk, kBlock);
+    DirtyMap frozen(kDisk, kBlock);
     active.mark({0, 1});
-    active.move_into(frozen);
+    active.move_into(frozen, {0, kDisk});
     active.mark({kBlock, 1});
-    active.move_into(frozen);
+    active.move_into(frozen, {0, kDisk});
     EXPECT_EQ(frozen.count_bytes(), 2u * kBlock);
     EXPECT_EQ(active.count_bytes(), 0u);
 }
@@ -169,7 +170,7 @@ TEST(DirtyMap, AMarkThatRacesWithAMoveIsNeverLost) {
     bool last = false;
     while (!last) {
         last = done.load();
-        active.move_into(frozen);
+        active.move_into(frozen, {0, kDisk});
         const auto blocks = blocks_of(frozen, kDisk);
         for (std::size_t block = 0; block < 64; ++block) {
             if (blocks[block]) {
