@@ -30,7 +30,7 @@ Convergence::Delay Convergence::look(const Seen& seen) noexcept {
     };
     if (!seen.fits && load > 1) {
         delay_ = std::min(std::max(scaled(std::min(load, kMaxGrowth)), kFirstDelay), kMaxDelay);
-    } else if (seen.fits || load < kEasyShare) {
+    } else if (seen.fits ? !seen.cutover_wanted : load < kEasyShare) {
         delay_ = scaled(kRelief);
         delay_ = delay_ < kFirstDelay ? Delay(0) : delay_;
     }

@@ -20,6 +20,9 @@ class Convergence {
 
     struct Seen {
         bool fits = false;  // what was dirty last could be copied within the downtime
+        // It has to go on doing so: a writer that may go faster as soon as it does is too fast by
+        // the time of the cutover.
+        bool cutover_wanted = false;
         double dirty_bytes_per_s = 0;
         double copy_bytes_per_s = 0;  // 0: not known yet
     };

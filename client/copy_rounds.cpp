@@ -11,10 +11,8 @@ namespace nbdm {
 
 namespace {
 
-using Leave = SourceServer::Leave;
-
-// Disks whose round takes longer have the connections of those whose round is over, and lose them
-// again: less is not worth the connecting.
+// A round that takes longer has the connections of disks whose round is over, and the next one has
+// two generations: less is not worth the connecting, or a second flush.
 constexpr std::chrono::seconds kLongRound{1};
 
 // How old the holes of what is not dirty may be where a job is watched.
@@ -28,14 +26,21 @@ CopyRounds::CopyRounds(const Parts& parts, std::unique_ptr<TargetZeroes> zeroes,
       verification_(verify ? std::make_unique<Verification>(parts.source.traits().size_bytes)
                            : nullptr) {
     parts_.progress.last_freeze = Clock::now();
+    parts_.progress.left_bytes = 0;
+    parts_.progress.left_share = 0;
 }
 
 CopyRounds::Round CopyRounds::run(Haste haste, bool compare, const std::stop_token& stop,
-                                  const std::function<void()>& on_copied) {
+                                  const std::function<void(Step)>& on_step) {
     const ConnectionShares::Copying copying(parts_.connections, parts_.index);
     const bool first = parts_.progress.first_round;
     const Clock::time_point begin = Clock::now();
     Engine& engine = parts_.engine;
+    // The round that lost it may have been given up for another reason, and this one might do
+    // without that connection: what was sent over it would land after the newer copy.
+    if (!engine.unanswered().empty()) {
+        throw ConnectionLost("a connection to " + parts_.target.name() + " was lost");
+    }
     engine.use_connections(parts_.connections.among_all(parts_.index));
     const auto tick = [&] {
         if (stop.stop_requested()) {
@@ -47,68 +52,65 @@ CopyRounds::Round CopyRounds::run(Haste haste, bool compare, const std::stop_tok
             engine.use_connections(parts_.connections.among_copying(parts_.index));
         }
     };
+    const Work work{.haste = haste, .compare = compare, .tick = tick, .on_step = on_step};
     Round round;
     const bool in_two = haste == Haste::none && last_was_long_;
     if (in_two) {
-        copy_generation(Leave::rewritten, {haste, compare, false, tick, [] {}}, round);
+        copy_generation(Part::settled, work, round);
+        on_step(Step::copying);
     }
-    copy_generation(Leave::nothing, {haste, compare, in_two, tick, on_copied}, round);
+    copy_generation(in_two ? Part::rest : Part::all, work, round);
     parts_.progress.first_round = false;
+    first_here_ = false;
     last_was_long_ = !first && Clock::now() - begin >= kLongRound;
     parts_.status.map.all_moved();
     parts_.status.set_dirty(0);
     return round;
 }
 
-void CopyRounds::copy_generation(SourceServer::Leave leave, const Work& work, Round& round) {
-    Progress& progress = parts_.progress;
-    DiskStatus& status = parts_.status;
+void CopyRounds::copy_generation(Part part, const Work& work, Round& round) {
+    const bool leaves = part == Part::settled;
     const Clock::time_point asked = Clock::now();
-    const SourceServer::Frozen frozen = parts_.server.freeze(parts_.tracker, leave);
+    const SourceServer::Frozen frozen = parts_.server.freeze(
+        parts_.tracker, leaves ? SourceServer::Leave::rewritten : SourceServer::Leave::nothing);
     const Clock::time_point begin = Clock::now();
-    const std::chrono::duration<double> since = begin - progress.last_freeze.exchange(begin);
-    progress.has_left = leave == Leave::rewritten;
-    if (!work.is_rest) {
-        round.dirty_bytes = frozen.dirty_bytes + frozen.left_bytes;
-        round.dirty_bytes_per_s = static_cast<double>(round.dirty_bytes) / since.count();
-        if (!progress.first_round) {
-            status.set_dirty_rate(round.dirty_bytes_per_s);
-            status.set_dirty(round.dirty_bytes);
-        }
+    const Clock::duration since = begin - parts_.progress.last_freeze.exchange(begin);
+    const std::uint64_t found_bytes = frozen.dirty_bytes + frozen.left_bytes;
+    parts_.progress.left_bytes = frozen.left_bytes;
+    parts_.progress.left_share = static_cast<double>(frozen.left_bytes) /
+                                 static_cast<double>(std::max<std::uint64_t>(found_bytes, 1));
+    if (part != Part::rest) {
+        tell_dirty(frozen, since, round);
     }
     std::uint64_t copied_bytes = frozen.dirty_bytes;
-    status.add_to_do(frozen.dirty_bytes);
+    parts_.status.add_to_do(frozen.dirty_bytes);
     acknowledged_to_ = 0;
-    done_when_durable_ = status.done_bytes();
+    done_when_durable_ = parts_.status.done_bytes();
     while_it_stands(frozen.generation, [&] {
-        // A write that explains a difference may have marked what was left.
-        if (verification_ && leave == Leave::nothing) {
+        // The write that explains a difference may have marked what is left.
+        if (verification_ && !leaves) {
             verification_->explain(parts_.dirtiness, asked);
         }
         if (frozen.dirty_bytes > 0) {
             copied_bytes += copy(frozen.generation, work);
         }
     });
-    // What it says was before the copy; and it has a connection.
+    // They were asked for before the copy, and keep a connection.
     target_zeroes_.reset();
-    // Not with writers held: no hand-over begins before that is done.
-    const std::vector<Range> late = work.haste == Haste::none && leave == Leave::nothing
-                                        ? progress.late.settled(Clock::now())
-                                        : std::vector<Range>{};
-    if (!late.empty()) {
-        undo(late, work);
-    }
     const Clock::time_point copied = Clock::now();
-    work.on_copied();
+    // Not with writers held: no hand-over begins before that is done.
+    const bool undone = !leaves && work.haste == Haste::none && undo_late_writes(work);
+    work.on_step(Step::flushing);
+    const Clock::time_point flushing = Clock::now();
     // Also when nothing was copied: a disk is not handed over to a target that has gone meanwhile.
     parts_.engine.flush(work.tick);
     const Clock::time_point flushed = Clock::now();
-    if (!late.empty()) {
-        progress.late.settle();
+    if (undone) {
+        parts_.late_writes.forget();
     }
     round.copied_bytes += copied_bytes;
     round.copying += copied - begin;
-    round.flushing = flushed - copied;  // the last one's
+    round.flushing = flushed - flushing;
     note_durable();
     if (verification_) {
         const bool only_this_round = verification_->unchecked_bytes() == 0;
@@ -120,6 +122,23 @@ void CopyRounds::copy_generation(SourceServer::Leave leave, const Work& work, Ro
     }
     // Only now: what was acknowledged is never looked at again.
     parts_.server.acknowledge(parts_.tracker, frozen.generation);
+}
+
+void CopyRounds::tell_dirty(const SourceServer::Frozen& frozen, Clock::duration since,
+                            Round& round) {
+    Progress& progress = parts_.progress;
+    const double seconds = std::chrono::duration<double>(since).count();
+    round.dirty_bytes = frozen.dirty_bytes + frozen.left_bytes;
+    // What was dirty before these connections stood says nothing of a rate.
+    if (!first_here_) {
+        round.dirty_bytes_per_s = static_cast<double>(round.dirty_bytes) / seconds;
+    }
+    if (!progress.first_round) {
+        if (round.dirty_bytes_per_s) {
+            parts_.status.set_dirty_rate(*round.dirty_bytes_per_s);
+        }
+        parts_.status.set_dirty(round.dirty_bytes);
+    }
 }
 
 // Of a tracker that is gone the server cannot say what is dirty; asked like this, which changes
@@ -166,22 +185,29 @@ std::uint64_t CopyRounds::copy(std::uint64_t generation, const Work& work) {
     return joined_bytes;
 }
 
-// Where a late write has landed on newer data that is sent again. What is written there meanwhile
-// is dirty, and copied by a later round.
-void CopyRounds::undo(const std::vector<Range>& late, const Work& work) {
-    const std::vector<Extent> extents = dirty_extents(late, parts_.source.traits().size_bytes);
-    for (const Extent& extent : extents) {
-        parts_.status.add_to_do(extent.dirty ? extent.range.length : 0);
+// Where one has landed on newer data that is sent again. What is written there meanwhile is dirty,
+// and copied by a later round. False: none of them has had its time.
+bool CopyRounds::undo_late_writes(const Work& work) {
+    const std::vector<Range> late = parts_.late_writes.due(Clock::now());
+    if (late.empty()) {
+        return false;
     }
-    KnownScout suspect(extents);
+    for (const Range& range : late) {
+        parts_.status.add_to_do(range.length);
+    }
+    KnownScout suspect(dirty_extents(late, parts_.source.traits().size_bytes));
     TargetZeroes unknown(false);
     parts_.engine.copy({.only_dirty = true, .compare = true}, suspect, unknown, work.tick);
+    if (verification_) {
+        verification_->mended(late);
+    }
+    return true;
 }
 
-void CopyRounds::verify(std::uint64_t dirty_bytes, const Work& work) {
+void CopyRounds::verify(std::uint64_t copied_bytes, const Work& work) {
     const std::uint64_t unchecked_bytes = verification_->unchecked_bytes();
     const std::uint64_t size_bytes = parts_.source.traits().size_bytes;
-    parts_.status.add_to_do(std::min(dirty_bytes + unchecked_bytes, size_bytes));
+    parts_.status.add_to_do(std::min(copied_bytes + unchecked_bytes, size_bytes));
     // Holes are not read where there are some at both sides, which matters when much is looked at.
     TargetZeroes zeroes = unchecked_bytes > 0
                               ? TargetZeroes(parts_.target.open_scout("", parts_.cancellation),

@@ -22,8 +22,9 @@
 namespace nbdm {
 
 // Rounds of freeze, copy, flush, acknowledge of one disk, over connections that stand. What is
-// still to be copied is known by the tracker alone, so that any round can be broken off, and the
-// next one, over other connections or of another process, does what was not durable by then.
+// still to be copied is known by the tracker alone, but for what may land late, so that any round
+// can be broken off, and the next one, over other connections or of another process, does what was
+// not durable by then.
 //
 // A round that is likely to be long has two generations: blocks that were rewritten since the last
 // round are left for the second, so that the less is dirty when it ends.
@@ -41,9 +42,9 @@ class CopyRounds {
         // How often some of what was copied has become durable at the target.
         std::atomic<std::uint64_t> durable_steps{0};
         std::atomic<Clock::time_point> last_freeze{};
-        // Whether that has left something dirty, so that not all that is dirty came since.
-        std::atomic<bool> has_left{false};
-        LateWrites late;  // not for other threads
+        // What that has left dirty, and of how much.
+        std::atomic<std::uint64_t> left_bytes{0};
+        std::atomic<double> left_share{0};
     };
     // All of it outlives the rounds.
     struct Parts {
@@ -58,6 +59,7 @@ class CopyRounds {
         ConnectionShares& connections;
         DiskStatus& status;
         Progress& progress;
+        LateWrites& late_writes;
         const Cancellation& cancellation;
     };
     // `zeroes`: what the target says before anything was written over these connections; then
@@ -69,18 +71,21 @@ class CopyRounds {
     struct Round {
         std::uint64_t dirty_bytes = 0;   // that the freeze found
         std::uint64_t copied_bytes = 0;  // these, and what was written before the copy came by
-        double dirty_bytes_per_s = 0;    // since the freeze before
+        // Since the freeze before; nothing when that was of other connections.
+        std::optional<double> dirty_bytes_per_s;
         Clock::duration copying{};
-        Clock::duration flushing{};
+        Clock::duration flushing{};  // the last time
     };
-    // `compare`: what is dirty may be at the target already. `on_copied` is called when nothing but
-    // the flush is left. Throws JobError when `stop` is requested meanwhile.
+    // What is waited for.
+    enum class Step { copying, flushing };
+    // `compare`: what is dirty may be at the target already. `on_step` is called at each change; it
+    // begins with copying. Throws JobError when `stop` is requested meanwhile.
     Round run(Haste haste, bool compare, const std::stop_token& stop,
-              const std::function<void()>& on_copied);
+              const std::function<void(Step)>& on_step);
 
     // Nothing is left to compare but what rounds to come copy.
     [[nodiscard]] bool is_checked() const noexcept {
-        return parts_.progress.late.none() &&
+        return parts_.late_writes.none() &&
                (!verification_ || verification_->unchecked_bytes() == 0);
     }
 
@@ -88,15 +93,16 @@ class CopyRounds {
     struct Work {
         Haste haste;
         bool compare;
-        bool is_rest;  // of what was dirty at the freeze before
         std::function<void()> tick;
-        std::function<void()> on_copied;
+        std::function<void(Step)> on_step;
     };
-    void copy_generation(SourceServer::Leave leave, const Work& work, Round& round);
+    enum class Part { all, settled, rest };  // of what is dirty when the round begins
+    void copy_generation(Part part, const Work& work, Round& round);
+    void tell_dirty(const SourceServer::Frozen& frozen, Clock::duration since, Round& round);
     void while_it_stands(std::uint64_t generation, const std::function<void()>& go_by_it);
     [[nodiscard]] std::uint64_t copy(std::uint64_t generation, const Work& work);
-    void undo(const std::vector<Range>& late, const Work& work);
-    void verify(std::uint64_t dirty_bytes, const Work& work);
+    [[nodiscard]] bool undo_late_writes(const Work& work);
+    void verify(std::uint64_t copied_bytes, const Work& work);
     void acknowledge_progress(std::uint64_t generation);
     void note_durable() noexcept;
 
@@ -105,7 +111,8 @@ class CopyRounds {
     // When what was copied is to be verified.
     std::unique_ptr<Verification> verification_;
     std::optional<Clock::time_point> looked_for_holes_;  // of all the disk
-    bool last_was_long_ = false;  // the last round, unless that was the first
+    bool first_here_ = true;                             // the round, over these connections
+    bool last_was_long_ = false;  // the round before, unless that was the job's first
 
     // Of the generation.
     std::uint64_t acknowledged_to_ = 0;

@@ -57,11 +57,11 @@ void DiskMirror::resume(const DiskRecord& record) {
 void DiskMirror::connect_again() {
     disconnect();
     take_up();
-    if (!progress_.late.none()) {
+    if (!late_writes_.none()) {
         log_warning("target " + target().text +
                     " may still do what was asked of it before its connection was lost: it is not "
                     "handed over for " +
-                    std::to_string(LateWrites::kSettled.count()) + " s, and compared there before");
+                    std::to_string(LateWrites::kGrace.count()) + " s, and compared there before");
     }
 }
 
@@ -186,13 +186,14 @@ void DiskMirror::connect() {
                                                              .connections = shared_.connections,
                                                              .status = status_,
                                                              .progress = progress_,
+                                                             .late_writes = late_writes_,
                                                              .cancellation = shared_.cancellation},
                                            std::move(target_zeroes_), options_.copy.verify);
 }
 
 void DiskMirror::disconnect() {
     if (engine_ && !target_->traits().fences) {
-        progress_.late.lost(engine_->take_unanswered(), Clock::now());
+        late_writes_.lost(engine_->unanswered(), Clock::now());
     }
     rounds_.reset();
     engine_.reset();
@@ -224,8 +225,8 @@ void DiskMirror::forget() noexcept {
 }
 
 DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
-                                       const std::function<void()>& on_copied) {
-    const Round round = rounds_->run(haste, record_->compare, stop, on_copied);
+                                       const std::function<void(Step)>& on_step) {
+    const Round round = rounds_->run(haste, record_->compare, stop, on_step);
     if (std::exchange(record_->compare, false)) {
         shared_.record.replace(index_, *record_);
     }
@@ -257,11 +258,16 @@ std::optional<DiskMirror::Look> DiskMirror::look() {
                   .dirty_bytes_per_s = {},
                   .clients = about.clients};
         status_.set_dirty(look.dirty_bytes);
-        // A rate of less time says little.
+        // A rate of less time says little, and so does one of few blocks: those that the last
+        // freeze has left may have been written since as often as their share was, or not.
         constexpr std::chrono::duration<double> kMinTime{0.2};
+        constexpr double kMaxLeft = 0.8;
         const std::chrono::duration<double> since = Clock::now() - progress_.last_freeze.load();
-        if (since >= kMinTime && !progress_.has_left) {
-            look.dirty_bytes_per_s = static_cast<double>(own->dirty_bytes) / since.count();
+        const std::uint64_t left_bytes = progress_.left_bytes;
+        const double left_share = progress_.left_share;
+        if (since >= kMinTime && own->dirty_bytes >= left_bytes && left_share <= kMaxLeft) {
+            look.dirty_bytes_per_s = static_cast<double>(own->dirty_bytes - left_bytes) /
+                                     since.count() / (1 - left_share);
         }
         return look;
     } catch (const NoAnswer&) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -69,13 +68,13 @@ class DiskMirror {
 
     using Haste = CopyRounds::Haste;
     using Round = CopyRounds::Round;
-    // What is waited for.
-    enum class Step { copying, flushing };
+    using Step = CopyRounds::Step;
     // As CopyRounds::run().
     Round catch_up(Haste haste, const std::stop_token& stop,
-                   const std::function<void()>& on_copied);
+                   const std::function<void(Step)>& on_step);
     // Nothing was written since the last round.
     [[nodiscard]] bool is_clean();
+    // As CopyRounds'; not while disconnected.
     [[nodiscard]] bool is_checked() const noexcept { return rounds_->is_checked(); }
 
     // Any thread may ask.
@@ -120,6 +119,7 @@ class DiskMirror {
     std::unique_ptr<CopyRounds> rounds_;
 
     CopyRounds::Progress progress_;
+    LateWrites late_writes_;
 };
 
 }  // namespace nbdm

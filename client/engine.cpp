@@ -86,8 +86,8 @@ void Engine::add_worker(OpenedHandles first) {
                       .counters = status_.counters,
                       .map = status_.map,
                       .cancellation = cancellation_,
-                      .differs = [this](Range range) { note(differences_, range); },
-                      .unanswered = [this](Range range) { note(unanswered_, range); }},
+                      .differs = [this](Range range) { note_difference(range); },
+                      .unanswered = [this](Range range) { note_unanswered(range); }},
         std::move(first),
         WorkerOptions{.requests = options_.requests,
                       .request_bytes = options_.request_bytes,
@@ -202,14 +202,19 @@ Differences::Found Engine::compare(Sweep sweep, Scout& source, TargetZeroes& tar
     return differences_.take();
 }
 
-void Engine::note(Differences& ranges, Range range) {
+void Engine::note_difference(Range range) {
     const std::lock_guard lock(ranges_mutex_);
-    ranges.add(range);
+    differences_.add(range);
 }
 
-std::vector<Range> Engine::take_unanswered() {
+void Engine::note_unanswered(Range range) {
     const std::lock_guard lock(ranges_mutex_);
-    return unanswered_.take().ranges;  // far fewer than it keeps
+    unanswered_.push_back(range);
+}
+
+std::vector<Range> Engine::unanswered() {
+    const std::lock_guard lock(ranges_mutex_);
+    return unanswered_;
 }
 
 }  // namespace nbdm

@@ -72,12 +72,13 @@ class Engine {
     [[nodiscard]] Differences::Found compare(Sweep sweep, Scout& source,
                                              TargetZeroes& target_zeroes,
                                              const std::function<void()>& tick);
-    // What was asked of the target over connections that were lost, and not answered, since the
-    // last time.
-    [[nodiscard]] std::vector<Range> take_unanswered();
+    // What was asked of the target over connections that were lost, and not answered: it may be
+    // done yet. Where there is some, these connections are not to be used any more.
+    [[nodiscard]] std::vector<Range> unanswered();
 
   private:
-    void note(Differences& ranges, Range range);
+    void note_difference(Range range);
+    void note_unanswered(Range range);
     void add_worker(OpenedHandles first);
     // What digests show to be alike is left out.
     void run_comparing(Pass& pass, Scout& source, TargetZeroes& target_zeroes,
@@ -95,7 +96,7 @@ class Engine {
     unsigned next_number_;     // of a worker
     std::mutex ranges_mutex_;  // guards the two below
     Differences differences_;
-    Differences unanswered_;
+    std::vector<Range> unanswered_;
     std::list<Worker> workers_;  // last: ends before what it uses
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/late_writes.h"
 
-#include <utility>
+#include <algorithm>
 
 namespace nbdm {
 
@@ -10,20 +10,13 @@ void LateWrites::lost(const std::vector<Range>& writes, Clock::time_point now) {
         return;
     }
     lost_at_ = now;
-    Differences all;
     ranges_.insert(ranges_.end(), writes.begin(), writes.end());
-    for (const Range& range : ranges_) {
-        all.add(range);
-    }
-    Differences::Found found = all.take();
-    if (found.complete_to != Differences::kNoEnd) {
-        found.ranges.push_back(Range::from_to(found.complete_to, Differences::kNoEnd));
-    }
-    ranges_ = std::move(found.ranges);
+    std::sort(ranges_.begin(), ranges_.end(),
+              [](const Range& a, const Range& b) { return a.offset < b.offset; });
 }
 
-std::vector<Range> LateWrites::settled(Clock::time_point now) const {
-    return now - lost_at_ >= kSettled ? ranges_ : std::vector<Range>{};
+std::vector<Range> LateWrites::due(Clock::time_point now) const {
+    return now - lost_at_ >= kGrace ? ranges_ : std::vector<Range>{};
 }
 
 }  // namespace nbdm

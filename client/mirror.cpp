@@ -27,18 +27,6 @@ constexpr milliseconds kMaxAttemptDelay{60'000};
 constexpr milliseconds kMinRetryDelay{200};
 constexpr milliseconds kMaxRetryDelay{10'000};
 
-// Writers wait: a pause that comes now takes effect when they go on.
-class Urgent {
-  public:
-    explicit Urgent(Pace& pace) : pace_(pace) { pace_.set_urgent(true); }
-    Urgent(const Urgent&) = delete;
-    Urgent& operator=(const Urgent&) = delete;
-    ~Urgent() { pace_.set_urgent(false); }
-
-  private:
-    Pace& pace_;
-};
-
 }  // namespace
 
 Mirror::Mirror(MirrorOptions options, JobStatus& status, JobLimits& limits,
@@ -203,16 +191,20 @@ std::uint64_t Mirror::catch_up(DiskMirror::Haste haste, const std::function<void
     stall_watch_.begin(StallWatch::Activity::copying, Clock::now());
     const std::uint64_t sent_before = disks_.sent_bytes();
     const bool first = disks_.first_round();
-    bool flushing = false;
+    auto step_before = DiskMirror::Step::copying;
     const DiskMirror::Round round = disks_.catch_up(haste, [&](DiskMirror::Step step) {
-        if (step == DiskMirror::Step::flushing && !std::exchange(flushing, true)) {
-            stall_watch_.begin(StallWatch::Activity::flushing, Clock::now());
+        if (step != std::exchange(step_before, step)) {
+            stall_watch_.begin(step == DiskMirror::Step::copying ? StallWatch::Activity::copying
+                                                                 : StallWatch::Activity::flushing,
+                               Clock::now());
         }
         tick();
     });
     stall_watch_.begin(StallWatch::Activity::none, Clock::now());
     lost_connections_.round_ended();
-    dirty_bytes_per_s_ = first ? 0 : round.dirty_bytes_per_s;
+    if (round.dirty_bytes_per_s) {
+        dirty_bytes_per_s_ = first ? 0 : *round.dirty_bytes_per_s;
+    }
     // Of the first round most may be holes.
     const std::uint64_t copied = first ? disks_.sent_bytes() - sent_before : round.copied_bytes;
     readiness_.round_ended({.dirty_bytes = round.dirty_bytes,
@@ -291,7 +283,7 @@ std::optional<std::string> Mirror::cut_over() {
 
 WriterHold::Done Mirror::hand_over(const std::function<void(const std::exception&)>& tell) {
     WriterHold hold(disks_.to_hold(), cancellation_, limits_.max_downtime());
-    const Urgent urgent(limits_.pace());
+    const Pace::Urgent urgent(limits_.pace());
     const auto check = [&] {
         try {
             hold.check();
@@ -368,6 +360,7 @@ void Mirror::look_around() {
     }
     const std::optional<double> rate = look ? look->dirty_bytes_per_s : std::nullopt;
     throttle_.look({.fits = readiness_.last_round_fits(),
+                    .cutover_wanted = cutover_wanted(),
                     .dirty_bytes_per_s = rate.value_or(dirty_bytes_per_s_),
                     .copy_bytes_per_s = readiness_.copy_bytes_per_s()});
 }

@@ -11,6 +11,15 @@
 
 namespace nbdm {
 
+namespace {
+
+// Nothing when one of them is not known.
+std::optional<double> sum(std::optional<double> a, std::optional<double> b) {
+    return a && b ? std::optional(*a + *b) : std::nullopt;
+}
+
+}  // namespace
+
 MirroredDisks::MirroredDisks(const std::string& job, const std::vector<DiskMirror::Options>& disks,
                              JobStatus& status, JobLimits& limits, const Cancellation& cancellation)
     : job_(job),
@@ -106,7 +115,9 @@ DiskMirror::Round MirroredDisks::catch_up(DiskMirror::Haste haste,
     in_parallel(
         disks_.size(),
         [&](std::size_t i, const std::stop_token& stop) {
-            rounds[i] = disks_[i]->catch_up(haste, stop, [&] { --copying; });
+            rounds[i] = disks_[i]->catch_up(haste, stop, [&](DiskMirror::Step step) {
+                step == DiskMirror::Step::copying ? ++copying : --copying;
+            });
         },
         [&] {
             tick(copying > 0 ? DiskMirror::Step::copying : DiskMirror::Step::flushing);
@@ -114,11 +125,11 @@ DiskMirror::Round MirroredDisks::catch_up(DiskMirror::Haste haste,
                 auto_connections_.restart();
             }
         });
-    DiskMirror::Round all;
+    DiskMirror::Round all{.dirty_bytes_per_s = 0};
     for (const DiskMirror::Round& round : rounds) {
         all.dirty_bytes += round.dirty_bytes;
         all.copied_bytes += round.copied_bytes;
-        all.dirty_bytes_per_s += round.dirty_bytes_per_s;
+        all.dirty_bytes_per_s = sum(all.dirty_bytes_per_s, round.dirty_bytes_per_s);
         all.copying = std::max(all.copying, round.copying);
         all.flushing = std::max(all.flushing, round.flushing);
     }
@@ -181,11 +192,7 @@ std::optional<DiskMirror::Look> MirroredDisks::look() {
         }
         all.dirty_bytes += look->dirty_bytes;
         all.clients.add(look->clients);
-        if (all.dirty_bytes_per_s && look->dirty_bytes_per_s) {
-            *all.dirty_bytes_per_s += *look->dirty_bytes_per_s;
-        } else {
-            all.dirty_bytes_per_s.reset();
-        }
+        all.dirty_bytes_per_s = sum(all.dirty_bytes_per_s, look->dirty_bytes_per_s);
     }
     if (!answered) {
         return std::nullopt;

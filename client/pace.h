@@ -24,8 +24,17 @@ class Pace {
     // Paused, nothing more is admitted; what is under way goes on.
     void set_paused(bool paused);
     [[nodiscard]] bool paused() const;
-    // Writers are held: a pause is ignored meanwhile.
-    void set_urgent(bool urgent);
+    // Writers are held as long as it lives: a pause that comes meanwhile takes effect then.
+    class Urgent {
+      public:
+        explicit Urgent(Pace& pace) : pace_(pace) { pace_.set_urgent(true); }
+        Urgent(const Urgent&) = delete;
+        Urgent& operator=(const Urgent&) = delete;
+        ~Urgent() { pace_.set_urgent(false); }
+
+      private:
+        Pace& pace_;
+    };
     // Nothing is admitted, because of a pause.
     [[nodiscard]] bool stands() const;
 
@@ -36,6 +45,7 @@ class Pace {
     [[nodiscard]] std::uint64_t largest_request() const;
 
   private:
+    void set_urgent(bool urgent);
     [[nodiscard]] bool stands_locked() const { return paused_ && !urgent_; }
 
     mutable std::mutex mutex_;  // guards all below

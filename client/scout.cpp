@@ -110,8 +110,7 @@ std::map<std::string, std::uint32_t> ask_numbers(NbdHandle& handle,
 std::vector<Extent> dirty_extents(const std::vector<Range>& parts, std::uint64_t size_bytes) {
     std::vector<Extent> extents;
     std::uint64_t at = 0;
-    const auto add = [&](std::uint64_t to, bool dirty) {
-        const std::uint64_t end = std::min(to, size_bytes);
+    const auto add = [&](std::uint64_t end, bool dirty) {
         if (end > at) {
             extents.push_back(
                 {.range = Range::from_to(at, end), .dirty = dirty, .allocation_known = false});

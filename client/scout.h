@@ -84,8 +84,8 @@ class KnownScout final : public Scout {
     const std::vector<Extent> extents_;
 };
 
-// The extents of a disk of which these parts are dirty, and nothing else is; they are given in the
-// disk's order. What reads as zero is not known.
+// The extents of a disk of which these parts are dirty, and nothing else is; they are given by
+// their offsets, and may overlap. What reads as zero is not known.
 [[nodiscard]] std::vector<Extent> dirty_extents(const std::vector<Range>& parts,
                                                 std::uint64_t size_bytes);
 

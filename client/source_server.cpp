@@ -211,11 +211,12 @@ void SourceServer::drop_tracker(const Tracker& tracker) noexcept {
 }
 
 SourceServer::Frozen SourceServer::freeze(const Tracker& tracker, Leave leave) {
+    const bool leaves = leave == Leave::rewritten;
     const json answer =
-        ask_tracker(tracker, "freeze", {{"leave_rewritten", leave == Leave::rewritten}});
+        ask_tracker(tracker, "freeze", leaves ? json{{"leave_rewritten", true}} : json::object());
     return {.generation = field<std::uint64_t>(answer, "generation"),
             .dirty_bytes = field<std::uint64_t>(answer, "dirty_bytes"),
-            .left_bytes = field<std::uint64_t>(answer, "left_bytes")};
+            .left_bytes = leaves ? field<std::uint64_t>(answer, "left_bytes") : 0};
 }
 
 std::uint64_t SourceServer::refreeze(const Tracker& tracker, std::uint64_t generation,

@@ -34,10 +34,13 @@ void Verification::explain(Scout& dirtiness, Clock::time_point frozen_at) {
     drop_dirty(dirtiness);
 }
 
+void Verification::mended(const std::vector<Range>& ranges) {
+    KnownScout known(dirty_extents(ranges, size_bytes_));
+    drop_dirty(known);
+}
+
 // What is dirty is copied and read once more. One answer may do for many suspects.
 void Verification::drop_dirty(Scout& dirtiness) {
-    std::sort(suspects_.begin(), suspects_.end(),
-              [](const Suspect& a, const Suspect& b) { return a.range.offset < b.range.offset; });
     std::vector<Suspect> left;
     std::vector<Extent> known;
     for (const Suspect& suspect : suspects_) {

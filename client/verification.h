@@ -35,6 +35,9 @@ class Verification {
     // A freeze was asked for at that time; `dirtiness` has what it found, which is to be copied
     // now.
     void explain(Scout& dirtiness, Clock::time_point frozen_at);
+    // Source and target were compared in these ranges, given by their offsets, and what differed
+    // was copied again.
+    void mended(const std::vector<Range>& ranges);
 
     struct Source {  // both outlive the call
         Scout& dirtiness;
@@ -65,8 +68,8 @@ class Verification {
 
     const std::uint64_t size_bytes_;
     std::uint64_t unchecked_from_ = 0;
-    std::vector<Suspect> suspects_;
-    Clock::time_point frozen_at_;  // the last time
+    std::vector<Suspect> suspects_;  // by offset
+    Clock::time_point frozen_at_;    // the last time
 };
 
 }  // namespace nbdm

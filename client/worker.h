@@ -64,7 +64,8 @@ class Worker {
         const Cancellation& cancellation;
         // A stretch in which the two differ; called on the worker's thread.
         std::function<void(Range)> differs;
-        // Of the target, when a connection was lost: it may be written still, or later.
+        // A stretch that was being written or zeroed when the target's connection was lost: its
+        // server may do it yet. On the worker's thread.
         std::function<void(Range)> unanswered;
     };
 

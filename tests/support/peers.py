@@ -136,7 +136,7 @@ class Recorder(Nbdkit):
     """nbdkit's eval plugin over a file, one line in its log for each request: a verb and, for those
     that have a range, offset and length."""
 
-    def __init__(self, world, disk, filters=(), read_only=False, **scripts):
+    def __init__(self, world, disk, filters=(), read_only=False, before_write="", **scripts):
         world.count += 1
         self.requests_path = world.quick(f"requests{world.count}")
         self.requests_path.touch()
@@ -152,7 +152,7 @@ class Recorder(Nbdkit):
             "can_flush": "exit 0",
             "pread": record.format("read")
                      + f"dd if='{disk}' bs=64k {direct} skip=$4 count=$3 status=none",
-            "pwrite": record.format("write")
+            "pwrite": record.format("write") + before_write
                       + f"dd of='{disk}' bs=64k oflag=seek_bytes conv=notrunc seek=$4 status=none",
             "zero": record.format("zero")
                     + f"fallocate -p -o $4 -l $3 '{disk}'",
@@ -213,6 +213,7 @@ class Relay:
     def pump(self, source, sink):
         seen = b""
         with contextlib.suppress(OSError):
+            # More than any pattern that is looked for may have come in pieces.
             while (data := source.recv(1 << 20)) and self.passes(seen := seen[-64:] + data):
                 sink.sendall(data)
         self.end(source, sink)
@@ -259,9 +260,8 @@ class LateTarget(Recorder):
         self.stalled, self.landing = world.quick("late"), world.quick("landing")
         stall = (f"if [ $4 = {offset} ] && mkdir '{self.stalled}' 2> /dev/null; "
                  f"then while [ ! -e '{self.landing}' ]; do sleep 0.05; done; fi; ")
-        write = f"dd of='{disk}' bs=64k oflag=seek_bytes conv=notrunc seek=$4 status=none"
-        super().__init__(world, disk, pwrite=stall + write, thread_model="echo parallel")
-        self.expect = (0, -signal.SIGABRT)
+        super().__init__(world, disk, before_write=stall, thread_model="echo parallel")
+        self.expect = (0, -signal.SIGABRT)  # nbdkit 1.32 may die when its client is gone
 
     def land(self):
         self.landing.touch()

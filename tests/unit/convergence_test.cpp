@@ -49,6 +49,25 @@ TEST(Convergence, TheDelayGrowsGraduallyUntilTheWriterIsSlowEnoughAndNoFurther) 
     }
 }
 
+TEST(Convergence, IsNotGivenBackBetweenGettingReadyAndTheCutover) {
+    Convergence convergence;
+    Convergence::Seen seen{.dirty_bytes_per_s = 500 * kMb, .copy_bytes_per_s = 60 * kMb};
+    convergence.look(seen);
+    const Convergence::Delay delay = convergence.look(seen);
+    seen = {.fits = true,
+            .cutover_wanted = true,
+            .dirty_bytes_per_s = 20 * kMb,
+            .copy_bytes_per_s = 60 * kMb};
+    EXPECT_EQ(convergence.look(seen), delay);
+    seen.cutover_wanted = false;
+    EXPECT_LT(convergence.look(seen), delay);
+    // Slower than it need be it is not kept either.
+    seen.cutover_wanted = true;
+    seen.fits = false;
+    const Convergence::Delay before = convergence.look(seen);
+    EXPECT_LT(convergence.look(seen), before);
+}
+
 TEST(Convergence, IsGivenBackWhenItIsNotNeededAnyMore) {
     Convergence convergence;
     for (int look = 0; look < 30; ++look) {

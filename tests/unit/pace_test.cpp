@@ -68,9 +68,9 @@ TEST(Pace, PausedNothingIsAdmittedUnlessWritersWait) {
     Pace pace;
     pace.set_paused(true);
     EXPECT_TRUE(pace.admit(1, kStart));
-    pace.set_urgent(true);
+    std::optional<Pace::Urgent> urgent(std::in_place, pace);
     EXPECT_FALSE(pace.admit(1, kStart));
-    pace.set_urgent(false);
+    urgent.reset();
     EXPECT_TRUE(pace.admit(1, kStart));
     pace.set_paused(false);
     EXPECT_FALSE(pace.admit(1, kStart));
