@@ -3,19 +3,14 @@
 
 import json
 import os
-import random
 import re
 import signal
-import threading
-import time
 
 import pytest
 
-from harness import (KIB, MIB, UnixConnection, ask_all, background, fio_writer, make_disk,
-                     same_content, wait_for)
-from meddling import standstill
-from nbd_client import connect, nbd
-from peers import Nbdkit, StallingTarget
+from harness import KIB, MIB, Writer, ask_all, fio_writer, make_disk, same_content, wait_for
+from nbd_client import connect
+from peers import Nbdkit
 
 
 PHASES = ["preparing", "copying", "catching_up", "ready"]
@@ -30,51 +25,6 @@ def pair(world, request):
 
 
 SEEN_OR_NOT = pytest.mark.parametrize("pair", ["seen", "hidden"], indirect=True)
-
-
-class Writer(threading.Thread):
-    """Writes and zeroes at random until it is told to stop or meets an error; `shadow` is
-    what the disk must contain."""
-
-    def __init__(self, world, server, seed=1, area=None):
-        super().__init__(daemon=True)
-        self.random = random.Random(seed)
-        self.area = area  # only the first bytes of the disk are written
-        self.handle = nbd.NBD()
-        self.handle.connect_uri(server.uri("d"))
-        self.shadow = bytearray(world.path("source").read_bytes())
-        self.count = 0
-        self.longest = 0
-        self.error = None
-        self.stopped = threading.Event()
-
-    def run(self):
-        size = self.area or len(self.shadow)
-        while not self.stopped.is_set():
-            length = self.random.choice([1, 511, 4096, 65536, 100_000])
-            offset = self.random.randrange(size - length + 1)
-            begin = time.monotonic()
-            try:
-                if self.random.random() < 0.8:
-                    data = self.random.randbytes(length)
-                    self.handle.pwrite(data, offset)
-                else:
-                    data = bytes(length)
-                    self.handle.zero(length, offset)
-            except nbd.Error as error:
-                self.error = error
-                return
-            self.shadow[offset:offset + length] = data
-            self.longest = max(self.longest, time.monotonic() - begin)
-            self.count += 1
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stopped.set()
-        self.join(60)
 
 
 def slow_target(world):
@@ -127,71 +77,6 @@ def test_fio_sees_no_error_before_the_hand_over_and_shutdown_after_it(world, pai
     assert same_content(world.path("source"), world.path("target"))
 
 
-def test_cutover_auto_needs_nobody(world, pair):
-    source, target = pair
-    with Writer(world, source) as writer:
-        with world.mirror(source.source("d"), target.uri("d"), "--cutover", "auto") as mirror:
-            assert mirror.wait() == 0
-        writer.join(60)
-    assert world.path("target").read_bytes() == bytes(writer.shadow)
-
-
-def test_an_interrupted_cutover_does_not_happen_later(world):
-    source_disk = make_disk(world.path("source"), 4 * MIB, [(0, 4 * MIB)])
-    with world.server(f"d={source_disk}") as source, \
-            Nbdkit(world, "memory", 4 * MIB) as target:
-        # A minute's copy: it is not ready before the cutover was taken back.
-        with world.mirror(source.source("d"), target.uri, "--bwlimit", "64K",
-                          expect=(4,)) as mirror:
-            mirror.wait_for_phase("copying")
-            asker = UnixConnection(mirror.control)
-            asker.request("POST", "/v1/job/cutover", "{}")
-            assert mirror.phase() == "copying"  # the loop has seen the request before this one
-            asker.close()
-            assert mirror.phase() == "copying"  # and that nobody waits for its answer
-            assert world.client("set", "job", "--bwlimit", "off").returncode == 0
-            mirror.wait_for_phase("ready")
-            generation = source.export("d")["trackers"][0]["generation"]
-            # Several passes later it has still not cut over.
-            wait_for(lambda: source.export("d")["trackers"][0]["generation"] > generation + 3)
-            assert mirror.phase() == "ready"
-            assert source.export("d")["state"] == "serving"
-            assert world.client("cancel", "job").returncode == 0
-            mirror.wait()
-
-
-def test_a_cutover_is_answered_when_the_target_stands_still_behind_a_ready_job(world, pair):
-    source, target = pair
-    with world.mirror(source.source("d"), target.uri("d"), "--bwlimit", "16M", "--max-downtime", "500",
-                      expect=(4,)) as mirror:
-        mirror.wait_for_phase("ready")
-        os.kill(target.pid, signal.SIGSTOP)
-        try:
-            handle = connect(source)
-            for part in range(24):
-                handle.pwrite(b"n" * MIB, part * MIB)
-            mirror.wait_for_phase("catching_up")
-            result = mirror.cutover()
-            assert result.returncode == 1 and "nothing was copied for 10 s" in result.stderr
-        finally:
-            os.kill(target.pid, signal.SIGCONT)
-        assert world.client("cancel", "job").returncode == 0
-        assert mirror.wait() == 4
-
-
-def test_release_leaves_the_writers_where_they_are(world, pair):
-    source, target = pair
-    with Writer(world, source) as writer:
-        with world.mirror(source.source("d"), target.uri("d"), "--handover", "release",
-                          "--cutover", "auto") as mirror:
-            assert mirror.wait() == 0
-        count = writer.count
-        wait_for(lambda: writer.count > count + 20)
-    assert writer.error is None
-    assert source.export("d")["state"] == "serving"
-    assert source.export("d")["trackers"] == []
-
-
 def test_cancel_leaves_the_source_in_service(world, pair):
     source, target = pair
     with Writer(world, source) as writer:
@@ -235,25 +120,6 @@ def test_a_mirror_killed_in_any_phase_costs_the_writer_nothing(world, pair, phas
     assert world.path("target").read_bytes() == bytes(writer.shadow)
 
 
-def test_a_mirror_killed_during_the_hold_lets_the_writer_go_on_within_the_lease(world, pair):
-    source, _ = pair
-    lease = 4  # four times what writers may be held for
-    with StallingTarget(world, source) as target, \
-            Writer(world, source, area=2 * MIB) as writer:
-        with world.mirror(source.source("d"), target.uri, "--max-downtime", "1000") as mirror:
-            mirror.wait_for_phase("ready")
-            with background(mirror.cutover):
-                target.wait_for_stall()
-                mirror.kill()
-        killed = time.monotonic()
-        count = writer.count
-        wait_for(lambda: writer.count > count + 20)
-        assert time.monotonic() - killed < lease + 3
-        target.go_on()
-        assert writer.error is None
-        assert source.export("d")["state"] == "serving"
-
-
 def test_what_a_killed_mirror_left_unread_at_the_target_does_not_land_later(world, pair):
     a, b = pair
     hold = b.hold()
@@ -271,42 +137,6 @@ def test_what_a_killed_mirror_left_unread_at_the_target_does_not_land_later(worl
         b.release(hold)
         mirror.wait_for_phase("ready")
         assert mirror.cutover().returncode == 0
-    assert same_content(world.path("source"), world.path("target"))
-
-
-def test_a_cutover_that_takes_too_long_is_given_up_and_works_later(world, pair):
-    source, _ = pair
-    with StallingTarget(world, source) as target, \
-            Writer(world, source, area=2 * MIB) as writer:
-        with world.mirror(source.source("d"), target.uri, "--max-downtime", "2000") as mirror:
-            mirror.wait_for_phase("ready")
-            with background(mirror.cutover) as asked:
-                target.wait_for_stall()
-                wait_for(lambda: source.export("d")["state"] != "held")
-                count = writer.count
-                wait_for(lambda: writer.count > count + 20)
-                target.go_on()
-            assert asked.result.returncode == 1
-            assert "not cut over" in asked.result.stderr and "2000 ms" in asked.result.stderr
-            # The lease would have been eight seconds.
-            assert writer.error is None and writer.longest < 4
-            mirror.wait_for_phase("ready")
-            assert mirror.cutover().returncode == 0
-            mirror.wait()
-        writer.join(60)
-    assert world.path("target").read_bytes() == bytes(writer.shadow)
-
-
-def test_the_holes_of_a_disk_do_not_prolong_its_cutover(world, pair):
-    # However many there are: of a disk that is clean nobody asks for them while writers wait.
-    source, target = pair
-    with world.mirror(source.source("d"), target.uri("d")) as job:
-        job.wait_for_phase("ready")
-        handle = connect(source)
-        handle.pwrite(b"x" * 16 * KIB, 60 * MIB)
-        with standstill(source, "lseek"):
-            assert job.cutover().returncode == 0
-        job.wait()
     assert same_content(world.path("source"), world.path("target"))
 
 
@@ -457,20 +287,6 @@ def test_a_target_that_cannot_take_the_disk_is_refused_before_it_is_touched(worl
     assert result.returncode == 1 and "source itself" in result.stderr
     assert small.read_bytes() == before
     assert source.export("d")["trackers"] == []
-
-
-def test_old_data_at_the_target_is_gone_and_new_holes_arrive(world, pair):
-    source, target = pair
-    with open(world.path("target"), "r+b") as disk:
-        disk.write(random.Random(3).randbytes(90 * MIB))
-    handle = connect(source)
-    with world.mirror(source.source("d"), target.uri("d")) as mirror:
-        mirror.wait_for_phase("ready")
-        handle.trim(8 * MIB, 51 * MIB)
-        handle.zero(100_000, 3 * MIB + 1)
-        assert mirror.cutover().returncode == 0
-        mirror.wait()
-    assert same_content(world.path("source"), world.path("target"))
 
 
 def test_progress_is_json_lines_with_every_phase(world, pair):

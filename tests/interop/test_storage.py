@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from harness import GIB, KIB, MIB, allocated_bytes, need, wait_for
+from harness import GIB, KIB, MIB, allocated_bytes, loop_device, need, wait_for
 from meddling import meddling, standstill, tracer
 from peers import must
 
@@ -27,19 +27,6 @@ FILE_SYSTEMS = {"ext3": ["mkfs.ext3", "-q"], "ext4": ["mkfs.ext4", "-q"], "xfs":
 def call(*arguments):
     return subprocess.run([str(each) for each in arguments], check=True, capture_output=True,
                           text=True).stdout.strip()
-
-
-@contextlib.contextmanager
-def loop_device(image, *options):
-    need("losetup")
-    try:
-        device = call("losetup", "--find", "--show", *options, image)
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"no loop device: {error.stderr}")
-    try:
-        yield pathlib.Path(device)
-    finally:
-        call("losetup", "--detach", device)
 
 
 @contextlib.contextmanager

@@ -95,6 +95,22 @@ def allocated_bytes(path):
     return os.stat(path).st_blocks * 512
 
 
+@contextlib.contextmanager
+def loop_device(image, *options):
+    """A block device over a file, where that can be had."""
+    need("losetup")
+    made = subprocess.run(["losetup", "--find", "--show", *options, str(image)], check=False,
+                          capture_output=True, text=True)
+    if made.returncode != 0:
+        import pytest  # the benchmarks, which share the rest, do without it
+        pytest.skip(f"no loop device: {made.stderr}")
+    device = pathlib.Path(made.stdout.strip())
+    try:
+        yield device
+    finally:
+        subprocess.run(["losetup", "--detach", str(device)], check=True)
+
+
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path, timeout=30):
         super().__init__("localhost", timeout=timeout)
@@ -388,4 +404,50 @@ class background(threading.Thread):
         return self
 
     def __exit__(self, *_):
+        self.join(60)
+
+
+class Writer(threading.Thread):
+    """Writes and zeroes at random until it is told to stop or meets an error; `shadow` is
+    what the disk must contain."""
+
+    def __init__(self, world, server, seed=1, area=None):
+        from nbd_client import connect, nbd  # the benchmarks, which share the rest, do without it
+        super().__init__(daemon=True)
+        self.random = random.Random(seed)
+        self.area = area  # only the first bytes of the disk are written
+        self.handle = connect(server)
+        self.refusal = nbd.Error
+        self.shadow = bytearray(world.path("source").read_bytes())
+        self.count = 0
+        self.longest = 0
+        self.error = None
+        self.stopped = threading.Event()
+
+    def run(self):
+        size = self.area or len(self.shadow)
+        while not self.stopped.is_set():
+            length = self.random.choice([1, 511, 4096, 65536, 100_000])
+            offset = self.random.randrange(size - length + 1)
+            begin = time.monotonic()
+            try:
+                if self.random.random() < 0.8:
+                    data = self.random.randbytes(length)
+                    self.handle.pwrite(data, offset)
+                else:
+                    data = bytes(length)
+                    self.handle.zero(length, offset)
+            except self.refusal as error:
+                self.error = error
+                return
+            self.shadow[offset:offset + length] = data
+            self.longest = max(self.longest, time.monotonic() - begin)
+            self.count += 1
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopped.set()
         self.join(60)
