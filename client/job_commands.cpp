@@ -2,6 +2,7 @@
 #include "client/job_commands.h"
 
 #include <chrono>
+#include <cmath>
 #include <iostream>
 #include <optional>
 #include <set>
@@ -23,13 +24,37 @@ namespace {
 // A cutover waits until the job is ready, which may take as long as the copy does.
 constexpr std::chrono::hours kCutoverLimit{24 * 7};
 
+std::string text_of(const json& state, const char* field) {
+    return state.contains(field) && state.at(field).is_string() ? state.at(field).get<std::string>()
+                                                                : "";
+}
+
 HttpClient client_of(const std::string& job) {
     if (!job_runs(job)) {
         const auto state = ended_job_state(job);
-        throw JobError(state ? "job '" + job + "' has ended: " + state->value("phase", "")
-                             : "there is no job '" + job + "'");
+        if (!state) {
+            throw JobError("there is no job '" + job + "'");
+        }
+        const std::string error = text_of(*state, "error");
+        throw JobError("job '" + job + "' has ended: " + text_of(*state, "phase") +
+                       (error.empty() ? "" : ": " + error));
     }
     return HttpClient(job_socket(job));
+}
+
+bool is_under_way(const json& state) {
+    const std::string phase = text_of(state, "phase");
+    return phase == "catching_up" || phase == "ready";
+}
+
+// A cutover is answered when it is done or given up: why it is not yet, whoever waits should know.
+void say_what_a_cutover_waits_for(HttpClient& client, const std::string& job) {
+    const json state = client.request("GET", "/v1/job", nullptr, kJobAnswerLimit).body;
+    const std::string phase = text_of(state, "phase");
+    if (phase != "ready") {
+        std::cerr << "job '" << job << "' is " << phase
+                  << ": it is cut over when it is ready; Ctrl-C takes that back\n";
+    }
 }
 
 void print_for_people(const json& state) {
@@ -42,7 +67,14 @@ void print_for_people(const json& state) {
         std::cout << "  " << disk.at("source").get<std::string>() << " -> "
                   << disk.at("target").get<std::string>() << ": " << bytes("moved_bytes") << " of "
                   << bytes("total_bytes") << " moved, " << bytes("dirty_bytes") << " dirty, "
-                  << disk.at("passes") << " passes\n";
+                  << disk.at("passes") << (disk.at("passes") == 1 ? " pass\n" : " passes\n");
+    }
+    const json expected = state.value("expected_downtime_ms", json());
+    const json allowed = state.value("max_downtime_ms", json());
+    if (is_under_way(state) && expected.is_number() && allowed.is_number()) {
+        std::cout << "  a cutover now: " << expected << " ms of downtime are expected, " << allowed
+                  << " allowed"
+                  << (expected > allowed ? "; it is not begun before less is left" : "") << '\n';
     }
     if (state.at("paused").is_string()) {
         std::cout << "  paused"
@@ -52,12 +84,11 @@ void print_for_people(const json& state) {
                   << '\n';
     }
     if (state.at("throttle").is_object()) {
+        constexpr double kUsPerMs = 1000;
         std::cout << "  writes at the source are delayed by "
-                  << state.at("throttle").value("delay_us", 0) << " us each\n";
+                  << state.at("throttle").value("delay_us", 0) / kUsPerMs << " ms each\n";
     }
-    const std::string owner = state.contains("owner") && state.at("owner").is_string()
-                                  ? state.at("owner").get<std::string>()
-                                  : "";
+    const std::string owner = text_of(state, "owner");
     if (owner == "nobody") {
         std::cout << "  guests may write nowhere until the target was told: 'mirror --resume'\n";
     } else if (owner == "unknown") {
@@ -66,10 +97,10 @@ void print_for_people(const json& state) {
         std::cout << "  guests may write at the " << owner << '\n';
     }
     if (state.at("downtime_ms").is_number()) {
-        std::cout << "  downtime " << state.at("downtime_ms").get<double>() << " ms\n";
+        std::cout << "  downtime " << std::ceil(state.at("downtime_ms").get<double>()) << " ms\n";
     }
-    if (state.at("error").is_string()) {
-        std::cout << "  " << state.at("error").get<std::string>() << '\n';
+    if (const std::string error = text_of(state, "error"); !error.empty()) {
+        std::cout << "  " << error << '\n';
     }
 }
 
@@ -119,6 +150,9 @@ int tell_job(const JobCommand& command) {
         return {"cancel", kJobAnswerLimit, "is being cancelled; its source stays in service"};
     }();
     HttpClient client = client_of(command.job);
+    if (command.kind == JobCommand::Kind::cutover) {
+        say_what_a_cutover_waits_for(client, command.job);
+    }
     const HttpResponse response = client.request("POST", std::string("/v1/job/") + telling.action,
                                                  json::object(), telling.limit);
     if (!response.ok()) {

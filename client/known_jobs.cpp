@@ -71,7 +71,9 @@ std::optional<json> ended_job_state(const std::string& job) {
             "the mirror process ended while " + phase +
             (phase == "cutting_over" ? "; whether the disk has moved, the source's server knows"
                                      : "; the source was in service") +
-            (read_file(job_record_path(job)) ? "; --resume goes on with what is left" : "");
+            (read_file(job_record_path(job))
+                 ? "; 'nbd-mirror mirror --resume --job " + job + "' goes on with what is left"
+                 : "");
     }
     return read;
 }

@@ -18,10 +18,18 @@ namespace {
 constexpr std::array<std::string_view, 8> kNbdSchemes = {
     "nbd://",       "nbds://",       "nbd+unix://", "nbds+unix://",
     "nbd+vsock://", "nbds+vsock://", "nbd+ssh://",  "nbds+ssh://"};
-// Other programs' ways to name a disk: taken for a path, --create would make a file of that name.
+// Other programs' ways to name a disk, as HOST:PORT is: taken for a path, --create would make a
+// file of that name.
 constexpr std::array<std::string_view, 7> kForeignPrefixes = {
     "tcp:", "unix:", "nbd:", "nbds:", "qemu:", "file:", "nbd+unix:"};
 constexpr std::string_view kServerPrefix = "server:";
+
+bool is_host_and_port(const std::string& text) {
+    const std::size_t colon = text.rfind(':');
+    return colon != std::string::npos && colon + 1 < text.size() &&
+           text.find('/') == std::string::npos &&
+           text.find_first_not_of("0123456789", colon + 1) == std::string::npos;
+}
 
 }  // namespace
 
@@ -54,14 +62,13 @@ Location Location::parse(const std::string& text) {
                                     "' is neither a path nor a URI that begins with nbd://, "
                                     "nbds://, nbd+unix:// or the like");
     }
-    for (const std::string_view prefix : kForeignPrefixes) {
-        if (text.starts_with(prefix)) {
-            throw std::invalid_argument(
-                "'" + text +
-                "' is neither a path nor an NBD URI like nbd://HOST/EXPORT; "
-                "for a file of that name write ./" +
-                text);
-        }
+    if (is_host_and_port(text) ||
+        std::any_of(kForeignPrefixes.begin(), kForeignPrefixes.end(),
+                    [&](std::string_view prefix) { return text.starts_with(prefix); })) {
+        throw std::invalid_argument("'" + text +
+                                    "' is neither a path nor an NBD URI like nbd://HOST/EXPORT; "
+                                    "for a file of that name write ./" +
+                                    text);
     }
     return {.kind = Kind::path,
             .text = text,

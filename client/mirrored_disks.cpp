@@ -8,6 +8,9 @@
 
 #include "client/in_parallel.h"
 #include "client/known_jobs.h"
+#include "control/durable_file.h"
+#include "control/log.h"
+#include "control/runtime_paths.h"
 
 namespace nbdm {
 
@@ -50,6 +53,11 @@ void MirroredDisks::begin() {
         }
     };
     const ForgetUnlessWritten forget{*this};
+    if (read_file(job_record_path(job_))) {
+        log_warning("'nbd-mirror mirror --resume --job " + job_ +
+                    "' would have gone on with what an earlier mirror of that name had left; this "
+                    "one begins anew");
+    }
     std::vector<DiskRecord> records;
     for (const auto& disk : disks_) {
         disk->begin();

@@ -33,6 +33,20 @@ std::unique_ptr<DiskFile> open_source_file(const std::string& path) {
     return opened;
 }
 
+std::unique_ptr<DiskFile> open_target_file(const std::string& path,
+                                           std::optional<std::uint64_t> create_bytes) {
+    try {
+        return std::make_unique<DiskFile>(path, DiskFile::Options{.writable = true,
+                                                                  .cache = CacheMode::writeback,
+                                                                  .create_bytes = create_bytes});
+    } catch (const std::system_error& error) {
+        if (error.code() == std::errc::no_such_file_or_directory && !create_bytes) {
+            throw JobError(std::string(error.what()) + " (--create makes it)");
+        }
+        throw;
+    }
+}
+
 }  // namespace
 
 Side Side::open_source(const Location& location, const Cancellation& cancellation) {
@@ -88,10 +102,7 @@ Side Side::open_target(const Location& location, const TargetOptions& options,
     side.is_zero_ = options.is_zero;
     side.context_ = options.session;
     if (location.kind == Location::Kind::path) {
-        side.use_file(std::make_unique<DiskFile>(
-            location.path_or_uri, DiskFile::Options{.writable = true,
-                                                    .cache = CacheMode::writeback,
-                                                    .create_bytes = options.create_bytes}));
+        side.use_file(open_target_file(location.path_or_uri, options.create_bytes));
         if (side.file_->created()) {
             sync_directory_of(location.path_or_uri);
             side.is_zero_ = true;

@@ -53,7 +53,7 @@ def test_an_unreadable_source(world, source):
 
 
 def test_a_missing_target_without_create(world, source):
-    one_line(world.client("copy", source, "target"), 1, "'target'", "No such file")
+    one_line(world.client("copy", source, "target"), 1, "'target'", "No such file", "--create")
 
 
 def test_a_target_that_is_too_small_is_not_touched(world, source):
@@ -121,7 +121,8 @@ def test_a_server_that_says_nothing_is_given_up(world, source):
     ["copy", "a", "b", "--request-size", "5000"], ["copy", "a", "gopher://x"], ["copy", "a", "server:x"],
     ["mirror", "a", "b"], ["mirror", "nbd://h/x", "b"],
     ["mirror", "server:d", "b", "--granularity", "1K"], ["mirror", "server:d", "b", "--job", "a/b"],
-    ["copy", "a", "tcp:host:10809", "--create"], ["cutover"], ["cutover", "../x"], ["status", "a b"],
+    ["copy", "a", "tcp:host:10809", "--create"],
+    ["copy", "a", "192.0.2.7:10809", "--create"], ["cutover"], ["cutover", "../x"], ["status", "a b"],
 ])
 def test_wrong_usage_is_status_2(world, arguments):
     one_line(world.client(*arguments), 2)

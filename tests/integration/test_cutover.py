@@ -191,6 +191,10 @@ def test_a_cutover_that_would_take_too_long_is_not_begun_and_the_status_shows_wh
                 status = wait_for(lambda: expects_too_much(mirror.status()))
                 assert status["phase"] == "catching_up" and status["max_downtime_ms"] == 100
                 assert cutover.running() and holds(source) == 0 and writer.error is None
+                assert "job 'job' is catching_up: it is cut over when it is ready" \
+                    in cutover.messages()
+                assert "100 allowed; it is not begun before less is left" \
+                    in world.client("status", "job").stdout
                 os.kill(cutover.pid, signal.SIGINT)
                 cutover.wait()
             set_limits = ["set", "job", "--bwlimit", "off", "--max-downtime", "20000"]

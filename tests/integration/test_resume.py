@@ -98,6 +98,18 @@ def test_a_mirror_killed_when_it_was_ready_sends_the_delta(world, source, target
     assert same_content(world.path("source"), world.path("target"))
 
 
+def test_beginning_anew_says_that_the_killed_mirror_could_be_resumed(world, source, target):
+    with world.mirror(source.source("d"), target.uri("d")) as mirror:
+        mirror.wait_for_phase("ready")
+        mirror.kill()
+    result = world.client("cutover", "job")
+    assert result.returncode == 1 and "'nbd-mirror mirror --resume --job job'" in result.stderr
+    with world.mirror(source.source("d"), target.uri("d")) as mirror:
+        mirror.wait_for_message("'nbd-mirror mirror --resume --job job' would have gone on")
+        finish(mirror)
+    assert same_content(world.path("source"), world.path("target"))
+
+
 @pytest.mark.parametrize("moment", ["copying", "ready"])
 def test_a_target_server_that_comes_back_is_connected_to_again(world, source, disks, moment):
     with world.server(f"d={world.path('target')}", name="b") as target:
