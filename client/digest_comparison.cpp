@@ -26,8 +26,8 @@ std::uint64_t random_seed() {
 }
 
 // Adds what both have said of, in stretches that are alike or not.
-void combine(const std::vector<DigestRun>& source, const std::vector<DigestRun>& target, bool zero,
-             std::vector<Extent>& into) {
+void combine(const std::vector<DigestRun>& source, const std::vector<DigestRun>& target,
+             Allocation allocation, std::vector<Extent>& into) {
     std::uint64_t at = source.front().range.offset;
     auto s = source.begin();
     auto t = target.begin();
@@ -37,7 +37,8 @@ void combine(const std::vector<DigestRun>& source, const std::vector<DigestRun>&
         if (!into.empty() && into.back().alike == alike) {
             into.back().range = Range::from_to(into.back().range.offset, end);
         } else {
-            into.push_back({.range = Range::from_to(at, end), .zero = zero, .alike = alike});
+            into.push_back(
+                {.range = Range::from_to(at, end), .allocation = allocation, .alike = alike});
         }
         at = end;
         s += s->range.end() == end ? 1 : 0;
@@ -128,7 +129,7 @@ std::vector<Extent> DigestComparison::compare(Pair& pair, const Extent& stretch)
         const std::vector<DigestRun> source = pair.source->digests(left);
         const std::vector<DigestRun> target =
             pair.target->digests(Range::from_to(left.offset, source.back().range.end()));
-        combine(source, target, stretch.zero, result);
+        combine(source, target, stretch.allocation, result);
     }
     return result;
 }
@@ -172,7 +173,7 @@ void ComparingScout::look_ahead(std::uint64_t end) {
             found_.pop_front();
             continue;
         }
-        const std::uint64_t most_bytes = next.zero ? kHoleWindowBytes : kWindowBytes;
+        const std::uint64_t most_bytes = next.zero() ? kHoleWindowBytes : kWindowBytes;
         const std::uint64_t window_end = align_down(next.range.offset, most_bytes) + most_bytes;
         Extent window = next;
         window.range = Range::from_to(next.range.offset, std::min(window_end, next.range.end()));

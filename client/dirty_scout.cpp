@@ -18,7 +18,7 @@ std::vector<Extent> merge(const std::vector<Extent>& dirtiness,
     while (d < dirtiness.size() && a < allocation.size()) {
         const std::uint64_t end = std::min(dirtiness[d].range.end(), allocation[a].range.end());
         result.push_back({.range = Range::from_to(at, end),
-                          .zero = allocation[a].zero,
+                          .allocation = allocation[a].allocation,
                           .dirty = dirtiness[d].dirty});
         at = end;
         d += dirtiness[d].range.end() == end ? 1 : 0;
@@ -56,7 +56,7 @@ std::vector<Extent> DirtyScout::extents(Range within) {
     std::vector<Extent> result(ahead_.begin(), end);
     ahead_.erase(ahead_.begin(), end);
     for (Extent& extent : result) {
-        extent.allocation_known = false;
+        extent.allocation = Allocation::unknown;
     }
     return result;
 }

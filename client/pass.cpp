@@ -21,7 +21,7 @@ BlockMap::Found what_is_found(const Extent& extent, bool wanted, bool zero) {
     if (wanted) {
         return BlockMap::Found::wanted;
     }
-    if (!extent.allocation_known) {
+    if (extent.allocation == Allocation::unknown) {
         return BlockMap::Found::neither_known;
     }
     return zero ? BlockMap::Found::hole : BlockMap::Found::data;
@@ -39,7 +39,7 @@ TargetZeroes::Known TargetZeroes::at(Range range) {
         }
         if (next_ < window_.size()) {
             const Extent& extent = window_[next_];
-            return {range.first(extent.range.end() - range.offset), extent.zero};
+            return {range.first(extent.range.end() - range.offset), extent.zero()};
         }
         // From here to the end: what lies ahead will be asked for next.
         window_ = scout_->extents(Range::from_to(range.offset, size_bytes_));
@@ -140,7 +140,7 @@ void Pass::scan(Scout& source, TargetZeroes& target_zeroes) {
         const auto now = std::chrono::steady_clock::now();
         for (const Extent& extent : extents) {
             at = extent.range.end();
-            const bool zero = extent.zero && !options_.zeroes_as_data;
+            const bool zero = extent.zero() && !options_.zeroes_as_data;
             const bool wanted = !extent.alike && (extent.dirty || !options_.only_dirty);
             parts_.map.found(extent.range, what_is_found(extent, wanted, zero), now);
             if (wanted && !run.empty() && run.end() == extent.range.offset && run_zero == zero) {

@@ -28,7 +28,7 @@ std::vector<Extent> RefreezingScout::extents(Range within) {
     std::vector<Extent> found =
         scout_.extents(Range::from_to(within.offset, std::min(refrozen_to_, within.end())));
     for (const Extent& extent : found) {
-        dirty_bytes_ += extent.dirty && !extent.zero ? extent.range.length : 0;
+        dirty_bytes_ += extent.dirty && !extent.zero() ? extent.range.length : 0;
     }
     return found;
 }

@@ -25,7 +25,9 @@ std::vector<Extent> ask_allocation(NbdHandle& handle, Range within,
                                    const Cancellation& cancellation) {
     std::vector<Extent> result;
     for (const StatusRun& run : ask(handle, LIBNBD_CONTEXT_BASE_ALLOCATION, within, cancellation)) {
-        result.push_back({.range = run.range, .zero = (run.status & LIBNBD_STATE_ZERO) != 0});
+        const bool zero = (run.status & LIBNBD_STATE_ZERO) != 0;
+        result.push_back(
+            {.range = run.range, .allocation = zero ? Allocation::zero : Allocation::data});
     }
     return result.empty() ? std::vector<Extent>{{.range = within}} : result;
 }
@@ -77,7 +79,7 @@ std::vector<Extent> all_extents(NbdHandle& handle, Range all, const Cancellation
     std::vector<Extent> result;
     for (Range left = all; !left.empty();) {
         for (const Extent& extent : ask_allocation(handle, left, cancellation)) {
-            if (!result.empty() && result.back().zero == extent.zero) {
+            if (!result.empty() && result.back().allocation == extent.allocation) {
                 result.back().range.length += extent.range.length;
             } else {
                 result.push_back(extent);
@@ -112,8 +114,9 @@ std::vector<Extent> dirty_extents(const std::vector<Range>& parts, std::uint64_t
     std::uint64_t at = 0;
     const auto add = [&](std::uint64_t end, bool dirty) {
         if (end > at) {
-            extents.push_back(
-                {.range = Range::from_to(at, end), .dirty = dirty, .allocation_known = false});
+            extents.push_back({.range = Range::from_to(at, end),
+                               .allocation = Allocation::unknown,
+                               .dirty = dirty});
             at = end;
         }
     };
@@ -140,7 +143,8 @@ std::vector<Extent> FileScout::extents(Range within) {
         return {{.range = within}};
     }
     const FileExtent extent = file_.next_extent(fd_.get(), within);
-    return {{.range = extent.range, .zero = extent.hole}};
+    return {
+        {.range = extent.range, .allocation = extent.hole ? Allocation::zero : Allocation::data}};
 }
 
 }  // namespace nbdm

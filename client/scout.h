@@ -16,13 +16,18 @@
 
 namespace nbdm {
 
+// Whether a stretch of a disk reads as zero, as far as it was asked; what is unknown counts as
+// data.
+enum class Allocation { data, zero, unknown };
+
 // What is known of a stretch of a disk without reading it.
 struct Extent {
     Range range;
-    bool zero = false;   // reads as zero
+    Allocation allocation = Allocation::data;
     bool dirty = true;   // in the frozen map of the tracker that was asked for, if one was
     bool alike = false;  // source and target were compared, and have the same there
-    bool allocation_known = true;  // else `zero` says nothing, and it counts as data
+
+    [[nodiscard]] bool zero() const noexcept { return allocation == Allocation::zero; }
 };
 
 // Looks ahead for the extents of one end of a copy: in large ranges, on a connection or descriptor

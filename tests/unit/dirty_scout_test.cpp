@@ -51,7 +51,7 @@ class DirtyScoutTest : public testing::Test {
                            {.range = Range::from_to(8 * kMiB, kDisk), .dirty = false}};
         // A hole from 6 to 12 MiB.
         allocation_.disk = {{.range = {0, 6 * kMiB}},
-                            {.range = {6 * kMiB, 6 * kMiB}, .zero = true},
+                            {.range = {6 * kMiB, 6 * kMiB}, .allocation = Allocation::zero},
                             {.range = Range::from_to(12 * kMiB, kDisk)}};
     }
 
@@ -80,9 +80,9 @@ TEST_F(DirtyScoutTest, HolesAreAskedForWhereALongStretchIsDirty) {
     std::uint64_t dirty_zeroes = 0;
     for (const Extent& extent : all) {
         const bool is_long = extent.range.offset >= 4 * kMiB && extent.range.end() <= 8 * kMiB;
-        EXPECT_EQ(extent.allocation_known, is_long) << extent.range.offset;
+        EXPECT_EQ(extent.allocation != Allocation::unknown, is_long) << extent.range.offset;
         EXPECT_EQ(extent.dirty, is_long || extent.range.offset == kMiB) << extent.range.offset;
-        dirty_zeroes += extent.zero ? extent.range.length : 0;
+        dirty_zeroes += extent.zero() ? extent.range.length : 0;
     }
     EXPECT_EQ(dirty_zeroes, 2 * kMiB);
     EXPECT_EQ(dirtiness_.asked.size(), 1U);
@@ -92,7 +92,8 @@ TEST_F(DirtyScoutTest, AStretchIsLongFromAMebibyteOn) {
     for (const std::uint64_t length : {kMiB, kMiB - 512}) {
         dirtiness_.disk = {{.range = {0, length}, .dirty = true},
                            {.range = Range::from_to(length, kDisk), .dirty = false}};
-        EXPECT_EQ(go_through(Holes::where_dirty).front().allocation_known, length == kMiB);
+        EXPECT_EQ(go_through(Holes::where_dirty).front().allocation != Allocation::unknown,
+                  length == kMiB);
     }
 }
 
@@ -112,8 +113,8 @@ TEST_F(DirtyScoutTest, BothAreToldOfAllTheDisk) {
         std::uint64_t zeroes = 0;
         std::uint64_t dirty = 0;
         for (const Extent& extent : go_through(Holes::everywhere)) {
-            EXPECT_TRUE(extent.allocation_known);
-            zeroes += extent.zero ? extent.range.length : 0;
+            EXPECT_NE(extent.allocation, Allocation::unknown);
+            zeroes += extent.zero() ? extent.range.length : 0;
             dirty += extent.dirty ? extent.range.length : 0;
         }
         EXPECT_EQ(zeroes, 6 * kMiB) << most;
@@ -122,13 +123,13 @@ TEST_F(DirtyScoutTest, BothAreToldOfAllTheDisk) {
 }
 
 TEST_F(DirtyScoutTest, ALongStretchWhoseAnswersStopShortIsToldInFull) {
-    allocation_.disk = {{.range = {0, 5 * kMiB}, .zero = true},
+    allocation_.disk = {{.range = {0, 5 * kMiB}, .allocation = Allocation::zero},
                         {.range = {5 * kMiB, kMiB}},
-                        {.range = Range::from_to(6 * kMiB, kDisk), .zero = true}};
+                        {.range = Range::from_to(6 * kMiB, kDisk), .allocation = Allocation::zero}};
     allocation_.most = 1;
     std::uint64_t zeroes = 0;
     for (const Extent& extent : go_through(Holes::where_dirty)) {
-        zeroes += extent.dirty && extent.zero ? extent.range.length : 0;
+        zeroes += extent.dirty && extent.zero() ? extent.range.length : 0;
     }
     EXPECT_EQ(zeroes, 3 * kMiB);
 }

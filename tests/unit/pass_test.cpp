@@ -100,7 +100,7 @@ TEST_F(PassTest, DataIsCutAtRequestsAndEndsWithTheDisk) {
 TEST_F(PassTest, AUnitThatIsZeroOnlyInPartJoinsTheDataBesideIt) {
     use_disks(kMib);
     expect_pieces(run({{.range = {0, 5000}},
-                       {.range = {5000, 95'000}, .zero = true},
+                       {.range = {5000, 95'000}, .allocation = Allocation::zero},
                        {.range = {100'000, kMib - 100'000}}},
                       nothing_known(), {.request_bytes = kMib}),
                   {{Piece::Kind::copy, {0, 8192}},
@@ -110,26 +110,29 @@ TEST_F(PassTest, AUnitThatIsZeroOnlyInPartJoinsTheDataBesideIt) {
 
 TEST_F(PassTest, AHoleUpToAnOddEndIsZeroedToTheEnd) {
     use_disks(100'001);
-    expect_pieces(run({{.range = {0, 100'001}, .zero = true}}, nothing_known()),
+    expect_pieces(run({{.range = {0, 100'001}, .allocation = Allocation::zero}}, nothing_known()),
                   {{Piece::Kind::zero, {0, 100'001}}});
 }
 
 TEST_F(PassTest, AHugeHoleCostsFewRequestsOrNone) {
     constexpr std::uint64_t kHuge = std::uint64_t{1} << 40;
     use_disks(kHuge);
-    EXPECT_EQ(run({{.range = {0, kHuge}, .zero = true}}, nothing_known()).size(), 1024U);
+    EXPECT_EQ(run({{.range = {0, kHuge}, .allocation = Allocation::zero}}, nothing_known()).size(),
+              1024U);
     pieces_.clear();
     counters_.moved_bytes = 0;
-    EXPECT_TRUE(run({{.range = {0, kHuge}, .zero = true}}, TargetZeroes(true)).empty());
+    EXPECT_TRUE(
+        run({{.range = {0, kHuge}, .allocation = Allocation::zero}}, TargetZeroes(true)).empty());
     EXPECT_EQ(counters_.moved_bytes, kHuge);
 }
 
 TEST_F(PassTest, OnlyWhereTheTargetReadsAsZeroIsAHoleSkipped) {
     use_disks(4 * kMib);
-    std::vector<Extent> target = {{.range = {0, kMib}, .zero = true},
-                                  {.range = {kMib, kMib + 100}},
-                                  {.range = {2 * kMib + 100, 2 * kMib - 100}, .zero = true}};
-    expect_pieces(run({{.range = {0, 4 * kMib}, .zero = true}},
+    std::vector<Extent> target = {
+        {.range = {0, kMib}, .allocation = Allocation::zero},
+        {.range = {kMib, kMib + 100}},
+        {.range = {2 * kMib + 100, 2 * kMib - 100}, .allocation = Allocation::zero}};
+    expect_pieces(run({{.range = {0, 4 * kMib}, .allocation = Allocation::zero}},
                       TargetZeroes(std::make_unique<KnownScout>(target), 4 * kMib)),
                   {{Piece::Kind::zero, Range::from_to(kMib, 2 * kMib + 4096)}});
 }
@@ -137,7 +140,7 @@ TEST_F(PassTest, OnlyWhereTheTargetReadsAsZeroIsAHoleSkipped) {
 TEST_F(PassTest, DirtyHolesAreZeroedAndCleanDataIsLeftAlone) {
     use_disks(4 * kMib);
     expect_pieces(run({{.range = {0, kMib}, .dirty = false},
-                       {.range = {kMib, 64 * kKib}, .zero = true},
+                       {.range = {kMib, 64 * kKib}, .allocation = Allocation::zero},
                        {.range = {kMib + 64 * kKib, 64 * kKib}},
                        {.range = {kMib + 128 * kKib, 3 * kMib - 128 * kKib}, .dirty = false}},
                       nothing_known(), {.only_dirty = true}),
@@ -150,9 +153,9 @@ TEST_F(PassTest, TheMapIsToldWhatTheSweepFinds) {
     use_disks(BlockMap::kMaxCells * kCell);
     map_.start(BlockMap::kMaxCells * kCell);
     run({{.range = {0, kCell}},
-         {.range = {kCell, kCell}, .zero = true},
+         {.range = {kCell, kCell}, .allocation = Allocation::zero},
          {.range = {2 * kCell, kCell}, .dirty = false},
-         {.range = {3 * kCell, 1021 * kCell}, .zero = true, .dirty = false}},
+         {.range = {3 * kCell, 1021 * kCell}, .allocation = Allocation::zero, .dirty = false}},
         TargetZeroes(true), {.only_dirty = true});
     const std::vector<BlockMap::Cell> cells = map_.look({}).cells;
     EXPECT_EQ(cells[0].to_do, kCell) << "what becomes of it is told by workers";
@@ -163,8 +166,8 @@ TEST_F(PassTest, TheMapIsToldWhatTheSweepFinds) {
 
 TEST_F(PassTest, AllocatedSendsHolesAsData) {
     use_disks(256 * kKib);
-    expect_pieces(run({{.range = {0, 256 * kKib}, .zero = true}}, TargetZeroes(true),
-                      {.zeroes_as_data = true}),
+    expect_pieces(run({{.range = {0, 256 * kKib}, .allocation = Allocation::zero}},
+                      TargetZeroes(true), {.zeroes_as_data = true}),
                   {{Piece::Kind::copy, {0, 256 * kKib}}});
 }
 

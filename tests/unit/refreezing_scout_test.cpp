@@ -14,7 +14,9 @@ class FakeScout final : public Scout {
   public:
     [[nodiscard]] std::vector<Extent> extents(Range within) override {
         asked.push_back(within);
-        return {{.range = within.first(stretch_bytes), .zero = zero, .dirty = dirty}};
+        return {{.range = within.first(stretch_bytes),
+                 .allocation = zero ? Allocation::zero : Allocation::data,
+                 .dirty = dirty}};
     }
 
     std::vector<Range> asked;

@@ -8,7 +8,7 @@ namespace nbdm {
 TEST(DirtyExtents, CoverTheDiskAndAreDirtyWhereItIsSaid) {
     std::vector<std::pair<Range, bool>> found;
     for (const Extent& extent : dirty_extents({{0, 512}, {4096, 512}, {4352, 1024}}, 8192)) {
-        EXPECT_FALSE(extent.allocation_known);
+        EXPECT_EQ(extent.allocation, Allocation::unknown);
         found.emplace_back(extent.range, extent.dirty);
     }
     const std::vector<std::pair<Range, bool>> expected{{{0, 512}, true},
