@@ -25,7 +25,7 @@ CopyRounds::CopyRounds(const Parts& parts, std::unique_ptr<TargetZeroes> zeroes,
       target_zeroes_(std::move(zeroes)),
       verification_(verify ? std::make_unique<Verification>(parts.source.traits().size_bytes)
                            : nullptr) {
-    parts_.progress.last_freeze = Clock::now();
+    parts_.progress.last_freeze = Clock::time_point::max();  // none yet
     parts_.progress.left_bytes = 0;
     parts_.progress.left_share = 0;
 }
@@ -99,13 +99,17 @@ void CopyRounds::copy_generation(Part part, const Work& work, Round& round) {
     target_zeroes_.reset();
     const Clock::time_point copied = Clock::now();
     // Not with writers held: no hand-over begins before that is done.
-    const bool undone = !leaves && work.haste == Haste::none && undo_late_writes(work);
+    const std::vector<Range> undone =
+        !leaves && work.haste == Haste::none ? undo_late_writes(work) : std::vector<Range>{};
     work.on_step(Step::flushing);
     const Clock::time_point flushing = Clock::now();
     // Also when nothing was copied: a disk is not handed over to a target that has gone meanwhile.
     parts_.engine.flush(work.tick);
     const Clock::time_point flushed = Clock::now();
-    if (undone) {
+    if (!undone.empty()) {
+        if (verification_) {
+            verification_->check_again(parts_.engine, undone, work.tick);
+        }
         parts_.late_writes.forget();
     }
     round.copied_bytes += copied_bytes;
@@ -186,11 +190,11 @@ std::uint64_t CopyRounds::copy(std::uint64_t generation, const Work& work) {
 }
 
 // Where one has landed on newer data that is sent again. What is written there meanwhile is dirty,
-// and copied by a later round. False: none of them has had its time.
-bool CopyRounds::undo_late_writes(const Work& work) {
+// and copied by a later round. Returns where that was.
+std::vector<Range> CopyRounds::undo_late_writes(const Work& work) {
     const std::vector<Range> late = parts_.late_writes.due(Clock::now());
     if (late.empty()) {
-        return false;
+        return late;
     }
     for (const Range& range : late) {
         parts_.status.add_to_do(range.length);
@@ -198,10 +202,7 @@ bool CopyRounds::undo_late_writes(const Work& work) {
     KnownScout suspect(dirty_extents(late, parts_.source.traits().size_bytes));
     TargetZeroes unknown(false);
     parts_.engine.copy({.only_dirty = true, .compare = true}, suspect, unknown, work.tick);
-    if (verification_) {
-        verification_->mended(late);
-    }
-    return true;
+    return late;
 }
 
 void CopyRounds::verify(std::uint64_t copied_bytes, const Work& work) {

@@ -101,7 +101,7 @@ class CopyRounds {
     void tell_dirty(const SourceServer::Frozen& frozen, Clock::duration since, Round& round);
     void while_it_stands(std::uint64_t generation, const std::function<void()>& go_by_it);
     [[nodiscard]] std::uint64_t copy(std::uint64_t generation, const Work& work);
-    [[nodiscard]] bool undo_late_writes(const Work& work);
+    [[nodiscard]] std::vector<Range> undo_late_writes(const Work& work);
     void verify(std::uint64_t copied_bytes, const Work& work);
     void acknowledge_progress(std::uint64_t generation);
     void note_durable() noexcept;

@@ -6,6 +6,21 @@
 
 namespace nbdm {
 
+void join(std::vector<Range>& ranges) {
+    std::sort(ranges.begin(), ranges.end(),
+              [](const Range& a, const Range& b) { return a.offset < b.offset; });
+    std::size_t count = 0;
+    for (const Range& range : ranges) {
+        if (count > 0 && range.offset <= ranges[count - 1].end()) {
+            Range& before = ranges[count - 1];
+            before = Range::from_to(before.offset, std::max(before.end(), range.end()));
+        } else {
+            ranges[count++] = range;
+        }
+    }
+    ranges.resize(count);
+}
+
 void Differences::clear() noexcept {
     ranges_.clear();
     complete_to_ = kNoEnd;
@@ -19,7 +34,7 @@ void Differences::add(Range range) {
     if (ranges_.size() < max_ranges_) {
         return;
     }
-    join();
+    join(ranges_);
     // Half of the room is left then, so that this is seldom done.
     if (ranges_.size() > max_ranges_ / 2) {
         complete_to_ = ranges_[max_ranges_ / 2].offset;
@@ -28,24 +43,8 @@ void Differences::add(Range range) {
 }
 
 Differences::Found Differences::take() {
-    join();
+    join(ranges_);
     return {std::exchange(ranges_, {}), std::exchange(complete_to_, kNoEnd)};
-}
-
-// Those that touch.
-void Differences::join() {
-    std::sort(ranges_.begin(), ranges_.end(),
-              [](const Range& a, const Range& b) { return a.offset < b.offset; });
-    std::size_t count = 0;
-    for (const Range& range : ranges_) {
-        if (count > 0 && range.offset <= ranges_[count - 1].end()) {
-            Range& before = ranges_[count - 1];
-            before = Range::from_to(before.offset, std::max(before.end(), range.end()));
-        } else {
-            ranges_[count++] = range;
-        }
-    }
-    ranges_.resize(count);
 }
 
 }  // namespace nbdm

@@ -9,6 +9,9 @@
 
 namespace nbdm {
 
+// Puts ranges in the disk's order, those that touch as one.
+void join(std::vector<Range>& ranges);
+
 // Where two disks were found to differ.
 //
 // Threads: one at a time.
@@ -33,8 +36,6 @@ class Differences {
     [[nodiscard]] Found take();
 
   private:
-    void join();
-
     const std::size_t max_ranges_;
     std::vector<Range> ranges_;
     std::uint64_t complete_to_ = kNoEnd;

@@ -242,6 +242,7 @@ bool DiskMirror::is_clean() {
 }
 
 std::optional<DiskMirror::Look> DiskMirror::look() {
+    const Clock::time_point freeze = progress_.last_freeze;
     try {
         const SourceServer::About about = server_.about();
         if (about.state == "retired") {
@@ -262,10 +263,11 @@ std::optional<DiskMirror::Look> DiskMirror::look() {
         // freeze has left may have been written since as often as their share was, or not.
         constexpr std::chrono::duration<double> kMinTime{0.2};
         constexpr double kMaxLeft = 0.8;
-        const std::chrono::duration<double> since = Clock::now() - progress_.last_freeze.load();
+        const std::chrono::duration<double> since = Clock::now() - freeze;
         const std::uint64_t left_bytes = progress_.left_bytes;
         const double left_share = progress_.left_share;
-        if (since >= kMinTime && own->dirty_bytes >= left_bytes && left_share <= kMaxLeft) {
+        if (since >= kMinTime && progress_.last_freeze.load() == freeze &&
+            own->dirty_bytes >= left_bytes && left_share <= kMaxLeft) {
             look.dirty_bytes_per_s = static_cast<double>(own->dirty_bytes - left_bytes) /
                                      since.count() / (1 - left_share);
         }

@@ -78,6 +78,9 @@ Engine::Engine(Side& source, Side& target, EngineOptions options, DiskStatus& st
 }
 
 void Engine::add_worker(OpenedHandles first) {
+    using Takes = WorkQueue::Takes;
+    // The oldest stays as long as the engine does.
+    const Takes takes = workers_.empty() ? Takes::all : Takes::no_flush;
     workers_.emplace_back(
         next_number_++,
         Worker::Parts{.source = source_,
@@ -91,7 +94,8 @@ void Engine::add_worker(OpenedHandles first) {
         std::move(first),
         WorkerOptions{.requests = options_.requests,
                       .request_bytes = options_.request_bytes,
-                      .detect_zeroes = !options_.zeroes_as_data});
+                      .detect_zeroes = !options_.zeroes_as_data,
+                      .takes = takes});
 }
 
 void Engine::use_connections(unsigned connections) {

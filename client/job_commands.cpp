@@ -49,9 +49,13 @@ bool is_under_way(const json& state) {
 
 // A cutover is answered when it is done or given up: why it is not yet, whoever waits should know.
 void say_what_a_cutover_waits_for(HttpClient& client, const std::string& job) {
-    const json state = client.request("GET", "/v1/job", nullptr, kJobAnswerLimit).body;
-    const std::string phase = text_of(state, "phase");
-    if (phase != "ready") {
+    std::string phase;
+    try {
+        const json state = client.request("GET", "/v1/job", nullptr, kJobAnswerLimit).body;
+        phase = text_of(state, "phase");
+    } catch (const HttpError&) {  // it is asked for all the same
+    }
+    if (phase == "preparing" || phase == "copying" || phase == "catching_up") {
         std::cerr << "job '" << job << "' is " << phase
                   << ": it is cut over when it is ready; Ctrl-C takes that back\n";
     }
@@ -79,7 +83,7 @@ void print_for_people(const json& state) {
     if (state.at("paused").is_string()) {
         std::cout << "  paused"
                   << (state.at("paused") == "window"
-                          ? ", outside of its daily window " + state.value("window", "")
+                          ? ", outside of its daily window " + text_of(state, "window")
                           : ", 'resume' lets it go on")
                   << '\n';
     }
@@ -161,7 +165,7 @@ int tell_job(const JobCommand& command) {
     std::string line = telling.line;
     if (command.kind == JobCommand::Kind::resume &&
         response.body.value("paused", json()) == "window") {
-        line = "waits for its daily window " + response.body.value("window", "");
+        line = "waits for its daily window " + text_of(response.body, "window");
     }
     std::cout << response.body.value("result", "job '" + command.job + "' " + line) << '\n';
     return 0;

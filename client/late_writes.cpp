@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/late_writes.h"
 
-#include <algorithm>
+#include "client/differences.h"
 
 namespace nbdm {
 
@@ -11,8 +11,7 @@ void LateWrites::lost(const std::vector<Range>& writes, Clock::time_point now) {
     }
     lost_at_ = now;
     ranges_.insert(ranges_.end(), writes.begin(), writes.end());
-    std::sort(ranges_.begin(), ranges_.end(),
-              [](const Range& a, const Range& b) { return a.offset < b.offset; });
+    join(ranges_);
 }
 
 std::vector<Range> LateWrites::due(Clock::time_point now) const {

@@ -23,7 +23,7 @@ class LateWrites {
     // Connections were lost with these writes under way: requests times connections at most.
     void lost(const std::vector<Range>& writes, Clock::time_point now);
     [[nodiscard]] bool none() const noexcept { return ranges_.empty(); }
-    // Where they may have landed, by offset, once they have had their time; else nothing.
+    // Where they may have landed, by offset and apart, once they have had their time; else nothing.
     [[nodiscard]] std::vector<Range> due(Clock::time_point now) const;
     // What is there is as it should be, and durable.
     void forget() noexcept { ranges_.clear(); }

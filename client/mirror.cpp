@@ -114,6 +114,7 @@ void Mirror::connect_again(const std::string& reason) {
     log_warning(sentence);
     status_.set_error(sentence);
     status_.set_expected_downtime(std::nullopt);
+    throttle_.stop();
     enter(disks_.first_round() ? Phase::copying : Phase::catching_up);
     lost_connections_.lost(disks_.durable_steps(), Clock::now());
     for (milliseconds delay = kMinRetryDelay;; delay = std::min(2 * delay, kMaxRetryDelay)) {
@@ -173,7 +174,7 @@ std::string Mirror::stay_in_step() {
         look_around();
         if (ready) {
             cutovers_.wait(dirty_bytes == 0 ? kQuietInterval : kReadyInterval, cancellation_);
-        } else if (little_left) {
+        } else if (little_left || dirty_bytes == 0) {
             limits_.wait_for_change(kReadyInterval);  // a cutover that is asked for has to wait
         }
     }
@@ -354,7 +355,8 @@ void Mirror::look_around() {
         readiness_.look(look->dirty_bytes, now);
     }
     const bool behind = status_.phase() == Phase::catching_up || status_.phase() == Phase::ready;
-    if (!behind || limits_.paused() != Paused::no) {
+    // While nothing is copied, slower writers gain nothing.
+    if (!behind || limits_.paused() != Paused::no || stall_watch_.stalled()) {
         throttle_.stop();
         return;
     }

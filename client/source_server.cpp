@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <unistd.h>
 
-#include "control/unix_socket.h"
 #include "control/uri.h"
 
 namespace nbdm {
@@ -74,10 +73,7 @@ json SourceServer::ask_at(const std::string& method, const std::string& path, co
         if (cancelled()) {
             throw Cancelled();
         }
-        throw NoAnswer(std::string("source server: ") + error.what() +
-                       (unix_socket_answers(http_.socket_path())
-                            ? ""
-                            : " (does nbd-mirror-server run there?)"));
+        throw NoAnswer(std::string("source server: ") + error.what());
     }
 }
 

@@ -34,9 +34,12 @@ void Verification::explain(Scout& dirtiness, Clock::time_point frozen_at) {
     drop_dirty(dirtiness);
 }
 
-void Verification::mended(const std::vector<Range>& ranges) {
+void Verification::check_again(Engine& engine, const std::vector<Range>& ranges,
+                               const std::function<void()>& tick) {
     KnownScout known(dirty_extents(ranges, size_bytes_));
     drop_dirty(known);
+    TargetZeroes unknown(false);
+    suspect(engine.compare({.only_dirty = true}, known, unknown, tick));
 }
 
 // What is dirty is copied and read once more. One answer may do for many suspects.
@@ -70,14 +73,9 @@ bool Verification::is_unexplained(const Suspect& suspect, Writers writers) const
     return writers == Writers::wait || frozen_at_ - suspect.since >= kLongestWrite;
 }
 
-void Verification::check(Engine& engine, Source source, TargetZeroes& target_zeroes,
-                         Writers writers, const std::function<void()>& tick) {
-    drop_dirty(source.dirtiness);  // what has joined the generation since
-    DirtyFrom unchecked(source.dirtiness, unchecked_from_);
-    DirtyScout scout(unchecked, source.allocation, DirtyScout::Holes::where_dirty);
-    const Differences::Found found =
-        engine.compare({.only_dirty = true}, scout, target_zeroes, tick);
-    unchecked_from_ = std::min(found.complete_to, size_bytes_);
+// A writer may have been faster than the comparison.
+void Verification::suspect(const Differences::Found& found) {
+    unchecked_from_ = std::min(found.complete_to, unchecked_from_);
     const Clock::time_point now = Clock::now();
     for (const Range& range : found.ranges) {
         if (suspects_.size() >= Differences::kMaxRanges) {
@@ -88,6 +86,17 @@ void Verification::check(Engine& engine, Source source, TargetZeroes& target_zer
     }
     std::sort(suspects_.begin(), suspects_.end(),
               [](const Suspect& a, const Suspect& b) { return a.range.offset < b.range.offset; });
+}
+
+void Verification::check(Engine& engine, Source source, TargetZeroes& target_zeroes,
+                         Writers writers, const std::function<void()>& tick) {
+    drop_dirty(source.dirtiness);  // what has joined the generation since
+    DirtyFrom unchecked(source.dirtiness, unchecked_from_);
+    DirtyScout scout(unchecked, source.allocation, DirtyScout::Holes::where_dirty);
+    const Differences::Found found =
+        engine.compare({.only_dirty = true}, scout, target_zeroes, tick);
+    unchecked_from_ = size_bytes_;
+    suspect(found);
     std::vector<Range> due;
     for (const Suspect& suspect : suspects_) {
         if (is_unexplained(suspect, writers)) {

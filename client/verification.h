@@ -35,9 +35,10 @@ class Verification {
     // A freeze was asked for at that time; `dirtiness` has what it found, which is to be copied
     // now.
     void explain(Scout& dirtiness, Clock::time_point frozen_at);
-    // Source and target were compared in these ranges, given by their offsets, and what differed
-    // was copied again.
-    void mended(const std::vector<Range>& ranges);
+    // What differed in these ranges, given by their offsets, was copied again and is durable: looks
+    // at them once more. Throws what Engine::compare does.
+    void check_again(Engine& engine, const std::vector<Range>& ranges,
+                     const std::function<void()>& tick);
 
     struct Source {  // both outlive the call
         Scout& dirtiness;
@@ -64,6 +65,7 @@ class Verification {
         Clock::time_point since;  // when it had been read
     };
     void drop_dirty(Scout& dirtiness);
+    void suspect(const Differences::Found& found);
     [[nodiscard]] bool is_unexplained(const Suspect& suspect, Writers writers) const;
 
     const std::uint64_t size_bytes_;

@@ -31,13 +31,24 @@ WorkQueue::Pushed WorkQueue::push(const Piece& piece, std::chrono::milliseconds 
     if (!room) {
         return Pushed::full;
     }
+    if (piece.kind == Piece::Kind::flush) {
+        push_flush_locked(piece);
+        return Pushed::taken;
+    }
     queued_.push_back(piece);
     ++unfinished_;
-    if (piece.kind != Piece::Kind::flush) {
-        pushed_to_ = piece.range.end();
-    }
+    pushed_to_ = piece.range.end();
     wake_one_locked();
     return Pushed::taken;
+}
+
+void WorkQueue::push_flush_locked(const Piece& flush) {
+    flushes_.push_back(flush);
+    ++unfinished_;
+    // Whether it is idle or not: it looks when it has room.
+    if (flusher_ != nullptr) {
+        flusher_->wake();
+    }
 }
 
 // One worker per piece: the others stay asleep.
@@ -51,13 +62,24 @@ void WorkQueue::wake_one_locked() {
 void WorkQueue::leave(IoThread& idle) {
     const std::lock_guard lock(mutex_);
     std::erase(idle_, &idle);
+    if (flusher_ == &idle) {
+        flusher_ = nullptr;
+    }
     if (!queued_.empty()) {
         wake_one_locked();
     }
 }
 
-WorkQueue::Popped WorkQueue::try_pop(IoThread& idle) {
+WorkQueue::Popped WorkQueue::try_pop(IoThread& idle, Takes takes) {
     const std::lock_guard lock(mutex_);
+    if (takes == Takes::all) {
+        flusher_ = &idle;
+        if (!flushes_.empty()) {
+            const Piece flush = flushes_.front();
+            flushes_.pop_front();
+            return {.piece = flush, .not_before = {}};
+        }
+    }
     if (queued_.empty()) {
         if (std::find(idle_.begin(), idle_.end(), &idle) == idle_.end()) {
             idle_.push_back(&idle);
@@ -65,16 +87,12 @@ WorkQueue::Popped WorkQueue::try_pop(IoThread& idle) {
         return {};
     }
     const Piece piece = queued_.front();
-    if (piece.kind != Piece::Kind::flush) {
-        const std::uint64_t moves = piece.kind == Piece::Kind::alike ? 0 : piece.range.length;
-        if (const auto not_before = pace_.admit(moves, Clock::now())) {
-            return {.piece = {}, .not_before = not_before};
-        }
+    const std::uint64_t moves = piece.kind == Piece::Kind::alike ? 0 : piece.range.length;
+    if (const auto not_before = pace_.admit(moves, Clock::now())) {
+        return {.piece = {}, .not_before = not_before};
     }
     queued_.pop_front();
-    if (piece.kind != Piece::Kind::flush) {
-        begun_.insert(piece.range.offset);
-    }
+    begun_.insert(piece.range.offset);
     if (queued_.size() == kMaxQueued / 2) {
         changed_.notify_all();
     }
@@ -106,10 +124,7 @@ std::uint64_t WorkQueue::finished_to_locked() const {
     if (!begun_.empty()) {
         first = std::min(first, *begun_.begin());
     }
-    const auto waiting = std::find_if(queued_.begin(), queued_.end(), [](const Piece& each) {
-        return each.kind != Piece::Kind::flush;
-    });
-    return waiting == queued_.end() ? first : std::min(first, waiting->range.offset);
+    return queued_.empty() ? first : std::min(first, queued_.front().range.offset);
 }
 
 // What it covers was answered before it begins; a flush on one connection covers the others' too.
@@ -121,9 +136,7 @@ void WorkQueue::add_checkpoint_locked(Clock::time_point now) {
     flushing_ = true;
     flush_begun_ = now;
     covered_to_ = finished_to;
-    queued_.push_front({.kind = Piece::Kind::flush, .range = {0, finished_to}});
-    ++unfinished_;
-    wake_one_locked();
+    push_flush_locked({.kind = Piece::Kind::flush, .range = {0, finished_to}});
 }
 
 void WorkQueue::fail(WorkFailure failure) {
@@ -132,8 +145,9 @@ void WorkQueue::fail(WorkFailure failure) {
         failure_ = std::move(failure);
     }
     flushing_ = false;
-    unfinished_ -= queued_.size();
+    unfinished_ -= queued_.size() + flushes_.size();
     queued_.clear();
+    flushes_.clear();
     changed_.notify_all();
 }
 

@@ -72,7 +72,10 @@ class WorkQueue {
         // one comes.
         std::optional<Clock::time_point> not_before;
     };
-    [[nodiscard]] Popped try_pop(IoThread& idle);
+    // A flush is for the connection that was there before the others: one that was made since might
+    // be to a server that was started again, and has nothing to make durable of what it never knew.
+    enum class Takes { all, no_flush };
+    [[nodiscard]] Popped try_pop(IoThread& idle, Takes takes = Takes::all);
     // The thread takes no more pieces; one that it was woken for is another's.
     void leave(IoThread& idle);
     // A popped piece is finished, well or after fail().
@@ -94,6 +97,7 @@ class WorkQueue {
     static constexpr int kFlushSpacing = 2;
 
     void wake_one_locked();
+    void push_flush_locked(const Piece& flush);
     [[nodiscard]] std::uint64_t finished_to_locked() const;
     void add_checkpoint_locked(Clock::time_point now);
 
@@ -101,8 +105,10 @@ class WorkQueue {
 
     mutable std::mutex mutex_;  // guards all below
     std::condition_variable changed_;
-    std::deque<Piece> queued_;
-    std::size_t unfinished_ = 0;  // queued or popped
+    std::deque<Piece> queued_;  // but flushes
+    std::deque<Piece> flushes_;
+    IoThread* flusher_ = nullptr;  // who takes them
+    std::size_t unfinished_ = 0;   // queued or popped
     std::vector<IoThread*> idle_;
     std::optional<WorkFailure> failure_;
 

@@ -187,7 +187,7 @@ void Worker::take_pieces(BufferPool& pool) {
     // What is complete at once goes on before more is begun: its data is still in the cache, and
     // the other side gets work early.
     while (!free_.empty() && ready_.empty()) {
-        const WorkQueue::Popped next = parts_.queue.try_pop(thread_);
+        const WorkQueue::Popped next = parts_.queue.try_pop(thread_, options_.takes);
         if (!next.piece) {
             not_before_ = next.not_before;
             return;

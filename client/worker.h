@@ -31,6 +31,7 @@ struct WorkerOptions {
     unsigned requests = 16;  // pieces under way at a time
     std::uint64_t request_bytes = 256 << 10;
     bool detect_zeroes = true;  // data that is zero is not sent
+    WorkQueue::Takes takes = WorkQueue::Takes::all;
 };
 
 // A stretch of data that is worth being told apart from its neighbours.

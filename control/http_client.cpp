@@ -28,7 +28,8 @@ std::string cause_of(CURLcode result, CURL* handle) {
         case CURLE_COULDNT_CONNECT: {
             long error = 0;
             curl_easy_getinfo(handle, CURLINFO_OS_ERRNO, &error);
-            return error != 0 ? error_text(static_cast<int>(error)) : "nobody listens there";
+            return (error != 0 ? error_text(static_cast<int>(error)) : "nobody listens there") +
+                   " (does its program run?)";
         }
         case CURLE_OPERATION_TIMEDOUT:
             return "no answer in time";

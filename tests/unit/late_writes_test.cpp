@@ -25,7 +25,7 @@ TEST(LateWrites, HaveTheirTimeFromTheLastLossOn) {
     // A connection with nothing under way adds nothing.
     late.lost({}, kBegin + seconds(20));
     EXPECT_EQ(late.due(kBegin + seconds(10) + LateWrites::kGrace),
-              (std::vector<Range>{{0, 4096}, {4096, 4096}, {65536, 512}}));
+              (std::vector<Range>{{0, 8192}, {65536, 512}}));
     EXPECT_FALSE(late.none());
     late.forget();
     EXPECT_TRUE(late.none());

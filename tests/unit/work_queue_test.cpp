@@ -56,6 +56,30 @@ TEST_F(WorkQueueTest, AnIdleWorkerIsWokenByThePieceAndTheOthersSleepOn) {
     EXPECT_NE(was_woken(worker_), was_woken(other_));
 }
 
+TEST_F(WorkQueueTest, AFlushIsForTheOldestConnectionAndDoesNotWaitForData) {
+    using Takes = WorkQueue::Takes;
+    ASSERT_FALSE(queue_.try_pop(worker_).piece);
+    ASSERT_FALSE(queue_.try_pop(other_, Takes::no_flush).piece);
+    ASSERT_EQ(queue_.push({.kind = Piece::Kind::flush, .range = {}}, 0ms), Pushed::taken);
+    EXPECT_TRUE(was_woken(worker_) && !was_woken(other_));
+    EXPECT_FALSE(queue_.try_pop(other_, Takes::no_flush).piece);
+    ASSERT_EQ(queue_.push(piece(1), 0ms), Pushed::taken);
+    pace_.set_paused(true);
+    const auto flush = queue_.try_pop(worker_).piece;
+    ASSERT_TRUE(flush && flush->kind == Piece::Kind::flush);
+    pace_.set_paused(false);
+    const auto data = queue_.try_pop(other_, Takes::no_flush).piece;
+    ASSERT_TRUE(data && data->range.offset == 1);
+    EXPECT_FALSE(queue_.wait_until_idle(0ms));
+    queue_.finished(*flush);
+    queue_.finished(*data);
+    EXPECT_TRUE(queue_.wait_until_idle(0ms));
+    // Nobody waits for one that was not taken when the work is stopped.
+    ASSERT_EQ(queue_.push({.kind = Piece::Kind::flush, .range = {}}, 0ms), Pushed::taken);
+    queue_.fail({.sentence = "why"});
+    EXPECT_TRUE(queue_.wait_until_idle(0ms));
+}
+
 TEST_F(WorkQueueTest, IsIdleOnlyWhenWhatWasTakenIsFinished) {
     EXPECT_TRUE(queue_.wait_until_idle(0ms));
     ASSERT_EQ(queue_.push(piece(1), 0ms), Pushed::taken);
