@@ -250,7 +250,7 @@ def cut_over_with_two_waiting(world, handover, name):
                 target.wait_for_stall()
                 first, second = OneWrite(source, 0), OneWrite(source, 4096)
                 first.start()
-                wait_for(lambda: source.in_flight() == 1)
+                wait_for(lambda: source.in_flight() == 1 and first.ms_so_far() > 150)
                 second.start()
                 wait_for(lambda: source.in_flight() == 2)
                 wait_for(lambda: first.ms_so_far() > 300)  # something to measure
