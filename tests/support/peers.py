@@ -266,6 +266,10 @@ class LateTarget(Recorder):
     def land(self):
         self.landing.touch()
 
+    def __exit__(self, *what):
+        self.land()
+        super().__exit__(*what)
+
 
 class StallingTarget(Recorder):
     """A target that stands still in the middle of a cutover: once it is asked to flush while the
