@@ -65,7 +65,9 @@ Engine::Engine(Side& source, Side& target, EngineOptions options, DiskStatus& st
       status_(status),
       pace_(pace),
       cancellation_(cancellation),
-      queue_(pace),
+      queue_(pace, {.workers = options_.connections,
+                    .per_worker = options_.requests,
+                    .first_per_worker = options_.first_requests}),
       wanted_(options_.connections),
       next_number_(0) {
     for (unsigned number = 0; number < wanted_; ++number) {
@@ -131,6 +133,9 @@ void Engine::use_connections(unsigned connections) {
         }
         each = workers_.erase(each);
     }
+    const auto works = [](const Worker& each) { return each.works(); };
+    const auto working = std::count_if(workers_.begin(), workers_.end(), works);
+    queue_.use_workers(std::max(static_cast<unsigned>(working), 1U));
     status_.set_connections(static_cast<unsigned>(workers_.size()));
 }
 

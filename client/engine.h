@@ -5,6 +5,7 @@
 #include <functional>
 #include <list>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "client/cancellation.h"
@@ -21,7 +22,9 @@ namespace nbdm {
 
 struct EngineOptions {
     unsigned connections = 4;
-    unsigned requests = 16;  // per connection
+    unsigned requests = 16;  // per connection, at most
+    // What it begins with, over all connections, where they are asked for. Nothing: few, over few.
+    std::optional<unsigned> first_requests = {};
     std::uint64_t request_bytes = 256 << 10;
     bool zeroes_as_data = false;
 };

@@ -25,7 +25,7 @@ struct RawOptions {
     std::string target;
     std::vector<std::string> more;        // sources and targets in turn
     std::optional<unsigned> connections;  // 0: auto
-    unsigned requests = 16;
+    std::optional<unsigned> requests;
     std::string request_size = "256K";
     bool create = false;
     bool target_is_zero = false;
@@ -95,7 +95,7 @@ void declare_sides(CLI::App& command, RawOptions& raw, const char* source_help,
                    Sides sides = Sides::required) {
     command.add_option("SOURCE", raw.source, source_help)->required(sides == Sides::required);
     command.add_option("TARGET", raw.target, "PATH or NBD URI")->required(sides == Sides::required);
-    command.add_option("--requests", raw.requests, "requests in flight per connection (16)")
+    command.add_option("--requests", raw.requests, "most requests in flight per connection (16)")
         ->check(CLI::Range(1, 256));
     command.add_option("--request-size", raw.request_size,
                        "bytes of one read or write, a power of two from 4K to 32M (256K)");
@@ -221,7 +221,10 @@ CopyOptions copy_options(const RawOptions& raw) {
         options.target = target_location(raw.target);
     }
     options.engine.connections = raw.connections.value_or(options.engine.connections);
-    options.engine.requests = raw.requests;
+    options.engine.requests = raw.requests.value_or(options.engine.requests);
+    if (raw.requests || raw.connections) {
+        options.engine.first_requests = raw.requests.value_or(InFlightWindow::kFewPerWorker);
+    }
     options.engine.request_bytes = power_of_two(raw.request_size, "--request-size", 4096, 32 << 20);
     options.engine.zeroes_as_data = raw.allocated;
     options.create = raw.create;
@@ -342,8 +345,7 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
     declare_bwlimit(*copy, raw);
     copy->add_flag("--verify", raw.verify, "compare source and target afterwards");
     copy->add_flag("--delta", raw.delta, "read the target too, and write only what differs");
-    CLI::App* mirror = app.add_subcommand(
-        "mirror", "copy a disk while it is being written, stay in step, and cut over");
+    CLI::App* mirror = app.add_subcommand("mirror", "move a disk while it is being written");
     declare_mirror(*mirror, raw);
     CLI::App* verify = app.add_subcommand("verify", "compare two disks");
     declare_sides(*verify, raw, kSourceHelp);

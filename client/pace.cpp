@@ -38,6 +38,11 @@ bool Pace::paused() const {
     return paused_;
 }
 
+bool Pace::urgent() const {
+    const std::lock_guard lock(mutex_);
+    return urgent_;
+}
+
 void Pace::set_urgent(bool urgent) {
     const std::lock_guard lock(mutex_);
     urgent_ = urgent;

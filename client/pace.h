@@ -35,6 +35,7 @@ class Pace {
       private:
         Pace& pace_;
     };
+    [[nodiscard]] bool urgent() const;
     // Nothing is admitted, because of a pause.
     [[nodiscard]] bool stands() const;
 

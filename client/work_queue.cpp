@@ -51,60 +51,110 @@ void WorkQueue::push_flush_locked(const Piece& flush) {
     }
 }
 
-// One worker per piece: the others stay asleep.
+void WorkQueue::use_workers(unsigned workers) {
+    const std::lock_guard lock(mutex_);
+    window_.set_workers(workers);
+}
+
+bool WorkQueue::has_room_locked(IoThread& worker) const {
+    unsigned all = 0;
+    unsigned mine = 0;
+    unsigned before = 0;  // workers
+    for (const auto& [each, share] : shares_) {
+        all += share.leaving ? 0 : share.pieces;
+        if (each == &worker) {
+            mine = share.pieces;
+        } else if (mine == 0 && !share.leaving) {
+            ++before;
+        }
+    }
+    if (pace_.urgent()) {
+        return mine < window_.most_per_worker();
+    }
+    // When there are fewer places than there were, all but so many workers come to an end.
+    return all < window_.pieces() && mine < window_.per_worker() && before < window_.workers();
+}
+
+// One worker per piece, the others stay asleep: rather one that works already, unless all are to.
 void WorkQueue::wake_one_locked() {
-    if (!idle_.empty()) {
-        idle_.back()->wake();
-        idle_.pop_back();
+    const bool all = pace_.urgent();
+    auto chosen = idle_.end();
+    for (auto each = idle_.begin(); each != idle_.end(); ++each) {
+        if (has_room_locked(**each)) {
+            chosen = each;
+            if (works_locked(**each) != all) {
+                break;
+            }
+        }
+    }
+    if (chosen != idle_.end()) {
+        (*chosen)->wake();
+        idle_.erase(chosen);
     }
 }
 
-void WorkQueue::leave(IoThread& idle) {
+void WorkQueue::leave(IoThread& worker) {
     const std::lock_guard lock(mutex_);
-    std::erase(idle_, &idle);
-    if (flusher_ == &idle) {
+    std::erase(idle_, &worker);
+    if (flusher_ == &worker) {
         flusher_ = nullptr;
+    }
+    if (const auto share = shares_.find(&worker); share != shares_.end()) {
+        share->second.leaving = true;
     }
     if (!queued_.empty()) {
         wake_one_locked();
     }
 }
 
-WorkQueue::Popped WorkQueue::try_pop(IoThread& idle, Takes takes) {
+WorkQueue::Popped WorkQueue::try_pop(IoThread& worker, Takes takes) {
     const std::lock_guard lock(mutex_);
     if (takes == Takes::all) {
-        flusher_ = &idle;
+        flusher_ = &worker;
         if (!flushes_.empty()) {
             const Piece flush = flushes_.front();
             flushes_.pop_front();
             return {.piece = flush, .not_before = {}};
         }
     }
-    if (queued_.empty()) {
-        if (std::find(idle_.begin(), idle_.end(), &idle) == idle_.end()) {
-            idle_.push_back(&idle);
+    if (queued_.empty() || !has_room_locked(worker)) {
+        if (queued_.empty()) {
+            window_.interrupted();
+        } else {
+            wake_one_locked();
+        }
+        if (std::find(idle_.begin(), idle_.end(), &worker) == idle_.end()) {
+            idle_.push_back(&worker);
         }
         return {};
     }
     const Piece piece = queued_.front();
     const std::uint64_t moves = piece.kind == Piece::Kind::alike ? 0 : piece.range.length;
     if (const auto not_before = pace_.admit(moves, Clock::now())) {
+        window_.limited();
         return {.piece = {}, .not_before = not_before};
     }
     queued_.pop_front();
     begun_.insert(piece.range.offset);
+    ++shares_[&worker].pieces;
     if (queued_.size() == kMaxQueued / 2) {
         changed_.notify_all();
     }
     return {.piece = piece, .not_before = {}};
 }
 
-void WorkQueue::finished(const Piece& piece) {
+void WorkQueue::finished(IoThread& worker, const Piece& piece) {
     const std::lock_guard lock(mutex_);
     assert(unfinished_ > 0);
-    const Clock::time_point now = with_checkpoints_ ? Clock::now() : Clock::time_point{};
+    const Clock::time_point now = Clock::now();
     if (piece.kind != Piece::Kind::flush) {
         begun_.erase(piece.range.offset);
+        end_share_locked(worker);
+        if (pace_.urgent()) {
+            window_.interrupted();
+        } else if (piece.kind != Piece::Kind::alike) {
+            window_.finished(piece.kind != Piece::Kind::zero ? piece.range.length : 0, now);
+        }
     } else if (!piece.range.empty() && !failure_) {
         flushing_ = false;
         durable_to_ = piece.range.end();
@@ -115,6 +165,14 @@ void WorkQueue::finished(const Piece& piece) {
     }
     if (--unfinished_ == 0) {
         changed_.notify_all();
+    }
+}
+
+void WorkQueue::end_share_locked(IoThread& worker) {
+    const auto share = shares_.find(&worker);
+    assert(share != shares_.end());
+    if (--share->second.pieces == 0) {
+        shares_.erase(share);
     }
 }
 

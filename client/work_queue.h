@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "client/cancellation.h"
+#include "client/in_flight_window.h"
 #include "client/pace.h"
 #include "iothread/io_thread.h"
 #include "iothread/range.h"
@@ -45,17 +47,23 @@ struct WorkFailure {
 // the count of those that are not finished. The first failure empties it, and nothing more is
 // taken until the failure is cleared.
 //
+// It also decides who works: no more pieces are under way than the window allows, and over no more
+// connections than that takes. While writers are held, all of them are.
+//
 // The pieces of a pass come in ascending order. As they are finished, the queue adds flushes of its
 // own, so that at any time only little of what was copied is not known to be durable.
 //
-// Threads: push(), begin_pass(), durable_to(), wait_*() and take_failure() by the job's thread; the
-//          others by workers; fail() by any.
+// Threads: push(), begin_pass(), use_workers(), durable_to(), wait_*() and take_failure() by the
+//          job's thread; the others by workers; fail() by any.
 class WorkQueue {
   public:
     using Clock = std::chrono::steady_clock;
 
     // `pace` outlives the queue: pieces that move data begin when it admits them.
-    explicit WorkQueue(Pace& pace) : pace_(pace) {}
+    WorkQueue(Pace& pace, InFlightWindow::Limits limits) : pace_(pace), window_(limits) {}
+
+    // So many take pieces now.
+    void use_workers(unsigned workers);
 
     // The next piece lies anywhere. Nothing is under way.
     void begin_pass(bool with_checkpoints);
@@ -75,11 +83,12 @@ class WorkQueue {
     // A flush is for the connection that was there before the others: one that was made since might
     // be to a server that was started again, and has nothing to make durable of what it never knew.
     enum class Takes { all, no_flush };
-    [[nodiscard]] Popped try_pop(IoThread& idle, Takes takes = Takes::all);
-    // The thread takes no more pieces; one that it was woken for is another's.
-    void leave(IoThread& idle);
-    // A popped piece is finished, well or after fail().
-    void finished(const Piece& piece);
+    // To be called until it gives none.
+    [[nodiscard]] Popped try_pop(IoThread& worker, Takes takes = Takes::all);
+    // The thread takes no more pieces; one that it was woken for, or has room for, is another's.
+    void leave(IoThread& worker);
+    // A piece that `worker` has popped is finished, well or after fail().
+    void finished(IoThread& worker, const Piece& piece);
 
     // Stops the work: pieces that were not taken are dropped. Only the first failure stays.
     void fail(WorkFailure failure);
@@ -96,7 +105,10 @@ class WorkQueue {
     static constexpr std::uint64_t kCheckpointBytes = std::uint64_t{8} << 20;
     static constexpr int kFlushSpacing = 2;
 
+    [[nodiscard]] bool works_locked(IoThread& worker) const { return shares_.contains(&worker); }
+    [[nodiscard]] bool has_room_locked(IoThread& worker) const;
     void wake_one_locked();
+    void end_share_locked(IoThread& worker);
     void push_flush_locked(const Piece& flush);
     [[nodiscard]] std::uint64_t finished_to_locked() const;
     void add_checkpoint_locked(Clock::time_point now);
@@ -109,7 +121,14 @@ class WorkQueue {
     std::deque<Piece> flushes_;
     IoThread* flusher_ = nullptr;  // who takes them
     std::size_t unfinished_ = 0;   // queued or popped
-    std::vector<IoThread*> idle_;
+    std::vector<IoThread*> idle_;  // who would take another piece
+    InFlightWindow window_;
+    // Of those that have pieces, but flushes, under way.
+    struct Share {
+        unsigned pieces = 0;
+        bool leaving = false;
+    };
+    std::map<IoThread*, Share> shares_;
     std::optional<WorkFailure> failure_;
 
     // Of the pass.

@@ -122,6 +122,7 @@ void Worker::run() {
         opened_.set_exception(std::current_exception());
         return;
     }
+    open_.store(true, std::memory_order_release);
     opened_.set_value();
     serve(*ring, *source.endpoint, *target.endpoint);
     ended_.store(true, std::memory_order_release);
@@ -130,10 +131,12 @@ void Worker::run() {
 void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
     source_ = &source;
     target_ = &target;
+    // More than the queue gives, and one for a flush: the queue is asked until it gives none.
+    const unsigned places = options_.requests + 2;
     // Two buffers for each request when comparing; the pool rounds up to a power of two.
-    BufferPool pool(std::uint64_t{2} * options_.requests *
+    BufferPool pool(std::uint64_t{2} * places *
                     std::bit_ceil(std::max(options_.request_bytes, kMinPoolBytes)));
-    for (unsigned i = 0; i < options_.requests; ++i) {
+    for (unsigned i = 0; i < places; ++i) {
         Slot& slot = slots_.emplace_back(*this);
         free_.push_back(&slot);
     }
@@ -344,7 +347,14 @@ void Worker::piece_done(Slot& slot) {
                                                : BlockMap::End::moved);
     }
     free_.push_back(&slot);
-    parts_.queue.finished(slot.piece);
+    finished(slot.piece);
+}
+
+void Worker::finished(const Piece& piece) {
+    parts_.queue.finished(thread_, piece);
+    if (retiring()) {
+        parts_.queue.leave(thread_);
+    }
 }
 
 void Worker::piece_failed(Slot& slot, const char* verb, const std::string& where) {
@@ -364,7 +374,7 @@ void Worker::piece_failed(Slot& slot, const char* verb, const std::string& where
         parts_.map.ended(slot.piece.range, BlockMap::End::failed);
     }
     free_.push_back(&slot);
-    parts_.queue.finished(slot.piece);
+    finished(slot.piece);
 }
 
 }  // namespace nbdm

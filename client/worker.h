@@ -78,9 +78,9 @@ class Worker {
 
     // Returns when both connections stand; throws what went wrong with them. Once.
     void wait_until_open() { opening_.get(); }
-    // Whether wait_until_open() would return or throw at once.
-    [[nodiscard]] bool is_open() const {
-        return opening_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+    // Both connections stand, and it takes pieces.
+    [[nodiscard]] bool works() const noexcept {
+        return open_.load(std::memory_order_acquire) && !ended() && !retiring();
     }
 
     // What is under way need not succeed any more, but ends soon. The worker is of no use after it.
@@ -107,6 +107,7 @@ class Worker {
     void compare(Slot& slot);
     void differs(Slot& slot, Range block);
     void piece_done(Slot& slot);
+    void finished(const Piece& piece);
     void piece_failed(Slot& slot, const char* verb, const std::string& where);
 
     const Parts parts_;
@@ -116,6 +117,7 @@ class Worker {
     Cancellation opening_cancelled_{&parts_.cancellation};
     std::promise<void> opened_;
     std::future<void> opening_ = opened_.get_future();
+    std::atomic<bool> open_{false};
     std::atomic<bool> abandoned_{false};
     std::atomic<bool> retiring_{false};
     std::atomic<bool> ended_{false};

@@ -61,7 +61,7 @@ class PassTest : public testing::Test {
             if (piece->range.offset == failing_offset_) {
                 queue_.fail({.sentence = "it broke"});
             }
-            queue_.finished(*piece);
+            queue_.finished(worker_, *piece);
         }
     }
 
@@ -70,7 +70,7 @@ class PassTest : public testing::Test {
     TemporaryDirectory directory_;
     Cancellation cancellation_;
     Pace pace_;
-    WorkQueue queue_{pace_};
+    WorkQueue queue_{pace_, {}};
     WorkCounters counters_;
     BlockMap map_;
     IoThread worker_{{.name = "worker"}, [](IoThread&) {}};
