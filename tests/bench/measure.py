@@ -277,6 +277,17 @@ def cpu_seconds(pid):
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def have_memory(world, size):
+    """Takes memory for a target of `size` bytes and frees it. A virtual machine may give what is
+    free to its host some seconds later, and to get a page back takes longer than to copy it."""
+    if is_in_memory(world.directory):
+        path = world.path("memory")
+        with open(path, "wb") as file:
+            for _ in range(size // MIB):
+                file.write(bytes(MIB))
+        path.unlink()
+
+
 def random_file(path, size):
     with open(path, "wb") as file:
         for _ in range(size // MIB):

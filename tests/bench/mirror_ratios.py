@@ -23,9 +23,9 @@ import socket
 import statistics
 import time
 
-from measure import (Failed, Parser, add_directory, add_number, cpu_seconds, need_built, need_fio,
-                     need_installed, need_room, random_file, run_benchmark, serving, started,
-                     workspace)
+from measure import (Failed, Parser, add_directory, add_number, cpu_seconds, have_memory,
+                     need_built, need_fio, need_installed, need_room, random_file, run_benchmark,
+                     serving, started, workspace)
 from harness import CLIENT, GIB, MIB, SERVER, ask, make_disk, wait_for
 
 BLOCK, DEPTH, RATE = "16k", 16, "100m"
@@ -170,15 +170,6 @@ def latencies(world):
         yield int(at), int(took) / 1e6
 
 
-def have_memory(path, size):
-    """Takes memory for `size` bytes and frees it. A virtual machine may give what is free to its
-    host some seconds later, and a page that it has to get back takes longer than to copy it."""
-    with open(path, "wb") as file:
-        for _ in range(size // MIB):
-            file.write(bytes(MIB))
-    path.unlink()
-
-
 def measure(kind, work, where, size, limit):
     with workspace(where) as world:
         source = random_file(world.path("source"), size)
@@ -199,7 +190,7 @@ def measure(kind, work, where, size, limit):
             with started(world, writer(world, work, size, mover.sock), "fio.log",
                          expect=(0, 1, 128, 129, -2)) as fio:
                 time.sleep(1)
-                have_memory(world.path("memory"), size)
+                have_memory(world, size)
                 programs = {"source": source_process, "target": target_process, "writer": fio}
                 before = {name: cpu_seconds(each.pid) for name, each in programs.items()}
                 cpu = {}

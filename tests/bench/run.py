@@ -20,8 +20,9 @@
                   random moments --kills times and resumed: bytes sent beside data and what was
                   written meanwhile. A minute each time.
 
-Programs take turns; medians of --rounds are printed. Machines are noisy: only ratios within one run
-mean something. Disks are on tmpfs; the times are those of two cores, with the defaults.
+Programs take turns, in another order each time; medians of --rounds are printed. Machines are
+noisy: only ratios within one run mean something. Disks are on tmpfs; the times are those of two
+cores, with the defaults.
 """
 
 import contextlib
@@ -33,9 +34,9 @@ import shutil
 import statistics
 import time
 
-from measure import (Failed, Parser, add_directory, add_number, cpu_seconds, free_port, nbdkit,
-                     need_built, need_fio, need_installed, need_room, ours, qemu_nbd, random_file,
-                     run, run_benchmark, serving, undivided, uri, workspace)
+from measure import (Failed, Parser, add_directory, add_number, cpu_seconds, free_port, have_memory,
+                     nbdkit, need_built, need_fio, need_installed, need_room, ours, qemu_nbd,
+                     random_file, run, run_benchmark, serving, undivided, uri, workspace)
 from harness import (CLIENT, GIB, MIB, SERVER, allocated_bytes, fio_writer, make_disk, same_content,
                      wait_for)
 
@@ -57,6 +58,7 @@ class Peer:
         """To a new file, which it returns."""
         target = world.path("target")
         target.unlink(missing_ok=True)
+        have_memory(world, min(size, allocated_bytes(source)))
         self.run(world, source, make_disk(target, size), tcp)
         return target
 
@@ -125,7 +127,8 @@ def bench_copy(options):
                  Peer("nbdkit file <- nbd-mirror copy", nbdkit, our_copy),
                  Peer("qemu-nbd <- qemu-img convert", qemu_nbd, qemu_copy)]
         for _ in range(options.rounds):
-            for peer in peers:
+            # Each of them leaves the machine in another state.
+            for peer in random.sample(peers, len(peers)):
                 target = peer.copy(world, source, size, options.tcp)
         if not same_content(source, target):
             raise Failed(f"{peer.name}: the copy is not what was copied")
@@ -151,7 +154,7 @@ def bench_sparse(options):
         peers = {gib: Peer(f"{gib} GiB with {PIECES * part // MIB} MiB of data", ours, our_copy)
                  for gib in sources}
         for _ in range(options.rounds):
-            for gib, peer in peers.items():
+            for gib, peer in random.sample(list(peers.items()), len(peers)):
                 target = peer.copy(world, sources[gib], gib * GIB)
                 growth = allocated_bytes(target) / allocated_bytes(sources[gib])
                 if growth > 1.01:
