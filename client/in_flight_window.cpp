@@ -48,7 +48,7 @@ void InFlightWindow::set_workers(unsigned workers) noexcept {
     if (workers == limits_.workers) {
         return;
     }
-    interrupted();
+    drop_trial();
     const unsigned before = std::exchange(limits_.workers, workers);
     const unsigned fewest = workers > before ? workers * kFewPerWorker : least();
     pieces_ = std::min(std::max(pieces_ * workers / before, fewest), most());
@@ -61,12 +61,14 @@ unsigned InFlightWindow::next(bool upwards) const noexcept {
     return upwards ? std::min(2 * pieces_, most()) : std::max(pieces_ / 2, least());
 }
 
-// More that reach the limit are worth it: as many as before did not.
+// Fewer that reach the limit are enough, and more are worth it: as many as before did not.
 void InFlightWindow::limited() noexcept {
-    if (in_other_ && upwards_) {
+    if (in_other_) {
         pieces_ = other_pieces_;
+        drop_trial();
+    } else {
+        interrupted();
     }
-    interrupted();
 }
 
 void InFlightWindow::finished(std::uint64_t bytes, Clock::time_point now) noexcept {
@@ -99,11 +101,11 @@ void InFlightWindow::begin_trial() noexcept {
     trying_ = true;
     usual_ = other_ = {};
     pairs_ = 0;
-    begin_slice();
+    begin_slice(std::max(pieces_, other_pieces_));
 }
 
-void InFlightWindow::begin_slice() noexcept {
-    unsettled_ = std::max(pieces_, other_pieces_);
+void InFlightWindow::begin_slice(unsigned unsettled) noexcept {
+    unsettled_ = unsettled;
     finished_ = 0;
     bytes_ = 0;
 }
@@ -114,12 +116,12 @@ void InFlightWindow::end_slice(Clock::time_point now) noexcept {
     rate.time += now - begun_;
     in_other_ = !in_other_;
     if (in_other_) {
-        begin_slice();
+        begin_slice(std::max(pieces_, other_pieces_));
         return;
     }
     ++pairs_;
     if (usual_.bytes == 0 || other_.bytes == 0) {
-        interrupted();
+        drop_trial();
         return;
     }
     const double gain = other_.per_s() / usual_.per_s();
@@ -127,7 +129,7 @@ void InFlightWindow::end_slice(Clock::time_point now) noexcept {
     if (clear || pairs_ == kPairs) {
         end_trial(gain > (upwards_ ? kGainOfMore : kLossOfFewer), now);
     } else {
-        begin_slice();
+        begin_slice(std::max(pieces_, other_pieces_));
     }
 }
 

@@ -48,9 +48,9 @@ class InFlightWindow {
     void set_workers(unsigned workers) noexcept;
     // One is done, which has moved so much data.
     void finished(std::uint64_t bytes, Clock::time_point now) noexcept;
-    // There is nothing more to do now, or the window does not decide: what was being measured says
+    // There is nothing more to do now, or the window does not decide: the slice under way says
     // nothing.
-    void interrupted() noexcept { trying_ = false, in_other_ = false; }
+    void interrupted() noexcept { begin_slice(1); }
     // The job's limit holds it back, not the window.
     void limited() noexcept;
 
@@ -65,7 +65,9 @@ class InFlightWindow {
     [[nodiscard]] unsigned least() const noexcept;
     [[nodiscard]] unsigned next(bool upwards) const noexcept;
     void begin_trial() noexcept;
-    void begin_slice() noexcept;
+    void drop_trial() noexcept { trying_ = in_other_ = false; }
+    // Once so many pieces are done, it counts.
+    void begin_slice(unsigned unsettled) noexcept;
     void end_slice(Clock::time_point now) noexcept;
     void end_trial(bool keep, Clock::time_point now) noexcept;
 
@@ -85,7 +87,7 @@ class InFlightWindow {
 
     // Of the slice under way.
     bool in_other_ = false;
-    unsigned unsettled_ = 0;  // pieces that were begun before it
+    unsigned unsettled_ = 0;
     unsigned finished_ = 0;
     std::uint64_t bytes_ = 0;
     Clock::time_point begun_;

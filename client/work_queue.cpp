@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <numeric>
 #include <utility>
 
 namespace nbdm {
@@ -57,27 +58,30 @@ void WorkQueue::use_workers(unsigned workers) {
 }
 
 bool WorkQueue::has_room_locked(IoThread& worker) const {
-    unsigned all = 0;
-    unsigned mine = 0;
-    unsigned before = 0;  // workers
-    for (const auto& [each, share] : shares_) {
-        all += share.leaving ? 0 : share.pieces;
-        if (each == &worker) {
-            mine = share.pieces;
-        } else if (mine == 0 && !share.leaving) {
-            ++before;
-        }
-    }
+    const auto mine = shares_.find(&worker);
+    const unsigned pieces = mine != shares_.end() ? mine->second.pieces : 0;
     if (pace_.urgent()) {
-        return mine < window_.most_per_worker();
+        return pieces < window_.most_per_worker();
     }
     // When there are fewer places than there were, all but so many workers come to an end.
-    return all < window_.pieces() && mine < window_.per_worker() && before < window_.workers();
+    const auto before =
+        std::count_if(shares_.begin(), mine, [](const auto& each) { return !each.second.leaving; });
+    return under_way_locked() < window_.pieces() && pieces < window_.per_worker() &&
+           before < std::ptrdiff_t{window_.workers()};
+}
+
+unsigned WorkQueue::under_way_locked() const {
+    return std::accumulate(shares_.begin(), shares_.end(), 0U, [](unsigned sum, const auto& each) {
+        return sum + (each.second.leaving ? 0 : each.second.pieces);
+    });
 }
 
 // One worker per piece, the others stay asleep: rather one that works already, unless all are to.
 void WorkQueue::wake_one_locked() {
     const bool all = pace_.urgent();
+    if (!all && under_way_locked() >= window_.pieces()) {
+        return;
+    }
     auto chosen = idle_.end();
     for (auto each = idle_.begin(); each != idle_.end(); ++each) {
         if (has_room_locked(**each)) {
@@ -101,6 +105,7 @@ void WorkQueue::leave(IoThread& worker) {
     }
     if (const auto share = shares_.find(&worker); share != shares_.end()) {
         share->second.leaving = true;
+        give_up_share_locked(worker);
     }
     if (!queued_.empty()) {
         wake_one_locked();
@@ -118,6 +123,7 @@ WorkQueue::Popped WorkQueue::try_pop(IoThread& worker, Takes takes) {
         }
     }
     if (queued_.empty() || !has_room_locked(worker)) {
+        give_up_share_locked(worker);
         if (queued_.empty()) {
             window_.interrupted();
         } else {
@@ -131,7 +137,7 @@ WorkQueue::Popped WorkQueue::try_pop(IoThread& worker, Takes takes) {
     const Piece piece = queued_.front();
     const std::uint64_t moves = piece.kind == Piece::Kind::alike ? 0 : piece.range.length;
     if (const auto not_before = pace_.admit(moves, Clock::now())) {
-        window_.limited();
+        pace_.stands() ? window_.interrupted() : window_.limited();
         return {.piece = {}, .not_before = not_before};
     }
     queued_.pop_front();
@@ -149,7 +155,7 @@ void WorkQueue::finished(IoThread& worker, const Piece& piece) {
     const Clock::time_point now = Clock::now();
     if (piece.kind != Piece::Kind::flush) {
         begun_.erase(piece.range.offset);
-        end_share_locked(worker);
+        --shares_.at(&worker).pieces;
         if (pace_.urgent()) {
             window_.interrupted();
         } else if (piece.kind != Piece::Kind::alike) {
@@ -168,10 +174,9 @@ void WorkQueue::finished(IoThread& worker, const Piece& piece) {
     }
 }
 
-void WorkQueue::end_share_locked(IoThread& worker) {
+void WorkQueue::give_up_share_locked(IoThread& worker) {
     const auto share = shares_.find(&worker);
-    assert(share != shares_.end());
-    if (--share->second.pieces == 0) {
+    if (share != shares_.end() && share->second.pieces == 0) {
         shares_.erase(share);
     }
 }

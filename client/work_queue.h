@@ -107,8 +107,11 @@ class WorkQueue {
 
     [[nodiscard]] bool works_locked(IoThread& worker) const { return shares_.contains(&worker); }
     [[nodiscard]] bool has_room_locked(IoThread& worker) const;
+    // But what those have that leave.
+    [[nodiscard]] unsigned under_way_locked() const;
     void wake_one_locked();
-    void end_share_locked(IoThread& worker);
+    // Who has nothing under way gives its place up with that.
+    void give_up_share_locked(IoThread& worker);
     void push_flush_locked(const Piece& flush);
     [[nodiscard]] std::uint64_t finished_to_locked() const;
     void add_checkpoint_locked(Clock::time_point now);
@@ -123,7 +126,7 @@ class WorkQueue {
     std::size_t unfinished_ = 0;   // queued or popped
     std::vector<IoThread*> idle_;  // who would take another piece
     InFlightWindow window_;
-    // Of those that have pieces, but flushes, under way.
+    // Of those that have pieces, but flushes, under way, or are about to take some.
     struct Share {
         unsigned pieces = 0;
         bool leaving = false;

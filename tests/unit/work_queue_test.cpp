@@ -142,7 +142,10 @@ TEST_F(WorkQueueTest, AWorkerWithoutRoomHasAnotherWoken) {
     for (unsigned number = kFew; number < 2 * kFew; ++number) {
         queue_.finished(third_, piece(number));
     }
+    ASSERT_EQ(take_all(worker_), 0U);
     ASSERT_FALSE(was_woken(other_)) << "who finishes takes the next itself";
+    ASSERT_EQ(take_all(third_), kFew);
+    queue_.use_workers(4);  // there is more room now
     ASSERT_EQ(take_all(worker_), 0U);
     EXPECT_TRUE(was_woken(other_));
     EXPECT_EQ(take_all(other_), kFew);
