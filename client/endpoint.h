@@ -62,6 +62,9 @@ class Endpoint {
     virtual void zero(EndpointRequest& request, Range range) = 0;
     virtual void flush(EndpointRequest& request) = 0;
 
+    // Nothing that is asked for will succeed.
+    [[nodiscard]] virtual bool lost() const noexcept { return false; }
+
     // What is under way need not succeed any more, but must end soon.
     virtual void abandon() = 0;
     // Nothing is asked for any more; what is under way ends with an error. The ring is then run

@@ -275,6 +275,9 @@ std::optional<std::string> Mirror::cut_over() {
     } catch (const HandOverUnknown&) {
         status_.set_owner(Owner::unknown);
         throw;
+    } catch (const ConnectionLost& lost) {
+        tell(lost);
+        throw;  // the next rounds might do without that connection, and the next hold not
     } catch (const std::exception& error) {
         // Whatever it was, the writers go on. If it lasts, the next pass meets it again and fails.
         tell(error);

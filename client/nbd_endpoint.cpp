@@ -52,11 +52,13 @@ void NbdEndpoint::begun(EndpointRequest& request, std::int64_t cookie) {
         // Refused before it was sent: the connection is gone, or libnbd knows that the server
         // would not take it. The callback has not been and will not be called.
         const int error = nbd_get_errno();
-        const bool lost =
-            nbd_aio_is_ready(handle_.get()) != 1 && nbd_aio_is_processing(handle_.get()) != 1;
-        request.done(lost ? ECONNRESET : (error != 0 ? error : EIO));
+        request.done(lost() ? ECONNRESET : (error != 0 ? error : EIO));
     }
     watch();
+}
+
+bool NbdEndpoint::lost() const noexcept {
+    return nbd_aio_is_ready(handle_.get()) != 1 && nbd_aio_is_processing(handle_.get()) != 1;
 }
 
 void NbdEndpoint::watch() {

@@ -142,6 +142,7 @@ void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
     }
     WakeOperation wake(ring, thread_);
     bool has_left = false;
+    bool is_of_use = true;
     while (!thread_.stop_requested()) {
         while (!ready_.empty()) {
             Slot& slot = *ready_.front();
@@ -164,6 +165,11 @@ void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
         if (abandoned_.exchange(false, std::memory_order_acq_rel)) {
             source.abandon();
             target.abandon();
+            is_of_use = false;
+        }
+        if (is_of_use && free_.size() == slots_.size() && (source.lost() || target.lost())) {
+            is_of_use = false;
+            idle_connection_lost(source.lost() ? parts_.source : parts_.target);
         }
     }
     source.close();
@@ -173,6 +179,13 @@ void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
         ring.run_once(true);
     }
     slots_.clear();
+}
+
+// What is done next fails at its beginning, and not in the middle: perhaps of a hold, in which all
+// connections work.
+void Worker::idle_connection_lost(const Side& side) {
+    parts_.queue.fail(
+        {.sentence = "a connection to " + side.name() + " was lost", .connection_lost = true});
 }
 
 // Zero: nothing is known to come at a certain time.

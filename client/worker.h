@@ -98,6 +98,7 @@ class Worker {
 
     void run();
     void take_pieces(BufferPool& pool);
+    void idle_connection_lost(const Side& side);
     [[nodiscard]] std::chrono::milliseconds time_to_next() const;
     void serve(Ring& ring, Endpoint& source, Endpoint& target);
     void begin(Slot& slot, const Piece& piece);

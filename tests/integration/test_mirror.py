@@ -10,7 +10,7 @@ import pytest
 
 from harness import KIB, MIB, Writer, ask_all, fio_writer, make_disk, same_content, wait_for
 from nbd_client import connect
-from peers import Nbdkit
+from peers import Nbdkit, Relay
 
 
 PHASES = ["preparing", "copying", "catching_up", "ready"]
@@ -154,6 +154,22 @@ def test_a_lost_target_fails_the_job_and_not_the_writer(world, pair):
         count = writer.count
         wait_for(lambda: writer.count > count + 20)
     assert writer.error is None
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_an_idle_connection_that_was_lost_is_made_again_before_the_hold(world, pair, which):
+    source, target = pair
+    with Relay(world, target) as relay, \
+            world.mirror(source.source("d"), relay.uri("d")) as mirror:
+        mirror.wait_for_phase("ready")
+        wait_for(lambda: len(relay.clients) == 4)
+        relay.end(relay.clients[which])
+        handle = connect(source)
+        handle.pwrite(b"n" * MIB, 0)
+        mirror.wait_for_message("trying again")
+        assert mirror.cutover().returncode == 0
+        assert "not cut over" not in mirror.messages()
+    assert same_content(world.path("source"), world.path("target"))
 
 
 def test_a_target_that_died_is_noticed_though_nothing_is_written(world, pair):

@@ -217,6 +217,9 @@ class Relay:
             while (data := source.recv(1 << 20)) and self.passes(seen := seen[-64:] + data):
                 sink.sendall(data)
         self.end(source, sink)
+        for each in (source, sink):
+            with contextlib.suppress(ValueError):
+                self.clients.remove(each)
 
     def passes(self, _):
         """Whether what has come last is passed on; else its connection ends."""
