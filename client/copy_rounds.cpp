@@ -36,10 +36,11 @@ CopyRounds::Round CopyRounds::run(Haste haste, bool compare, const std::stop_tok
     const bool first = parts_.progress.first_round;
     const Clock::time_point begin = Clock::now();
     Engine& engine = parts_.engine;
-    // The round that lost it may have been given up for another reason, and this one might do
-    // without that connection: what was sent over it would land after the newer copy.
-    if (!engine.unanswered().empty()) {
-        throw ConnectionLost("a connection to " + parts_.target.name() + " was lost");
+    // The round that lost it may have been given up for another reason, or none have needed it, and
+    // this one might do without that connection: what was sent over it would land after the newer
+    // copy. With writers held all are needed, and it is too late.
+    if (const auto side = engine.lost_connection()) {
+        throw ConnectionLost("a connection to " + *side + " was lost");
     }
     engine.use_connections(parts_.connections.among_all(parts_.index));
     const auto tick = [&] {

@@ -62,6 +62,8 @@ class Endpoint {
     virtual void zero(EndpointRequest& request, Range range) = 0;
     virtual void flush(EndpointRequest& request) = 0;
 
+    // Notices from now on when its connection is lost, also while nothing is asked of it.
+    virtual void watch() {}
     // Nothing that is asked for will succeed.
     [[nodiscard]] virtual bool lost() const noexcept { return false; }
 

@@ -67,7 +67,7 @@ Engine::Engine(Side& source, Side& target, EngineOptions options, DiskStatus& st
       cancellation_(cancellation),
       queue_(pace, {.workers = options_.connections,
                     .per_worker = options_.requests,
-                    .first_per_worker = options_.first_requests}),
+                    .first_per_worker = options_.first_per_connection}),
       wanted_(options_.connections),
       next_number_(0) {
     for (unsigned number = 0; number < wanted_; ++number) {
@@ -107,15 +107,15 @@ void Engine::use_connections(unsigned connections) {
     if (connections != std::exchange(wanted_, connections)) {
         const auto retiring = static_cast<unsigned>(std::count_if(
             workers_.begin(), workers_.end(), [](const Worker& each) { return each.retiring(); }));
-        unsigned working = static_cast<unsigned>(workers_.size()) - retiring;
-        for (; working < connections; ++working) {
+        unsigned staying = static_cast<unsigned>(workers_.size()) - retiring;
+        for (; staying < connections; ++staying) {
             add_worker({});
         }
-        for (auto each = workers_.rbegin(); each != workers_.rend() && working > connections;
+        for (auto each = workers_.rbegin(); each != workers_.rend() && staying > connections;
              ++each) {
             if (!each->retiring()) {
                 each->retire();
-                --working;
+                --staying;
             }
         }
     }
@@ -219,6 +219,18 @@ void Engine::note_difference(Range range) {
 void Engine::note_unanswered(Range range) {
     const std::lock_guard lock(ranges_mutex_);
     unanswered_.push_back(range);
+}
+
+std::optional<std::string> Engine::lost_connection() {
+    if (!unanswered().empty()) {
+        return target_.name();
+    }
+    for (const Worker& worker : workers_) {
+        if (worker.lost() != nullptr && !worker.retiring()) {
+            return worker.lost()->name();
+        }
+    }
+    return std::nullopt;
 }
 
 std::vector<Range> Engine::unanswered() {

@@ -23,8 +23,8 @@ namespace nbdm {
 struct EngineOptions {
     unsigned connections = 4;
     unsigned requests = 16;  // per connection, at most
-    // What it begins with, over all connections, where they are asked for. Nothing: few, over few.
-    std::optional<unsigned> first_requests = {};
+    // It begins with so many over each. Nothing: with few, over few.
+    std::optional<unsigned> first_per_connection = {};
     std::uint64_t request_bytes = 256 << 10;
     bool zeroes_as_data = false;
 };
@@ -75,6 +75,9 @@ class Engine {
     [[nodiscard]] Differences::Found compare(Sweep sweep, Scout& source,
                                              TargetZeroes& target_zeroes,
                                              const std::function<void()>& tick);
+    // The name of a side to which a connection is lost: what comes next might do without it, or
+    // fail in the middle.
+    [[nodiscard]] std::optional<std::string> lost_connection();
     // What was asked of the target over connections that were lost, and not answered: it may be
     // done yet. Where there is some, these connections are not to be used any more.
     [[nodiscard]] std::vector<Range> unanswered();

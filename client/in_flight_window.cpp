@@ -14,7 +14,7 @@ using namespace std::chrono_literals;
 // nothing has changed.
 constexpr double kGainOfMore = 1.06;
 constexpr double kLossOfFewer = 0.97;
-// After the first pair of slices already there is no doubt.
+// No further pairs of slices are needed.
 constexpr double kClearGain = 1.5;
 constexpr double kClearLoss = 0.7;
 constexpr unsigned kPairs = 4;
@@ -61,6 +61,12 @@ unsigned InFlightWindow::next(bool upwards) const noexcept {
     return upwards ? std::min(2 * pieces_, most()) : std::max(pieces_ / 2, least());
 }
 
+// Nothing of another window is under way when it goes on.
+void InFlightWindow::interrupted() noexcept {
+    begin_slice();
+    unsettled_ = 1;
+}
+
 // Fewer that reach the limit are enough, and more are worth it: as many as before did not.
 void InFlightWindow::limited() noexcept {
     if (in_other_) {
@@ -101,11 +107,11 @@ void InFlightWindow::begin_trial() noexcept {
     trying_ = true;
     usual_ = other_ = {};
     pairs_ = 0;
-    begin_slice(std::max(pieces_, other_pieces_));
+    begin_slice();
 }
 
-void InFlightWindow::begin_slice(unsigned unsettled) noexcept {
-    unsettled_ = unsettled;
+void InFlightWindow::begin_slice() noexcept {
+    unsettled_ = std::max(pieces_, other_pieces_);
     finished_ = 0;
     bytes_ = 0;
 }
@@ -116,7 +122,7 @@ void InFlightWindow::end_slice(Clock::time_point now) noexcept {
     rate.time += now - begun_;
     in_other_ = !in_other_;
     if (in_other_) {
-        begin_slice(std::max(pieces_, other_pieces_));
+        begin_slice();
         return;
     }
     ++pairs_;
@@ -129,7 +135,7 @@ void InFlightWindow::end_slice(Clock::time_point now) noexcept {
     if (clear || pairs_ == kPairs) {
         end_trial(gain > (upwards_ ? kGainOfMore : kLossOfFewer), now);
     } else {
-        begin_slice(std::max(pieces_, other_pieces_));
+        begin_slice();
     }
 }
 

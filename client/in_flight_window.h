@@ -9,7 +9,7 @@ namespace nbdm {
 
 // How many pieces a job has under way, and over how many connections: as few as reach all of the
 // throughput. What is under way beyond that waits its turn somewhere, is out of the CPU's cache by
-// then, and has threads run that the source's guests wait for.
+// then, and takes processors from the source's guests.
 //
 // It tries twice as many and half as many, in short slices that alternate with what it had, so that
 // a machine that gets slower meanwhile does not decide, and keeps what is worth it.
@@ -50,7 +50,7 @@ class InFlightWindow {
     void finished(std::uint64_t bytes, Clock::time_point now) noexcept;
     // There is nothing more to do now, or the window does not decide: the slice under way says
     // nothing.
-    void interrupted() noexcept { begin_slice(1); }
+    void interrupted() noexcept;
     // The job's limit holds it back, not the window.
     void limited() noexcept;
 
@@ -66,8 +66,7 @@ class InFlightWindow {
     [[nodiscard]] unsigned next(bool upwards) const noexcept;
     void begin_trial() noexcept;
     void drop_trial() noexcept { trying_ = in_other_ = false; }
-    // Once so many pieces are done, it counts.
-    void begin_slice(unsigned unsettled) noexcept;
+    void begin_slice() noexcept;
     void end_slice(Clock::time_point now) noexcept;
     void end_trial(bool keep, Clock::time_point now) noexcept;
 
@@ -87,7 +86,7 @@ class InFlightWindow {
 
     // Of the slice under way.
     bool in_other_ = false;
-    unsigned unsettled_ = 0;
+    unsigned unsettled_ = 0;  // pieces, before it counts
     unsigned finished_ = 0;
     std::uint64_t bytes_ = 0;
     Clock::time_point begun_;

@@ -10,21 +10,20 @@ namespace nbdm {
 class NbdEndpoint final : public Endpoint, private Operation {
   public:
     // `handle` outlives the endpoint.
-    NbdEndpoint(Ring& ring, NbdHandle& handle) : ring_(ring), handle_(handle) { watch(); }
+    NbdEndpoint(Ring& ring, NbdHandle& handle) : ring_(ring), handle_(handle) {}
 
     void read(EndpointRequest& request, Range range, std::byte* into) override;
     void write(EndpointRequest& request, Range range, const std::byte* from) override;
     void zero(EndpointRequest& request, Range range) override;
     void flush(EndpointRequest& request) override;
+    // After every call into libnbd, too: keeps the poll in the ring at what libnbd waits for.
+    void watch() override;
     [[nodiscard]] bool lost() const noexcept override;
     void abandon() override { handle_.abandon(); }
     void close() override;
 
   private:
     void completed(int result) noexcept override;
-    // At first and after every call into libnbd: keeps the poll in the ring at what libnbd waits
-    // for.
-    void watch();
     void begun(EndpointRequest& request, std::int64_t cookie);
 
     Ring& ring_;

@@ -223,7 +223,7 @@ CopyOptions copy_options(const RawOptions& raw) {
     options.engine.connections = raw.connections.value_or(options.engine.connections);
     options.engine.requests = raw.requests.value_or(options.engine.requests);
     if (raw.requests || raw.connections) {
-        options.engine.first_requests = raw.requests.value_or(InFlightWindow::kFewPerWorker);
+        options.engine.first_per_connection = raw.requests.value_or(InFlightWindow::kFewPerWorker);
     }
     options.engine.request_bytes = power_of_two(raw.request_size, "--request-size", 4096, 32 << 20);
     options.engine.zeroes_as_data = raw.allocated;
@@ -345,7 +345,7 @@ std::optional<Command> parse_command_line(int argc, char** argv) {
     declare_bwlimit(*copy, raw);
     copy->add_flag("--verify", raw.verify, "compare source and target afterwards");
     copy->add_flag("--delta", raw.delta, "read the target too, and write only what differs");
-    CLI::App* mirror = app.add_subcommand("mirror", "move a disk while it is being written");
+    CLI::App* mirror = app.add_subcommand("mirror", "copy a disk in use, stay in step, cut over");
     declare_mirror(*mirror, raw);
     CLI::App* verify = app.add_subcommand("verify", "compare two disks");
     declare_sides(*verify, raw, kSourceHelp);

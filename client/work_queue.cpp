@@ -63,7 +63,7 @@ bool WorkQueue::has_room_locked(IoThread& worker) const {
     if (pace_.urgent()) {
         return pieces < window_.most_per_worker();
     }
-    // When there are fewer places than there were, all but so many workers come to an end.
+    // When there are fewer places than there were, the first so many workers keep theirs.
     const auto before =
         std::count_if(shares_.begin(), mine, [](const auto& each) { return !each.second.leaving; });
     return under_way_locked() < window_.pieces() && pieces < window_.per_worker() &&
@@ -86,7 +86,7 @@ void WorkQueue::wake_one_locked() {
     for (auto each = idle_.begin(); each != idle_.end(); ++each) {
         if (has_room_locked(**each)) {
             chosen = each;
-            if (works_locked(**each) != all) {
+            if (has_share_locked(**each) != all) {
                 break;
             }
         }
@@ -137,7 +137,7 @@ WorkQueue::Popped WorkQueue::try_pop(IoThread& worker, Takes takes) {
     const Piece piece = queued_.front();
     const std::uint64_t moves = piece.kind == Piece::Kind::alike ? 0 : piece.range.length;
     if (const auto not_before = pace_.admit(moves, Clock::now())) {
-        pace_.stands() ? window_.interrupted() : window_.limited();
+        pace_.stands() || pace_.urgent() ? window_.interrupted() : window_.limited();
         return {.piece = {}, .not_before = not_before};
     }
     queued_.pop_front();

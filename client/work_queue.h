@@ -48,7 +48,7 @@ struct WorkFailure {
 // taken until the failure is cleared.
 //
 // It also decides who works: no more pieces are under way than the window allows, and over no more
-// connections than that takes. While writers are held, all of them are.
+// connections than that takes. While writers are held, every worker takes all it can.
 //
 // The pieces of a pass come in ascending order. As they are finished, the queue adds flushes of its
 // own, so that at any time only little of what was copied is not known to be durable.
@@ -105,7 +105,9 @@ class WorkQueue {
     static constexpr std::uint64_t kCheckpointBytes = std::uint64_t{8} << 20;
     static constexpr int kFlushSpacing = 2;
 
-    [[nodiscard]] bool works_locked(IoThread& worker) const { return shares_.contains(&worker); }
+    [[nodiscard]] bool has_share_locked(IoThread& worker) const {
+        return shares_.contains(&worker);
+    }
     [[nodiscard]] bool has_room_locked(IoThread& worker) const;
     // But what those have that leave.
     [[nodiscard]] unsigned under_way_locked() const;
@@ -126,7 +128,8 @@ class WorkQueue {
     std::size_t unfinished_ = 0;   // queued or popped
     std::vector<IoThread*> idle_;  // who would take another piece
     InFlightWindow window_;
-    // Of those that have pieces, but flushes, under way, or are about to take some.
+    // Of those that have pieces, but flushes, under way, or had just now and have not asked for
+    // more yet.
     struct Share {
         unsigned pieces = 0;
         bool leaving = false;

@@ -131,7 +131,8 @@ void Worker::run() {
 void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
     source_ = &source;
     target_ = &target;
-    // More than the queue gives, and one for a flush: the queue is asked until it gives none.
+    // As many as the queue gives, one for a flush, and a spare one: it is asked until it gives
+    // none.
     const unsigned places = options_.requests + 2;
     // Two buffers for each request when comparing; the pool rounds up to a power of two.
     BufferPool pool(std::uint64_t{2} * places *
@@ -141,8 +142,8 @@ void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
         free_.push_back(&slot);
     }
     WakeOperation wake(ring, thread_);
-    bool has_left = false;
-    bool is_of_use = true;
+    source.watch();
+    target.watch();
     while (!thread_.stop_requested()) {
         while (!ready_.empty()) {
             Slot& slot = *ready_.front();
@@ -152,9 +153,7 @@ void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
         if (!retiring()) {
             take_pieces(pool);
         } else {
-            if (!std::exchange(has_left, true)) {
-                parts_.queue.leave(thread_);
-            }
+            parts_.queue.leave(thread_);
             if (free_.size() == slots_.size()) {
                 break;
             }
@@ -165,11 +164,9 @@ void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
         if (abandoned_.exchange(false, std::memory_order_acq_rel)) {
             source.abandon();
             target.abandon();
-            is_of_use = false;
         }
-        if (is_of_use && free_.size() == slots_.size() && (source.lost() || target.lost())) {
-            is_of_use = false;
-            idle_connection_lost(source.lost() ? parts_.source : parts_.target);
+        if (lost() == nullptr && (source.lost() || target.lost())) {
+            lost_.store(source.lost() ? &parts_.source : &parts_.target, std::memory_order_release);
         }
     }
     source.close();
@@ -179,13 +176,6 @@ void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
         ring.run_once(true);
     }
     slots_.clear();
-}
-
-// What is done next fails at its beginning, and not in the middle: perhaps of a hold, in which all
-// connections work.
-void Worker::idle_connection_lost(const Side& side) {
-    parts_.queue.fail(
-        {.sentence = "a connection to " + side.name() + " was lost", .connection_lost = true});
 }
 
 // Zero: nothing is known to come at a certain time.
@@ -360,14 +350,7 @@ void Worker::piece_done(Slot& slot) {
                                                : BlockMap::End::moved);
     }
     free_.push_back(&slot);
-    finished(slot.piece);
-}
-
-void Worker::finished(const Piece& piece) {
-    parts_.queue.finished(thread_, piece);
-    if (retiring()) {
-        parts_.queue.leave(thread_);
-    }
+    parts_.queue.finished(thread_, slot.piece);
 }
 
 void Worker::piece_failed(Slot& slot, const char* verb, const std::string& where) {
@@ -387,7 +370,7 @@ void Worker::piece_failed(Slot& slot, const char* verb, const std::string& where
         parts_.map.ended(slot.piece.range, BlockMap::End::failed);
     }
     free_.push_back(&slot);
-    finished(slot.piece);
+    parts_.queue.finished(thread_, slot.piece);
 }
 
 }  // namespace nbdm

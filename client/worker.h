@@ -83,6 +83,11 @@ class Worker {
         return open_.load(std::memory_order_acquire) && !ended() && !retiring();
     }
 
+    // Whose connection is lost, if one is: what it is given fails.
+    [[nodiscard]] const Side* lost() const noexcept {
+        return lost_.load(std::memory_order_acquire);
+    }
+
     // What is under way need not succeed any more, but ends soon. The worker is of no use after it.
     void abandon() noexcept;
     // Takes no more pieces, and ends when those that it has are done.
@@ -98,7 +103,6 @@ class Worker {
 
     void run();
     void take_pieces(BufferPool& pool);
-    void idle_connection_lost(const Side& side);
     [[nodiscard]] std::chrono::milliseconds time_to_next() const;
     void serve(Ring& ring, Endpoint& source, Endpoint& target);
     void begin(Slot& slot, const Piece& piece);
@@ -108,7 +112,6 @@ class Worker {
     void compare(Slot& slot);
     void differs(Slot& slot, Range block);
     void piece_done(Slot& slot);
-    void finished(const Piece& piece);
     void piece_failed(Slot& slot, const char* verb, const std::string& where);
 
     const Parts parts_;
@@ -119,6 +122,7 @@ class Worker {
     std::promise<void> opened_;
     std::future<void> opening_ = opened_.get_future();
     std::atomic<bool> open_{false};
+    std::atomic<const Side*> lost_{nullptr};
     std::atomic<bool> abandoned_{false};
     std::atomic<bool> retiring_{false};
     std::atomic<bool> ended_{false};

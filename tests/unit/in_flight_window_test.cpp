@@ -2,6 +2,7 @@
 #include "client/in_flight_window.h"
 
 #include <algorithm>
+#include <climits>
 #include <functional>
 #include <random>
 #include <utility>
@@ -32,10 +33,11 @@ class Job {
         std::chrono::duration<double> all{0};
         while (all < time) {
             const unsigned pieces = window_.pieces();
-            const std::chrono::duration<double> step(kPieceBytes /
-                                                     (throughput_(pieces) * noise_()));
-            (pieces >= least && pieces <= most ? in : all) += step;
-            all += pieces >= least && pieces <= most ? step : 0s;
+            const std::chrono::duration<double> step(kPieceBytes / (throughput_(pieces) * noise()));
+            all += step;
+            if (pieces >= least && pieces <= most) {
+                in += step;
+            }
             if (now_ >= next_stall_) {
                 now_ += stall_;
                 next_stall_ = now_ + between_stalls_;
@@ -58,7 +60,7 @@ class Job {
 
   private:
     // Each piece takes longer or shorter than it should.
-    double noise_() { return std::uniform_real_distribution(1 - part_, 1 + part_)(random_); }
+    double noise() { return std::uniform_real_distribution(1 - part_, 1 + part_)(random_); }
 
     Curve throughput_;
     InFlightWindow window_;
@@ -168,9 +170,10 @@ TEST(InFlightWindow, MoreThatReachTheJobsLimitAreKept) {
 TEST(InFlightWindow, WithoutDataNothingIsDecided) {
     Job job(kMemory);
     Clock::time_point now = Clock::time_point(2h);
+    // The slices of one kind see data, the others none.
     for (int piece = 0; piece < 10'000; ++piece) {
         now += 1ms;
-        job.window().finished(0, now);
+        job.window().finished(job.window().pieces() == kFirst ? 0 : 1, now);
         EXPECT_LE(job.window().pieces(), 2 * kFirst);
     }
 }
