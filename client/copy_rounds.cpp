@@ -42,6 +42,7 @@ CopyRounds::Round CopyRounds::run(Haste haste, bool compare, const std::stop_tok
     if (const auto side = engine.lost_connection()) {
         throw ConnectionLost("a connection to " + *side + " was lost");
     }
+    parts_.dirtiness.check_connected();
     engine.use_connections(parts_.connections.among_all(parts_.index));
     const auto tick = [&] {
         if (stop.stop_requested()) {

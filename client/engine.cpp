@@ -10,6 +10,12 @@
 
 namespace nbdm {
 
+namespace {
+
+constexpr std::chrono::seconds kReplacementInterval{10};
+
+}  // namespace
+
 void check_sides(const Side& source, const Side& target) {
     const std::uint64_t from = source.traits().size_bytes;
     const std::uint64_t to = target.traits().size_bytes;
@@ -104,7 +110,15 @@ void Engine::use_connections(unsigned connections) {
     connections = source_.traits().can_multi_conn && target_.traits().can_multi_conn
                       ? std::max(connections, 1U)
                       : 1;
-    if (connections != std::exchange(wanted_, connections)) {
+    retire_lost();
+    // Not as fast as a server ends them.
+    const auto now = std::chrono::steady_clock::now();
+    const bool replaces = has_lost_ && now >= next_replacement_;
+    if (replaces) {
+        has_lost_ = false;
+        next_replacement_ = now + kReplacementInterval;
+    }
+    if (connections != std::exchange(wanted_, connections) || replaces) {
         const auto retiring = static_cast<unsigned>(std::count_if(
             workers_.begin(), workers_.end(), [](const Worker& each) { return each.retiring(); }));
         unsigned staying = static_cast<unsigned>(workers_.size()) - retiring;
@@ -221,16 +235,24 @@ void Engine::note_unanswered(Range range) {
     unanswered_.push_back(range);
 }
 
+// Whatever ends a server ends the oldest connection, too: another one that had nothing to do is no
+// reason to begin anew.
 std::optional<std::string> Engine::lost_connection() {
     if (!unanswered().empty()) {
         return target_.name();
     }
-    for (const Worker& worker : workers_) {
-        if (worker.lost() != nullptr && !worker.retiring()) {
-            return worker.lost()->name();
+    const Side* lost = workers_.front().lost();
+    return lost != nullptr ? std::optional(lost->name()) : std::nullopt;
+}
+
+void Engine::retire_lost() {
+    for (auto each = std::next(workers_.begin()); each != workers_.end(); ++each) {
+        if (each->lost() != nullptr && !each->retiring()) {
+            log_warning("a connection to " + each->lost()->name() + " was lost");
+            each->retire();
+            has_lost_ = true;
         }
     }
-    return std::nullopt;
 }
 
 std::vector<Range> Engine::unanswered() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -68,15 +69,16 @@ class Engine {
     [[nodiscard]] std::uint64_t durable_to() const { return queue_.durable_to(); }
     // What was copied is durable at the target when it returns. Fails as Pass::flush does.
     void flush(const std::function<void()>& tick);
-    // Adds or ends workers, without waiting for them, where both sides allow several; call it now
-    // and then. One that cannot connect is said in the log, and tried again with the next change.
+    // Adds or ends workers, without waiting for them, where both sides allow several, and replaces
+    // those whose connection was lost while nothing went over it; call it now and then. One that
+    // cannot connect is said in the log, and tried again with the next change.
     void use_connections(unsigned connections);
     // Where the two differ. `tick` as with copy().
     [[nodiscard]] Differences::Found compare(Sweep sweep, Scout& source,
                                              TargetZeroes& target_zeroes,
                                              const std::function<void()>& tick);
-    // The name of a side to which a connection is lost: what comes next might do without it, or
-    // fail in the middle.
+    // The name of a side to which a connection is lost, unless that is one that is replaced beside
+    // the others: what comes next might do without it, or fail in the middle.
     [[nodiscard]] std::optional<std::string> lost_connection();
     // What was asked of the target over connections that were lost, and not answered: it may be
     // done yet. Where there is some, these connections are not to be used any more.
@@ -86,6 +88,8 @@ class Engine {
     void note_difference(Range range);
     void note_unanswered(Range range);
     void add_worker(OpenedHandles first);
+    // But the oldest.
+    void retire_lost();
     // What digests show to be alike is left out.
     void run_comparing(Pass& pass, Scout& source, TargetZeroes& target_zeroes,
                        const std::function<void()>& tick);
@@ -98,8 +102,10 @@ class Engine {
     Pace& pace_;
     const Cancellation& cancellation_;
     WorkQueue queue_;
-    unsigned wanted_;          // connections
-    unsigned next_number_;     // of a worker
+    unsigned wanted_;        // connections
+    unsigned next_number_;   // of a worker
+    bool has_lost_ = false;  // workers that were not replaced yet
+    std::chrono::steady_clock::time_point next_replacement_;
     std::mutex ranges_mutex_;  // guards the two below
     Differences differences_;
     std::vector<Range> unanswered_;

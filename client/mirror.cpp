@@ -275,6 +275,9 @@ std::optional<std::string> Mirror::cut_over() {
     } catch (const HandOverUnknown&) {
         status_.set_owner(Owner::unknown);
         throw;
+    } catch (const NoAnswer& error) {
+        tell(error);  // of the source's server: no connection that copies is lost
+        return std::nullopt;
     } catch (const ConnectionLost& lost) {
         tell(lost);
         throw;  // the next rounds might do without that connection, and the next hold not

@@ -153,6 +153,7 @@ void Worker::serve(Ring& ring, Endpoint& source, Endpoint& target) {
         if (!retiring()) {
             take_pieces(pool);
         } else {
+            not_before_.reset();
             parts_.queue.leave(thread_);
             if (free_.size() == slots_.size()) {
                 break;
