@@ -18,6 +18,7 @@ Export::Export(ExportOptions options, int drained_fd)
       file_(options_.path, {.writable = !options_.read_only,
                             .cache = options_.cache,
                             .create_bytes = options_.create_bytes}),
+      fingerprint_(identity().fingerprint()),
       gate_(drained_fd),
       trackers_(file_.size_bytes()) {
     if (file_.created()) {

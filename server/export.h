@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "control/disk_identity.h"
 #include "iothread/disk_file.h"
 #include "server/fence.h"
 #include "server/landing.h"
@@ -46,6 +47,12 @@ class Export {
     [[nodiscard]] DiskFile& file() noexcept { return file_; }
     [[nodiscard]] const DiskFile& file() const noexcept { return file_; }
     [[nodiscard]] std::uint64_t size_bytes() const noexcept { return file_.size_bytes(); }
+    // Throws std::system_error that names the path.
+    [[nodiscard]] DiskIdentity identity() const {
+        return DiskIdentity::of(file_.fd(), file_.path());
+    }
+    // As DiskIdentity's: by that a mirror knows again what it has filled.
+    [[nodiscard]] std::uint32_t fingerprint() const noexcept { return fingerprint_; }
     enum class Resized { same, grown, smaller, tracked };
     // Looks whether the disk has grown; clients that come later see its new size. It is left alone
     // when it is smaller, since clients were promised more, and while it is tracked. The main
@@ -58,6 +65,7 @@ class Export {
     [[nodiscard]] TrackerSet& trackers() noexcept { return trackers_; }
     [[nodiscard]] const TrackerSet& trackers() const noexcept { return trackers_; }
     [[nodiscard]] Fence& fence() noexcept { return fence_; }
+    [[nodiscard]] const Fence& fence() const noexcept { return fence_; }
     [[nodiscard]] Landing& landing() noexcept { return landing_; }
     [[nodiscard]] const Landing& landing() const noexcept { return landing_; }
     [[nodiscard]] Throttle& throttle() noexcept { return throttle_; }
@@ -80,6 +88,7 @@ class Export {
 
     const ExportOptions options_;
     DiskFile file_;
+    const std::uint32_t fingerprint_;
     WriteGate gate_;
     TrackerSet trackers_;
     Fence fence_;

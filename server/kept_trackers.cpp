@@ -46,7 +46,7 @@ void KeptTrackers::save(const Export& served) const {
     const std::string who = trackers_of(served, count);
     std::string path;
     try {
-        const DiskIdentity disk = DiskIdentity::of(served.file());
+        const DiskIdentity disk = served.identity();
         path = path_for(disk);
         sync(served);
         const TrackerRecord record{.disk = disk,
@@ -72,7 +72,7 @@ void KeptTrackers::restore(Export& served) const {
         return;
     }
     try {
-        const DiskIdentity disk = DiskIdentity::of(served.file());
+        const DiskIdentity disk = served.identity();
         const std::optional<std::string> stored = take(disk);
         if (!stored) {
             return;
@@ -98,7 +98,7 @@ void KeptTrackers::restore(Export& served) const {
 
 void KeptTrackers::drop(const Export& served) const {
     try {
-        static_cast<void>(take(DiskIdentity::of(served.file())));
+        static_cast<void>(take(served.identity()));
     } catch (const std::exception& error) {
         log_warning(served.quoted() +
                     ": the trackers that were kept of it cannot be removed: " + error.what());

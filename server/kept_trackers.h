@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "server/disk_identity.h"
+#include "control/disk_identity.h"
 #include "server/export.h"
 
 namespace nbdm {

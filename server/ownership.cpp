@@ -49,6 +49,10 @@ json describe(const std::string& export_name, const DiskIdentity& disk) {
             {"born_at_ns", disk.born_at_ns}};
 }
 
+DiskIdentity identity_of(const DiskFile& file) {
+    return DiskIdentity::of(file.fd(), file.path());
+}
+
 DiskIdentity identity_in(const json& stored) {
     return {.path = stored.at("path"),
             .storage = stored.at("storage"),
@@ -211,7 +215,7 @@ OwnershipRecords::PreparedMoves OwnershipRecords::prepare_moves(const std::vecto
     PreparedMoves prepared;
     json disks = json::array();
     for (const Move& move : moves) {
-        const DiskIdentity identity = DiskIdentity::of(move.moved.file());
+        const DiskIdentity identity = move.moved.identity();
         json disk = describe(move.moved.name(), identity);
         disk["moved_to"] = move.moved_to;
         disks.push_back(disk);
@@ -269,7 +273,7 @@ void OwnershipRecords::PreparedMoves::undo(const std::stop_token& stop) {
 void OwnershipRecords::record_arrival(const Export& arrived, const std::string& job) const {
     make_for_good(arrivals_);
     const auto now = std::chrono::system_clock::now();
-    json stored = describe(arrived.name(), DiskIdentity::of(arrived.file()));
+    json stored = describe(arrived.name(), arrived.identity());
     stored["job"] = job;
     stored["arrived_at"] = utc_text(now);
     DurableFile record(new_record(arrivals_, now), stored.dump(2) + "\n");
@@ -288,14 +292,14 @@ void OwnershipRecords::record_arrival(const Export& arrived, const std::string& 
 }
 
 std::optional<ArrivalRecord> OwnershipRecords::find_arrival(const DiskFile& file) const {
-    const auto found = arrivals_of(DiskIdentity::of(file));
+    const auto found = arrivals_of(identity_of(file));
     // The last: a kill in the middle of a record may have left an earlier one.
     const auto last = std::ranges::max_element(found, {}, &ArrivalRecord::path);
     return last == found.end() ? std::nullopt : std::optional(*last);
 }
 
 void OwnershipRecords::forget_arrival(const DiskFile& file) const {
-    const auto found = arrivals_of(DiskIdentity::of(file));
+    const auto found = arrivals_of(identity_of(file));
     for (const ArrivalRecord& each : found) {
         ::unlink(each.path.c_str());
     }
@@ -326,7 +330,7 @@ std::vector<ArrivalRecord> OwnershipRecords::arrivals_of(const DiskIdentity& dis
 
 std::vector<OwnershipRecords::Stored> OwnershipRecords::records_of(const DiskFile& file) const {
     std::vector<Stored> found;
-    const DiskIdentity disk = DiskIdentity::of(file);
+    const DiskIdentity disk = identity_of(file);
     for (const std::string& path : records_in(directory_)) {
         for_each_move(path, [&](std::size_t index, MoveRecord record) {
             if (record.disk.is_same_as(disk)) {

@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "control/disk_identity.h"
 #include "control/durable_file.h"
-#include "server/disk_identity.h"
 #include "server/export.h"
 
 namespace nbdm {

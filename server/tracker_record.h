@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "server/disk_identity.h"
+#include "control/disk_identity.h"
 #include "server/disk_stamp.h"
 #include "server/tracker.h"
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/disk_identity.h"
+#include "control/disk_identity.h"
 
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <gtest/gtest.h>
 
+#include "iothread/disk_file.h"
 #include "tests/unit/test_support.h"
 
 namespace nbdm {
@@ -58,11 +59,25 @@ TEST(DiskIdentity, FileKeepsItThroughRenameAndWriteAndLink) {
     const TemporaryDirectory directory;
     const std::string path = directory.file("disk");
     const DiskFile file(path, {.writable = true, .create_bytes = 8192});
-    const DiskIdentity before = DiskIdentity::of(file);
+    const DiskIdentity before = DiskIdentity::of(file.fd(), file.path());
     EXPECT_NE(before.storage, "");
     ASSERT_EQ(::pwrite(file.fd(), "x", 1, 0), 1);
     ASSERT_EQ(::rename(path.c_str(), directory.file("renamed").c_str()), 0);
-    EXPECT_TRUE(before.is_same_as(DiskIdentity::of(file)));
+    EXPECT_TRUE(before.is_same_as(DiskIdentity::of(file.fd(), file.path())));
+}
+
+TEST(DiskIdentity, FingerprintOfAFileGoesByItsNumberAndWhenItWasMade) {
+    DiskIdentity rebooted = kFile;
+    rebooted.storage = "file 9.9 34";
+    rebooted.path = "/b";
+    EXPECT_EQ(kFile.fingerprint(), rebooted.fingerprint());
+    DiskIdentity made_anew = kFile;
+    made_anew.born_at_ns = 6;
+    EXPECT_NE(kFile.fingerprint(), made_anew.fingerprint());
+    DiskIdentity other = kFile;
+    other.storage = "file 1.2 35";
+    EXPECT_NE(kFile.fingerprint(), other.fingerprint());
+    EXPECT_NE(kDevice.fingerprint(), kPlainDevice.fingerprint());
 }
 
 }  // namespace nbdm

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/disk_identity.h"
+#include "control/disk_identity.h"
 
 #include <array>
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
+#include <xxhash.h>
 
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -20,6 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kFile = "file ";
+constexpr const char* kLoop = "loop/backing_file";
 
 std::string first_line_of(const fs::path& file) {
     std::string line;
@@ -36,7 +38,7 @@ std::string storage_of_device(const fs::path& sysfs) {
         const std::string whole = storage_of_device(sysfs.parent_path());
         return whole.empty() ? "" : whole + " partition " + partition;
     }
-    constexpr std::array kSources = {"dm/uuid",     "md/uuid", "loop/backing_file", "wwid",
+    constexpr std::array kSources = {"dm/uuid",     "md/uuid", kLoop,          "wwid",
                                      "device/wwid", "serial",  "device/serial"};
     for (const char* source : kSources) {
         const std::string text = first_line_of(sysfs / source);
@@ -58,27 +60,31 @@ std::int64_t born_at_ns(int fd) noexcept {
 
 }  // namespace
 
-DiskIdentity DiskIdentity::of(const DiskFile& file) {
-    const std::string what = "cannot examine '" + file.path() + "'";
+DiskIdentity DiskIdentity::of(int fd, const std::string& opened_path) {
+    const std::string what = "cannot examine '" + opened_path + "'";
     struct stat status {};
-    check_errno(::fstat(file.fd(), &status), what);
+    check_errno(::fstat(fd, &status), what);
     DiskIdentity identity;
-    identity.path = as_utf8(fs::absolute(file.path()).lexically_normal());
-    if (file.is_block_device()) {
+    identity.path = as_utf8(fs::absolute(opened_path).lexically_normal());
+    if (S_ISBLK(status.st_mode)) {
         const std::string number =
             std::to_string(major(status.st_rdev)) + ":" + std::to_string(minor(status.st_rdev));
         std::error_code unknown;
         const fs::path sysfs = fs::canonical("/sys/dev/block/" + number, unknown);
         identity.storage = unknown ? "" : storage_of_device(sysfs);
+        if (identity.storage.empty() || identity.storage.starts_with(kLoop)) {
+            identity.appearance = first_line_of("/proc/sys/kernel/random/boot_id") + " " + number +
+                                  " " + first_line_of(sysfs / "diskseq");
+        }
         return identity;
     }
     struct statfs filesystem {};
-    check_errno(::fstatfs(file.fd(), &filesystem), what);
+    check_errno(::fstatfs(fd, &filesystem), what);
     identity.storage = std::string(kFile) +
                        std::to_string(static_cast<unsigned>(filesystem.f_fsid.__val[0])) + "." +
                        std::to_string(static_cast<unsigned>(filesystem.f_fsid.__val[1])) + " " +
                        std::to_string(status.st_ino);
-    identity.born_at_ns = nbdm::born_at_ns(file.fd());
+    identity.born_at_ns = nbdm::born_at_ns(fd);
     return identity;
 }
 
@@ -94,6 +100,15 @@ bool DiskIdentity::is_same_as(const DiskIdentity& other) const noexcept {
     const bool is_file = storage.starts_with(kFile) && other.storage.starts_with(kFile);
     const bool may_have_changed = storage.empty() || other.storage.empty() || is_file;
     return may_have_changed && path == other.path;
+}
+
+std::uint32_t DiskIdentity::fingerprint() const {
+    const std::string known_by = (storage.empty() ? path : storage) + appearance;
+    // The file's number without that of its file system, which may change.
+    const bool number_is_enough = born_at_ns != 0;
+    const std::size_t begin = number_is_enough ? known_by.rfind(' ') + 1 : 0;
+    return XXH32(known_by.data() + begin, known_by.size() - begin,
+                 static_cast<XXH32_hash_t>(born_at_ns ^ (born_at_ns >> 32)));
 }
 
 }  // namespace nbdm
