@@ -69,7 +69,6 @@ Engine::Engine(Side& source, Side& target, EngineOptions options, DiskStatus& st
       target_(target),
       options_(fitting_options(options, source.traits(), target.traits())),
       status_(status),
-      pace_(pace),
       cancellation_(cancellation),
       queue_(pace, {.workers = options_.connections,
                     .per_worker = options_.requests,
@@ -156,7 +155,6 @@ void Engine::use_connections(unsigned connections) {
 Pass Engine::make_pass(Pass::Options options, const std::function<void()>& tick) {
     options.request_bytes = options_.request_bytes;
     options.zeroes_as_data = options_.zeroes_as_data;
-    options.pace = &pace_;
     return Pass({.source = source_,
                  .target = target_,
                  .queue = queue_,

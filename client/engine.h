@@ -99,7 +99,6 @@ class Engine {
     const Side& target_;
     const EngineOptions options_;
     DiskStatus& status_;
-    Pace& pace_;
     const Cancellation& cancellation_;
     WorkQueue queue_;
     unsigned wanted_;        // connections

@@ -53,10 +53,14 @@ bool Pace::stands() const {
     return stands_locked();
 }
 
-std::optional<Pace::Clock::time_point> Pace::admit(std::uint64_t bytes, Clock::time_point now) {
+std::optional<Pace::Clock::time_point> Pace::admit(std::uint64_t bytes, Clock::time_point now,
+                                                   std::uint64_t largest) {
     const std::lock_guard lock(mutex_);
     if (stands_locked()) {
         return now + kAskAgain;
+    }
+    if (largest != 0 && largest != largest_request_locked()) {
+        return now;
     }
     if (!rate_) {
         return std::nullopt;
@@ -73,6 +77,10 @@ std::optional<Pace::Clock::time_point> Pace::admit(std::uint64_t bytes, Clock::t
 
 std::uint64_t Pace::largest_request() const {
     const std::lock_guard lock(mutex_);
+    return largest_request_locked();
+}
+
+std::uint64_t Pace::largest_request_locked() const {
     return rate_ ? *rate_ / kRequestsPerSecond : UINT64_MAX;
 }
 

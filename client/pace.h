@@ -39,15 +39,17 @@ class Pace {
     // Nothing is admitted, because of a pause.
     [[nodiscard]] bool stands() const;
 
-    // Nothing: `bytes` are admitted. Otherwise ask again then.
-    [[nodiscard]] std::optional<Clock::time_point> admit(std::uint64_t bytes,
-                                                         Clock::time_point now);
+    // Nothing: `bytes` are admitted. Otherwise ask again then: at once when `largest` (if not 0) is
+    // not what largest_request() would say now.
+    [[nodiscard]] std::optional<Clock::time_point> admit(std::uint64_t bytes, Clock::time_point now,
+                                                         std::uint64_t largest = 0);
     // One request should not be larger, so that the limit also holds over short times.
     [[nodiscard]] std::uint64_t largest_request() const;
 
   private:
     void set_urgent(bool urgent);
     [[nodiscard]] bool stands_locked() const { return paused_ && !urgent_; }
+    [[nodiscard]] std::uint64_t largest_request_locked() const;
 
     mutable std::mutex mutex_;  // guards all below
     std::optional<std::uint64_t> rate_;

@@ -54,7 +54,7 @@ Pass::Pass(Parts parts, Options options)
           {kMinUnitBytes, parts_.source.traits().alignment, parts_.target.traits().alignment}))) {}
 
 void Pass::run(Scout& source, TargetZeroes& target_zeroes) {
-    parts_.queue.begin_pass(options_.checkpoints && parts_.target.traits().can_flush);
+    parts_.queue.begin_pass(options_.checkpoints && parts_.target.traits().can_flush, unit_bytes_);
     try {
         scan(source, target_zeroes);
     } catch (const Stopped&) {  // drain() says why
@@ -227,20 +227,12 @@ void Pass::handle_zero(Range range, TargetZeroes& target_zeroes) {
             part = part.first(options_.request_bytes);
             push({.kind = options_.with_data, .range = part});
         } else {
-            const std::uint64_t most = largest_zeroing();
-            const std::uint64_t next = align_down(part.offset + most, most);
+            const std::uint64_t next = align_down(part.offset + kMaxZeroBytes, kMaxZeroBytes);
             part = Range::from_to(part.offset, std::min(next, part.end()));
             push({.kind = Piece::Kind::zero, .range = part});
         }
         range = range.after(part.length);
     }
-}
-
-// A power of two, and whole units.
-std::uint64_t Pass::largest_zeroing() const {
-    const std::uint64_t admitted =
-        options_.pace != nullptr ? options_.pace->largest_request() : kMaxZeroBytes;
-    return std::max(std::bit_floor(std::min(admitted, kMaxZeroBytes)), unit_bytes_);
 }
 
 void Pass::handle_data(Range range, TargetZeroes& target_zeroes) {

@@ -11,7 +11,6 @@
 
 #include "client/block_map.h"
 #include "client/cancellation.h"
-#include "client/pace.h"
 #include "client/scout.h"
 #include "client/side.h"
 #include "client/work_counters.h"
@@ -57,8 +56,7 @@ class Pass {
         bool zeroes_as_data = false;  // holes too are sent as data
         // What is done with data: copy, compare or update.
         Piece::Kind with_data = Piece::Kind::copy;
-        bool checkpoints = false;    // the target is flushed now and then
-        const Pace* pace = nullptr;  // bounds the size of a zeroing request
+        bool checkpoints = false;  // the target is flushed now and then
     };
     struct Parts {
         const Side& source;
@@ -94,7 +92,6 @@ class Pass {
     void finish_data(TargetZeroes& target_zeroes);
     void handle_zero(Range range, TargetZeroes& target_zeroes);
     void handle_data(Range range, TargetZeroes& target_zeroes);
-    [[nodiscard]] std::uint64_t largest_zeroing() const;
     void push(const Piece& piece);
     void look_around();
     void drain();

@@ -2,16 +2,18 @@
 #include "client/work_queue.h"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <numeric>
 #include <utility>
 
 namespace nbdm {
 
-void WorkQueue::begin_pass(bool with_checkpoints) {
+void WorkQueue::begin_pass(bool with_checkpoints, std::uint64_t unit_bytes) {
     const std::lock_guard lock(mutex_);
     assert(unfinished_ == 0);
     with_checkpoints_ = with_checkpoints;
+    unit_bytes_ = unit_bytes;
     pushed_to_ = covered_to_ = durable_to_ = 0;
 }
 
@@ -134,19 +136,35 @@ WorkQueue::Popped WorkQueue::try_pop(IoThread& worker, Takes takes) {
         }
         return {};
     }
-    const Piece piece = queued_.front();
+    const std::uint64_t largest = pace_.largest_request();
+    const Piece piece = next_piece_locked(largest);
     const std::uint64_t moves = piece.kind == Piece::Kind::alike ? 0 : piece.range.length;
-    if (const auto not_before = pace_.admit(moves, Clock::now())) {
+    if (const auto not_before = pace_.admit(moves, Clock::now(), largest)) {
         pace_.stands() || pace_.urgent() ? window_.interrupted() : window_.limited();
         return {.piece = {}, .not_before = not_before};
     }
-    queued_.pop_front();
+    if (Range& rest = queued_.front().range; rest.end() > piece.range.end()) {
+        rest = Range::from_to(piece.range.end(), rest.end());
+        ++unfinished_;
+    } else {
+        queued_.pop_front();
+    }
     begun_.insert(piece.range.offset);
     ++shares_[&worker].pieces;
     if (queued_.size() == kMaxQueued / 2) {
         changed_.notify_all();
     }
     return {.piece = piece, .not_before = {}};
+}
+
+Piece WorkQueue::next_piece_locked(std::uint64_t largest) const {
+    Piece piece = queued_.front();
+    if (piece.kind != Piece::Kind::alike) {
+        const std::uint64_t most = std::max(std::bit_floor(largest), unit_bytes_);
+        const std::uint64_t cut = align_down(piece.range.offset, most) + most;
+        piece.range = piece.range.first(cut - piece.range.offset);
+    }
+    return piece;
 }
 
 void WorkQueue::finished(IoThread& worker, const Piece& piece) {

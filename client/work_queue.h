@@ -65,8 +65,9 @@ class WorkQueue {
     // So many take pieces now.
     void use_workers(unsigned workers);
 
-    // The next piece lies anywhere. Nothing is under way.
-    void begin_pass(bool with_checkpoints);
+    // The next piece lies anywhere. Nothing is under way. `unit_bytes`: pieces are not cut smaller,
+    // nor elsewhere; a power of two.
+    void begin_pass(bool with_checkpoints, std::uint64_t unit_bytes = 4096);
     // All that the pass had to do before this offset is done, and durable.
     [[nodiscard]] std::uint64_t durable_to() const;
 
@@ -83,7 +84,8 @@ class WorkQueue {
     // A flush is for the connection that was there before the others: one that was made since might
     // be to a server that was started again, and has nothing to make durable of what it never knew.
     enum class Takes { all, no_flush };
-    // To be called until it gives none.
+    // To be called until it gives none. What is larger than one request within the bandwidth limit
+    // should be is cut, so that a limit that has just come holds too.
     [[nodiscard]] Popped try_pop(IoThread& worker, Takes takes = Takes::all);
     // The thread takes no more pieces; one that it was woken for, or has room for, is another's.
     void leave(IoThread& worker);
@@ -112,6 +114,7 @@ class WorkQueue {
     // But what those have that leave.
     [[nodiscard]] unsigned under_way_locked() const;
     void wake_one_locked();
+    [[nodiscard]] Piece next_piece_locked(std::uint64_t largest) const;
     // Who has nothing under way gives its place up with that.
     void give_up_share_locked(IoThread& worker);
     void push_flush_locked(const Piece& flush);
@@ -139,6 +142,7 @@ class WorkQueue {
 
     // Of the pass.
     bool with_checkpoints_ = false;
+    std::uint64_t unit_bytes_ = 4096;
     std::set<std::uint64_t> begun_;  // where the popped pieces begin that are not finished
     std::uint64_t pushed_to_ = 0;
     std::uint64_t covered_to_ = 0;  // by the last flush that was begun

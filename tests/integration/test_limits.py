@@ -97,6 +97,26 @@ def test_bwlimit_counts_zeroing(world):
     assert same_content(source, target)
 
 
+def test_a_limit_that_comes_while_large_holes_are_zeroed_holds_too(world):
+    """One request of a gigabyte would be all that is admitted for minutes."""
+    size = 32 << 30
+    source = make_disk(world.path("source"), size, [(size - MIB, MIB)])
+    with world.server(f"d={source}") as a, \
+            Nbdkit(world, "memory", str(size), "delay-zero=500ms",
+                   filters=("noextents", "delay")) as b, \
+            world.mirror(a.source("d"), b.uri, expect=(4,)) as mirror:
+        def zeroed():
+            return ((mirror.status() or {}).get("disks") or [{"zeroed_bytes": 0}])[0]["zeroed_bytes"]
+        wait_for(lambda: zeroed() >= 1 << 30)
+        set_limits(world, "--bwlimit", "64M")
+        seen = [zeroed()]
+        wait_for(lambda: seen.append(zeroed()) or len(set(seen)) > 8)
+        steps = sorted({b - a for a, b in zip(seen, seen[1:])})
+        assert steps[len(steps) // 2] <= 64 * MIB
+        assert world.client("cancel", "job").returncode == 0
+        mirror.wait()
+
+
 def test_a_paused_job_copies_nothing_and_stays_in_step(world, pair):
     a, b = pair
     with world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "32M") as mirror:

@@ -67,6 +67,37 @@ TEST_F(WorkQueueTest, AFullQueueTakesNothingUntilThereIsRoom) {
     EXPECT_EQ(queue_.push(piece(7), 0ms), Pushed::taken);
 }
 
+TEST_F(WorkQueueTest, PiecesAreCutToWhatTheLimitOfNowAdmits) {
+    constexpr std::uint64_t kGib = std::uint64_t{1} << 30;
+    constexpr std::uint64_t kRate = 100 << 20;
+    ASSERT_EQ(queue_.push({.kind = Piece::Kind::zero, .range = {4096, kGib}}, 0ms), Pushed::taken);
+    ASSERT_EQ(queue_.push({.kind = Piece::Kind::alike, .range = {2 * kGib, kGib}}, 0ms),
+              Pushed::taken);
+    pace_.set_rate(kRate);
+    const Piece first = queue_.try_pop(worker_).piece.value();
+    EXPECT_EQ(first.kind, Piece::Kind::zero);
+    EXPECT_EQ(first.range.offset, 4096U);
+    EXPECT_LE(first.range.length, kRate / 10);
+    EXPECT_TRUE(is_aligned(first.range.end(), 1 << 20));
+    queue_.finished(worker_, first);
+    EXPECT_FALSE(queue_.wait_until_idle(0ms));
+    pace_.set_rate({});
+    const Piece rest = queue_.try_pop(worker_).piece.value();
+    EXPECT_EQ(rest.range, Range::from_to(first.range.end(), 4096 + kGib));
+    queue_.finished(worker_, rest);
+    const Piece alike = queue_.try_pop(worker_).piece.value();
+    EXPECT_EQ(alike.range.length, kGib);
+    queue_.finished(worker_, alike);
+    EXPECT_TRUE(queue_.wait_until_idle(0ms));
+}
+
+TEST_F(WorkQueueTest, PiecesAreNotCutSmallerThanAUnit) {
+    queue_.begin_pass(/*with_checkpoints=*/false, 64 << 10);
+    ASSERT_EQ(queue_.push({.range = {0, 256 << 10}}, 0ms), Pushed::taken);
+    pace_.set_rate(Pace::kMinBytesPerSecond);
+    EXPECT_EQ(queue_.try_pop(worker_).piece->range.length, 64U << 10);
+}
+
 TEST_F(WorkQueueTest, AnIdleWorkerIsWokenByThePieceAndTheOthersSleepOn) {
     EXPECT_FALSE(queue_.try_pop(other_).piece);
     EXPECT_FALSE(queue_.try_pop(worker_).piece);
