@@ -97,11 +97,7 @@ std::string screen_update(const std::vector<std::string>& before,
 // The terminal opened once more: that it does not block is no matter of others who use it.
 Terminal::Terminal()
     : output_(::open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)),
-      has_keys_(::isatty(STDIN_FILENO) == 1) {
-    if (has_keys_) {
-        check_errno(::tcgetattr(STDIN_FILENO, &before_), "cannot ask the terminal for its modes");
-    }
-}
+      has_keys_(::isatty(STDIN_FILENO) == 1) {}
 
 Terminal::~Terminal() {
     leave();
@@ -136,7 +132,13 @@ void Terminal::enter() {
     }
     known_ = false;
     if (has_keys_) {
-        termios modes = before_;
+        // In the background they would be those of the shell, which edits its line.
+        if (!before_) {
+            termios now{};
+            check_errno(::tcgetattr(STDIN_FILENO, &now), "cannot ask the terminal for its modes");
+            before_ = now;
+        }
+        termios modes = *before_;
         modes.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO);
         // Otherwise Ctrl-C and Ctrl-Z throw away what is on its way, within an escape sequence too.
         modes.c_lflag |= NOFLSH;
@@ -158,8 +160,8 @@ void Terminal::leave() noexcept {
     if (takes_output(kWriteLimitMs)) {
         [[maybe_unused]] const int error = write_all(kLeave);
     }
-    if (has_keys_) {
-        ::tcsetattr(STDIN_FILENO, TCSANOW, &before_);
+    if (before_) {
+        ::tcsetattr(STDIN_FILENO, TCSANOW, &*before_);
     }
 }
 

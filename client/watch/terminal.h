@@ -73,8 +73,8 @@ class Terminal {
     const UniqueFd output_;  // that does not block; none: standard output, which may
     bool has_keys_;
     bool entered_ = false;
-    bool known_ = false;  // what is on the screen
-    termios before_{};
+    bool known_ = false;             // what is on the screen
+    std::optional<termios> before_;  // its modes, when it was entered first
     std::vector<std::string> shown_;
 };
 
