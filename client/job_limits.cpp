@@ -110,6 +110,7 @@ void JobLimits::apply(const LimitChanges& changes) {
     }
     max_downtime_ = changes.max_downtime.value_or(max_downtime_);
     status_.set_max_downtime(max_downtime_);
+    changed_.notify_all();
 }
 
 void JobLimits::set_paused(bool paused) {
@@ -131,9 +132,12 @@ Paused JobLimits::paused_locked() const {
 
 void JobLimits::refresh_locked(std::time_t now) {
     outside_window_ = window_ && !window_->contains(now);
-    pace_.set_paused(paused_locked() != Paused::no);
-    status_.set_paused(paused_locked());
-    changed_.notify_all();
+    const Paused paused = paused_locked();
+    pace_.set_paused(paused != Paused::no);
+    status_.set_paused(paused);
+    if (paused != std::exchange(paused_, paused)) {
+        changed_.notify_all();
+    }
 }
 
 Paused JobLimits::paused() const {

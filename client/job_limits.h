@@ -67,6 +67,7 @@ class JobLimits {
     std::condition_variable changed_;
     bool paused_by_operator_ = false;
     bool outside_window_ = false;
+    Paused paused_ = Paused::no;  // as it was told last
     std::optional<TimeWindow> window_;
     unsigned connections_ = 4;
     bool connections_are_auto_ = false;

@@ -171,6 +171,13 @@ void JobStatus::set_error(const std::string& sentence) {
     now_.error = sentence;
 }
 
+void JobStatus::clear_error(const std::string& sentence) {
+    const std::lock_guard lock(mutex_);
+    if (now_.error == sentence) {
+        now_.error.clear();
+    }
+}
+
 void JobStatus::set_expected_downtime(std::optional<double> ms) {
     const std::lock_guard lock(mutex_);
     now_.expected_downtime_ms = ms;

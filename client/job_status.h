@@ -68,6 +68,8 @@ class JobStatus {
     void set_phase(Phase phase);
     // The job is over or has fallen back; the sentence stays until it is over.
     void set_error(const std::string& sentence);
+    // Unless another one has taken its place.
+    void clear_error(const std::string& sentence);
     void set_expected_downtime(std::optional<double> ms);
     void set_downtime(double ms);
     void set_owner(Owner owner);

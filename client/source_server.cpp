@@ -15,6 +15,7 @@ namespace {
 
 // The server answers from its loop, in milliseconds; a durable record waits for a disk.
 constexpr std::chrono::milliseconds kAnswerLimit{10'000};
+constexpr std::chrono::milliseconds kSoon{2000};
 // Between two looks at something that is about to change.
 constexpr int kStepMs = 50;
 // How long the connections of a mirror that died may still be seen.
@@ -249,8 +250,10 @@ json SourceServer::ask_tracker(const Tracker& tracker, const std::string& action
 }
 
 void SourceServer::throttle(std::chrono::microseconds delay, std::chrono::milliseconds lease) {
+    // A job that is cancelled ends it all the same, unless the server does not answer soon.
+    const bool ends = delay.count() == 0;
     ask("POST", "/throttle", {{"delay_us", delay.count()}, {"lease_ms", lease.count()}},
-        kAnswerLimit);
+        ends ? kSoon : kAnswerLimit, !ends);
 }
 
 std::string SourceServer::hold(std::chrono::milliseconds lease) {

@@ -18,7 +18,11 @@ constexpr std::chrono::milliseconds kLease{5000};
 void WriterThrottle::look(const Convergence::Seen& seen) {
     const Convergence::Delay delay = convergence_.look(seen);
     const bool can_do_more = allowed_ && delay < Convergence::kMaxDelay;
-    say_whether_it_converges(!convergence_.losing() || can_do_more, seen);
+    if (convergence_.losing() && !can_do_more) {
+        say_that_it_does_not_converge(seen);
+    } else {
+        take_back_what_was_said();
+    }
     if (!allowed_) {
         return;
     }
@@ -34,18 +38,25 @@ void WriterThrottle::look(const Convergence::Seen& seen) {
     }
 }
 
-void WriterThrottle::say_whether_it_converges(bool converges, const Convergence::Seen& seen) {
-    if (converges == std::exchange(converges_, converges)) {
+// Once, with the rates of then: a reason why it was not cut over may be said meanwhile.
+void WriterThrottle::say_that_it_does_not_converge(const Convergence::Seen& seen) {
+    if (!said_.empty()) {
         return;
     }
     const auto megabytes = [](double bytes) { return std::to_string(std::llround(bytes / 1e6)); };
-    status_.set_error(converges ? ""
-                                : "does not converge: " + megabytes(seen.dirty_bytes_per_s) +
-                                      " MB/s written, " + megabytes(seen.copy_bytes_per_s) +
-                                      " MB/s copied");
+    said_ = "does not converge: " + megabytes(seen.dirty_bytes_per_s) + " MB/s written, " +
+            megabytes(seen.copy_bytes_per_s) + " MB/s copied";
+    status_.set_error(said_);
+}
+
+void WriterThrottle::take_back_what_was_said() {
+    if (!said_.empty()) {
+        status_.clear_error(std::exchange(said_, ""));
+    }
 }
 
 void WriterThrottle::stop() noexcept {
+    take_back_what_was_said();
     if (!std::exchange(throttled_, false)) {
         return;
     }

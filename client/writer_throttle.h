@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <functional>
+#include <string>
 
 #include "client/convergence.h"
 #include "client/job_status.h"
@@ -27,14 +28,15 @@ class WriterThrottle {
     void stop() noexcept;
 
   private:
-    void say_whether_it_converges(bool converges, const Convergence::Seen& seen);
+    void say_that_it_does_not_converge(const Convergence::Seen& seen);
+    void take_back_what_was_said();
 
     const bool allowed_;
     JobStatus& status_;
     const Ask ask_;
     Convergence convergence_;
     bool throttled_ = false;
-    bool converges_ = true;
+    std::string said_;  // in the status; empty: nothing
 };
 
 }  // namespace nbdm

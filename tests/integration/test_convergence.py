@@ -130,3 +130,15 @@ def test_a_throttle_does_not_outlive_its_mirror(world, source):
         wait_for(lambda: source.export("d")["throttle"], limit=120)
         mirror.kill()
         wait_for(lambda: source.export("d")["throttle"] is None, limit=10)
+
+
+def test_a_throttle_ends_with_its_job_when_that_is_cancelled(world, source):
+    with slow_target(world) as target, \
+            fio_writer(world, source.uri("d"), size=SIZE, rate="20m", depth=4), \
+            world.mirror(source.source("d"), target.uri, "--max-downtime", "1000",
+                         expect=(4,)) as mirror:
+        wait_for(lambda: source.export("d")["throttle"], limit=120)
+        assert world.client("cancel", "job").returncode == 0
+        mirror.wait()
+        # And not by its lease, some seconds later.
+        assert source.export("d")["throttle"] is None
