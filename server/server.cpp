@@ -107,6 +107,7 @@ void Server::open_export(const ExportOptions& options) {
     Export& opened = exports_.add(make_export(options));
     holds_.emplace(&opened, std::make_unique<Hold>(base_, opened));
     if (options.read_only) {
+        say_where_it_is(opened);
         return;
     }
     const std::optional<MoveRecord> moved = ownership_.find(opened.file());
@@ -127,6 +128,18 @@ void Server::open_export(const ExportOptions& options) {
     moved_.push_back(moved_sentence(opened, *moved) +
                      "; it can be served with ',ro', or for writing again with --take-ownership '" +
                      options.name + "'");
+}
+
+// A mirror that died before it had told its target may be resumed, and asks.
+void Server::say_where_it_is(Export& only_read) {
+    try {
+        if (const std::optional<MoveRecord> moved = ownership_.find(only_read.file())) {
+            only_read.gate().retire();
+            hand_overs_.set_moved(only_read, *moved);
+        }
+    } catch (const std::runtime_error& error) {
+        log_warning(only_read.quoted() + " may have moved away: " + error.what());
+    }
 }
 
 // A disk that has moved away may come back this way.

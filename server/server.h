@@ -101,6 +101,7 @@ class Server {
 
     [[nodiscard]] std::unique_ptr<Export> make_export(const ExportOptions& options) const;
     void open_export(const ExportOptions& options);
+    void say_where_it_is(Export& only_read);
     void open_incoming(Export& opened, bool moved_away);
     void accepted(UniqueFd socket, std::string peer);
     void reap();
