@@ -214,7 +214,9 @@ UniqueFd DiskFile::open_again() const {
 
 FileExtent DiskFile::next_extent(int fd, Range within) const noexcept {
     const FileExtent all_data{within, false};
-    if (is_block_device_) {
+    // tmpfs would look at every page for the next hole: 28 ms for 2 GiB (measured 2026-11-27). It
+    // counts its blocks exactly, but for huge pages, and those that are reserved and not written.
+    if (is_block_device_ || (memory_backed_ && !state().may_have_holes)) {
         return all_data;
     }
     const off_t begin = static_cast<off_t>(within.offset);
