@@ -127,7 +127,7 @@ void CopyRounds::copy_generation(Part part, const Work& work, Round& round) {
         }
     }
     // Only now: what was acknowledged is never looked at again.
-    parts_.server.acknowledge(parts_.tracker, frozen.generation);
+    round.left_bytes = parts_.server.acknowledge(parts_.tracker, frozen.generation);
 }
 
 void CopyRounds::tell_dirty(const SourceServer::Frozen& frozen, Clock::duration since,

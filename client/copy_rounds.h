@@ -71,6 +71,7 @@ class CopyRounds {
     struct Round {
         std::uint64_t dirty_bytes = 0;   // that the freeze found
         std::uint64_t copied_bytes = 0;  // these, and what was written before the copy came by
+        std::uint64_t left_bytes = 0;    // that had become dirty when all of that was durable
         // Since the freeze before; nothing when that was of other connections.
         std::optional<double> dirty_bytes_per_s;
         Clock::duration copying{};

@@ -233,14 +233,6 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
     return round;
 }
 
-bool DiskMirror::is_clean() {
-    const SourceServer::Frozen last = server_.freeze(record_->tracker);
-    if (last.dirty_bytes == 0) {
-        server_.acknowledge(record_->tracker, last.generation);
-    }
-    return last.dirty_bytes == 0;
-}
-
 std::optional<DiskMirror::Look> DiskMirror::look() {
     const Clock::time_point freeze = progress_.last_freeze;
     try {

@@ -72,8 +72,6 @@ class DiskMirror {
     // As CopyRounds::run().
     Round catch_up(Haste haste, const std::stop_token& stop,
                    const std::function<void(Step)>& on_step);
-    // Nothing was written since the last round.
-    [[nodiscard]] bool is_clean();
     // As CopyRounds'; not while disconnected.
     [[nodiscard]] bool is_checked() const noexcept { return rounds_->is_checked(); }
 

@@ -3,6 +3,7 @@
 
 #include <limits>
 #include <stdexcept>
+#include <unistd.h>
 #include <utility>
 
 #include "client/job_metrics.h"
@@ -215,8 +216,10 @@ void JobControl::save(const JobSnapshot& snapshot) {
     try {
         write_file_durably(state_path_, to_json(snapshot).dump(2) + "\n");
     } catch (const std::system_error& error) {
-        // It is a report; the job itself does not depend on it.
+        // It is a report; the job itself does not depend on it. None is better than an old one, by
+        // which a disk that moves now would be in service at its source for ever.
         log_warning(error.what());
+        ::unlink(state_path_.c_str());
     }
 }
 

@@ -82,6 +82,7 @@ void JobRunner::show() {
             phase_changed_(snapshot);
         }
     }
+    status_.phase_changes_recorded();
 }
 
 JobRunner::Result JobRunner::run(const std::function<std::string()>& work) {

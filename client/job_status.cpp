@@ -163,7 +163,19 @@ void JobStatus::set_phase(Phase phase) {
 
 std::vector<JobSnapshot> JobStatus::take_phase_changes() {
     const std::lock_guard lock(mutex_);
+    taken_ = !phase_changes_.empty();
     return std::exchange(phase_changes_, {});
+}
+
+void JobStatus::phase_changes_recorded() {
+    const std::lock_guard lock(mutex_);
+    taken_ = false;
+    recorded_.notify_all();
+}
+
+void JobStatus::wait_until_recorded(std::chrono::milliseconds limit) {
+    std::unique_lock lock(mutex_);
+    recorded_.wait_for(lock, limit, [this] { return phase_changes_.empty() && !taken_; });
 }
 
 void JobStatus::set_error(const std::string& sentence) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -78,6 +79,10 @@ class JobStatus {
     [[nodiscard]] Phase phase() const;
     // The job as it was at each change of phase since the last call, in order.
     [[nodiscard]] std::vector<JobSnapshot> take_phase_changes();
+    // All that were taken are on record.
+    void phase_changes_recorded();
+    // Until all so far are, but no longer than that.
+    void wait_until_recorded(std::chrono::milliseconds limit);
     // Takes a sample of the rates too: call it about once a second or more often.
     [[nodiscard]] JobSnapshot snapshot();
 
@@ -89,6 +94,8 @@ class JobStatus {
     mutable std::mutex mutex_;  // guards all below
     JobSnapshot now_;
     std::vector<JobSnapshot> phase_changes_;
+    bool taken_ = false;  // some are not on record yet, and were taken
+    std::condition_variable recorded_;
 };
 
 }  // namespace nbdm

@@ -26,6 +26,8 @@ constexpr milliseconds kMaxAttemptDelay{60'000};
 // Between attempts to connect again: doubled after each failure.
 constexpr milliseconds kMinRetryDelay{200};
 constexpr milliseconds kMaxRetryDelay{10'000};
+// A cutover waits this long for its phase to be on record, where a killed mirror's is read.
+constexpr milliseconds kRecordLimit{2000};
 
 }  // namespace
 
@@ -93,6 +95,7 @@ std::string Mirror::mirror_and_hand_over() {
     if (!options_.resume) {
         disks_.begin();
     } else if (!disks_.resume()) {
+        // No hooks: that cutover began in another process.
         status_.set_phase(Phase::cutting_over);
         return "cut over: " + disks_.moved_sentence() + " when the mirror ended";
     }
@@ -144,15 +147,19 @@ void Mirror::wait_before_retry(milliseconds delay) const {
 
 void Mirror::copy_everything() {
     enter(Phase::copying);
-    catch_up();
+    const DiskMirror::Round round = catch_up();
     enter(Phase::catching_up);
+    // It is known by now how fast it goes.
+    if (readiness_.look(round.left_bytes, Clock::now()) && disks_.are_checked()) {
+        enter(Phase::ready);
+    }
 }
 
 std::string Mirror::stay_in_step() {
-    bool fitted_before = false;
+    bool fitted_before = status_.phase() == Phase::ready;
     for (;;) {
         wait_while_paused();
-        const std::uint64_t dirty_bytes = catch_up(DiskMirror::Haste::none, [this] {
+        const DiskMirror::Round round = catch_up(DiskMirror::Haste::none, [this] {
             look_around();
             // A round may last: much was written, or a limit has come. Not so in a cutover, whose
             // hooks were told that it began.
@@ -173,8 +180,8 @@ std::string Mirror::stay_in_step() {
         }
         look_around();
         if (ready) {
-            cutovers_.wait(dirty_bytes == 0 ? kQuietInterval : kReadyInterval, cancellation_);
-        } else if (little_left || dirty_bytes == 0) {
+            cutovers_.wait(round.dirty_bytes == 0 ? kQuietInterval : kReadyInterval, cancellation_);
+        } else if (little_left || round.dirty_bytes == 0) {
             limits_.wait_for_change(kReadyInterval);  // a cutover that is asked for has to wait
         }
     }
@@ -184,11 +191,15 @@ bool Mirror::cutover_wanted() const {
     return cutovers_.pending() || (options_.cut_over_when_ready && Clock::now() >= next_attempt_);
 }
 
-std::uint64_t Mirror::catch_up() {
+bool Mirror::may_cut_over() const {
+    return cutover_wanted() && limits_.paused() == Paused::no;
+}
+
+DiskMirror::Round Mirror::catch_up() {
     return catch_up(DiskMirror::Haste::none, [this] { look_around(); });
 }
 
-std::uint64_t Mirror::catch_up(DiskMirror::Haste haste, const std::function<void()>& tick) {
+DiskMirror::Round Mirror::catch_up(DiskMirror::Haste haste, const std::function<void()>& tick) {
     stall_watch_.begin(StallWatch::Activity::copying, Clock::now());
     const std::uint64_t sent_before = disks_.sent_bytes();
     const bool first = disks_.first_round();
@@ -212,7 +223,7 @@ std::uint64_t Mirror::catch_up(DiskMirror::Haste haste, const std::function<void
                             .copied_bytes = copied,
                             .copying = round.copying,
                             .flushing = round.flushing});
-    return round.dirty_bytes;
+    return round;
 }
 
 // The source's writes are tracked, and nothing is copied, as long as it lasts.
@@ -237,10 +248,21 @@ std::optional<std::string> Mirror::cut_over() {
         given_up(std::string("not cut over: ") + refusal.what(), Phase::ready);
         return std::nullopt;
     }
+    enter(Phase::cutting_over);
+    status_.wait_until_recorded(kRecordLimit);
     // Shrink what is left while writers still write.
     std::uint64_t dirty_bytes = UINT64_MAX;
     for (int pass = 0; pass < kMaxFinalPasses; ++pass) {
-        const std::uint64_t before = std::exchange(dirty_bytes, catch_up());
+        const DiskMirror::Round round = catch_up(DiskMirror::Haste::none, [this] {
+            look_around();
+            if (!may_cut_over() || stall_watch_.stalled()) {
+                enter(Phase::ready);  // a round may last for as long as a pause
+            }
+        });
+        if (status_.phase() != Phase::cutting_over) {
+            return std::nullopt;  // taken back or paused meanwhile, or stays asked for
+        }
+        const std::uint64_t before = std::exchange(dirty_bytes, round.dirty_bytes);
         if (dirty_bytes == 0 || dirty_bytes > before / 2) {
             break;
         }
@@ -249,11 +271,10 @@ std::optional<std::string> Mirror::cut_over() {
         enter(Phase::catching_up);
         return std::nullopt;  // stays asked for
     }
-    if (!cutover_wanted() || limits_.paused() != Paused::no) {
+    if (!may_cut_over()) {
         enter(Phase::ready);
-        return std::nullopt;  // taken back or paused meanwhile
+        return std::nullopt;
     }
-    enter(Phase::cutting_over);
     // Said as soon as the writers go on, not when a server that stands still has let go of the last
     // request.
     bool told = false;
@@ -300,14 +321,15 @@ WriterHold::Done Mirror::hand_over(const std::function<void(const std::exception
         }
     };
     check();
+    DiskMirror::Round last;
     try {
-        catch_up(DiskMirror::Haste::writers_wait, check);
+        last = catch_up(DiskMirror::Haste::writers_wait, check);
     } catch (const VerificationFailed&) {
         check();  // or the writers, who went on
         throw;
     }
     check();
-    if (!disks_.are_clean()) {
+    if (last.left_bytes > 0) {
         // Cannot be while the writers are held; a disk in doubt is not handed over.
         throw GivenUp("the source was written to although its writers were held");
     }
@@ -360,7 +382,9 @@ void Mirror::look_around() {
     if (look && !disks_.first_round()) {
         readiness_.look(look->dirty_bytes, now);
     }
-    const bool behind = status_.phase() == Phase::catching_up || status_.phase() == Phase::ready;
+    const Phase phase = status_.phase();
+    const bool behind =
+        phase == Phase::catching_up || phase == Phase::ready || phase == Phase::cutting_over;
     // While nothing is copied, slower writers gain nothing.
     if (!behind || limits_.paused() != Paused::no || stall_watch_.stalled()) {
         throttle_.stop();

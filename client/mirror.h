@@ -57,15 +57,15 @@ class Mirror {
     using Clock = std::chrono::steady_clock;
 
     [[nodiscard]] std::string mirror_and_hand_over();
-    // Every change of phase, known to the status and to the hooks.
+    // Every change of phase of a mirror that goes on, known to the status and to the hooks.
     void enter(Phase phase);
     void copy_everything();
     // Until the disks are handed over.
     [[nodiscard]] std::string stay_in_step();
-    // Returns the bytes that were dirty.
-    std::uint64_t catch_up(DiskMirror::Haste haste, const std::function<void()>& tick);
-    std::uint64_t catch_up();
+    DiskMirror::Round catch_up(DiskMirror::Haste haste, const std::function<void()>& tick);
+    DiskMirror::Round catch_up();
     [[nodiscard]] bool cutover_wanted() const;
+    [[nodiscard]] bool may_cut_over() const;
     void wait_while_paused();
     // The line to end with, or nothing when it was given up.
     [[nodiscard]] std::optional<std::string> cut_over();

@@ -137,16 +137,12 @@ DiskMirror::Round MirroredDisks::catch_up(DiskMirror::Haste haste,
     for (const DiskMirror::Round& round : rounds) {
         all.dirty_bytes += round.dirty_bytes;
         all.copied_bytes += round.copied_bytes;
+        all.left_bytes += round.left_bytes;
         all.dirty_bytes_per_s = sum(all.dirty_bytes_per_s, round.dirty_bytes_per_s);
         all.copying = std::max(all.copying, round.copying);
         all.flushing = std::max(all.flushing, round.flushing);
     }
     return all;
-}
-
-bool MirroredDisks::are_clean() {
-    return std::all_of(disks_.begin(), disks_.end(),
-                       [](const auto& disk) { return disk->is_clean(); });
 }
 
 bool MirroredDisks::are_checked() const {

@@ -52,7 +52,6 @@ class MirroredDisks {
     // now and then.
     DiskMirror::Round catch_up(DiskMirror::Haste haste,
                                const std::function<void(DiskMirror::Step)>& tick);
-    [[nodiscard]] bool are_clean();
     [[nodiscard]] bool are_checked() const;
     // Some target is not a copy of anything yet.
     [[nodiscard]] bool first_round() const;

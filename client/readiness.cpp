@@ -30,15 +30,17 @@ void Readiness::tell_expected_downtime(std::uint64_t dirty_bytes) {
     status_.set_expected_downtime(expected ? std::optional(expected->count()) : std::nullopt);
 }
 
-void Readiness::look(std::uint64_t dirty_bytes, Clock::time_point now) {
+bool Readiness::look(std::uint64_t dirty_bytes, Clock::time_point now) {
     tell_expected_downtime(dirty_bytes);
-    if (fits(dirty_bytes)) {
+    const bool fit = fits(dirty_bytes);
+    if (fit) {
         unfit_since_.reset();
     } else if (!unfit_since_) {
         unfit_since_ = now;
     }
     outgrown_ =
         unfit_since_ && now - *unfit_since_ >= std::max(kMaxUnfitTime, limits_.max_downtime());
+    return fit;
 }
 
 }  // namespace nbdm

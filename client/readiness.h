@@ -36,8 +36,8 @@ class Readiness {
     // What that has found fits.
     [[nodiscard]] bool last_round_fits() const noexcept { return last_round_fits_; }
 
-    // So much is dirty now.
-    void look(std::uint64_t dirty_bytes, Clock::time_point now);
+    // So much is dirty now; returns whether that fits.
+    bool look(std::uint64_t dirty_bytes, Clock::time_point now);
     // As of the last look: while a round lasts, it has been too much for too long.
     [[nodiscard]] bool is_outgrown() const noexcept { return outgrown_; }
     // 0: not known yet.

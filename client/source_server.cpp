@@ -228,8 +228,9 @@ std::uint64_t SourceServer::refreeze(const Tracker& tracker, std::uint64_t gener
         "dirty_bytes");
 }
 
-void SourceServer::acknowledge(const Tracker& tracker, std::uint64_t generation) {
-    ask_tracker(tracker, "acknowledge", {{"generation", generation}});
+std::uint64_t SourceServer::acknowledge(const Tracker& tracker, std::uint64_t generation) {
+    return field<std::uint64_t>(ask_tracker(tracker, "acknowledge", {{"generation", generation}}),
+                                "dirty_bytes");
 }
 
 void SourceServer::acknowledge_up_to(const Tracker& tracker, std::uint64_t generation,

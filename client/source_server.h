@@ -106,7 +106,8 @@ class SourceServer {
     // What was written in `range` since joins this generation, but for what that leaves; returns
     // the bytes that are new in it.
     std::uint64_t refreeze(const Tracker& tracker, std::uint64_t generation, Range range);
-    void acknowledge(const Tracker& tracker, std::uint64_t generation);
+    // Returns the bytes that have become dirty since the generation was frozen.
+    std::uint64_t acknowledge(const Tracker& tracker, std::uint64_t generation);
     // Of what lies before this offset.
     void acknowledge_up_to(const Tracker& tracker, std::uint64_t generation,
                            std::uint64_t offset_bytes);

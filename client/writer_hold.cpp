@@ -43,11 +43,12 @@ WriterHold::Held::~Held() {
 WriterHold::WriterHold(const std::vector<Disk>& disks, const Cancellation& cancellation,
                        milliseconds max_downtime)
     : max_downtime_(max_downtime),
+      first_lease_(std::min(max_downtime, kMaxLease)),
       lease_(std::clamp<milliseconds>(4 * max_downtime, kMinLease, kMaxLease)),
       begun_(Clock::now()),
       deadline_(begun_ + max_downtime) {
     for (const Disk& disk : disks) {
-        held_.emplace_back(disk, cancellation, max_downtime);
+        held_.emplace_back(disk, cancellation, first_lease_);
     }
     keeper_ = std::jthread([this](const std::stop_token& stop) { keep(stop); });
 }
@@ -68,8 +69,9 @@ void WriterHold::check() const {
 
 void WriterHold::keep(const std::stop_token& stop) {
     std::unique_lock lock(mutex_);
-    // The leases of the hold's begin were to end with the deadline.
-    Clock::time_point next = Clock::now();
+    // The leases of the hold's begin are to end with the deadline, also when the last write does
+    // not come back. Most holds do not last so long that they matter.
+    Clock::time_point next = begun_ + first_lease_ / 3;
     for (;; next = std::min(Clock::now() + lease_ / 3, deadline_)) {
         changed_.wait_until(lock, stop, next, [&] { return stop.stop_requested(); });
         if (stop.stop_requested()) {
@@ -81,6 +83,7 @@ void WriterHold::keep(const std::stop_token& stop) {
                 // Not cancelled: what began under this hold ends by itself.
                 over ? static_cast<void>(held.keeper.release(held.id))
                      : held.keeper.renew(held.id, lease_);
+                renewed_ = true;
             } catch (const std::exception& error) {
                 log_warning(std::string("the hold on the writers: ") + error.what());
                 lost_.store(true, std::memory_order_release);
@@ -99,6 +102,20 @@ void WriterHold::stop_keeping() {
     }
 }
 
+// For as long as a storage may take to make the record of a move.
+void WriterHold::lengthen_leases() {
+    if (renewed_) {
+        return;
+    }
+    for (const Held& held : held_) {
+        try {
+            held.disk.server.renew(held.id, lease_);
+        } catch (const JobError& error) {
+            throw GivenUp(error.what());
+        }
+    }
+}
+
 void WriterHold::settle() noexcept {
     for (Held& held : held_) {
         held.settled = true;
@@ -108,6 +125,7 @@ void WriterHold::settle() noexcept {
 WriterHold::Done WriterHold::retire(const std::string& job) {
     stop_keeping();
     check();
+    lengthen_leases();
     try {
         const double downtime_ms = ask_to_retire(job);
         settle();

@@ -61,7 +61,8 @@ class WriterHold {
     // The writers never write here again. Throws GivenUp when no disk has moved, or
     // HandOverUnknown.
     [[nodiscard]] Done retire(const std::string& job);
-    // The writers go on here; the targets are as the sources were. Throws GivenUp.
+    // The writers go on here; the targets are as the sources were. Throws GivenUp or,
+    // from a server that does not answer or refuses, NoAnswer or JobError.
     [[nodiscard]] Done release();
 
   private:
@@ -80,16 +81,19 @@ class WriterHold {
 
     void keep(const std::stop_token& stop);
     void stop_keeping();
+    void lengthen_leases();
     void settle() noexcept;
     [[nodiscard]] double ask_to_retire(const std::string& job);
     [[nodiscard]] Done ask_what_became();
 
     const std::chrono::milliseconds max_downtime_;
-    const std::chrono::milliseconds lease_;
+    const std::chrono::milliseconds first_lease_;
+    const std::chrono::milliseconds lease_;  // that it is renewed to
     const Clock::time_point begun_;
     const Clock::time_point deadline_;
     std::list<Held> held_;
     std::atomic<bool> lost_{false};  // a lease could not be renewed
+    bool renewed_ = false;           // the keeper's, until it is joined
     std::mutex mutex_;               // of the keeper's wait; guards nothing
     std::condition_variable_any changed_;
     std::jthread keeper_;  // last: stopped and joined first

@@ -189,6 +189,12 @@ TrackerSet::Acknowledged TrackerSet::acknowledge_locked(std::string_view name,
     return Acknowledged::yes;
 }
 
+std::uint64_t TrackerSet::dirty_bytes(std::string_view name) const {
+    const std::lock_guard lock(mutex_);
+    const Tracker* tracker = find_locked(name);
+    return tracker == nullptr ? 0 : tracker->active_.count_bytes();
+}
+
 bool TrackerSet::grow_to(std::uint64_t disk_bytes) {
     const std::lock_guard lock(mutex_);
     if (std::any_of(all_.begin(), all_.end(),

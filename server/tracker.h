@@ -184,6 +184,8 @@ class TrackerSet {
     // active maps. Before anything else is done with this set, which has the disk's size of then.
     void restore(const TrackerSetImage& kept);
 
+    // In the active map; 0 when there is no such tracker.
+    [[nodiscard]] std::uint64_t dirty_bytes(std::string_view name) const;
     [[nodiscard]] std::vector<TrackerStatus> status() const;
     [[nodiscard]] std::optional<TrackerReference> find(std::string_view name) const;
     [[nodiscard]] std::vector<std::string> names() const;

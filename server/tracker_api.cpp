@@ -113,7 +113,8 @@ void acknowledge(HttpRequest request, Export& served) {
     const auto done = up_to ? trackers.acknowledge_up_to(name, generation, *up_to)
                             : trackers.acknowledge(name, generation);
     if (done == TrackerSet::Acknowledged::yes) {
-        request.reply(200, json::object());
+        request.reply(200,
+                      up_to ? json::object() : json{{"dirty_bytes", trackers.dirty_bytes(name)}});
     } else {
         refuse_generation(request, served, generation);
     }
