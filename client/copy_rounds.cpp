@@ -39,15 +39,16 @@ CopyRounds::Round CopyRounds::run(Haste haste, bool compare, const std::stop_tok
     // The round that lost it may have been given up for another reason, or none have needed it, and
     // this one might do without that connection: what was sent over it would land after the newer
     // copy. With writers held all are needed, and it is too late.
-    if (const auto side = engine.lost_connection()) {
-        throw ConnectionLost("a connection to " + *side + " was lost");
-    }
+    check_connections();
     parts_.dirtiness.check_connected();
     engine.use_connections(parts_.connections.among_all(parts_.index));
     const auto tick = [&] {
         if (stop.stop_requested()) {
             throw JobError("the copying of " + parts_.source.name() + " was broken off");
         }
+        // Or others, which were replaced since, would go on with a target that is another mirror's
+        // by now.
+        check_connections();
         // Of a source whose data is read from its disk no read tells that its server is gone.
         parts_.dirtiness.check_connected();
         if (Clock::now() - begin >= kLongRound) {
@@ -68,6 +69,12 @@ CopyRounds::Round CopyRounds::run(Haste haste, bool compare, const std::stop_tok
     parts_.status.map.all_moved();
     parts_.status.set_dirty(0);
     return round;
+}
+
+void CopyRounds::check_connections() {
+    if (const auto side = parts_.engine.lost_connection()) {
+        throw ConnectionLost("a connection to " + *side + " was lost");
+    }
 }
 
 void CopyRounds::copy_generation(Part part, const Work& work, Round& round) {

@@ -98,6 +98,7 @@ class CopyRounds {
         std::function<void(Step)> on_step;
     };
     enum class Part { all, settled, rest };  // of what is dirty when the round begins
+    void check_connections();
     void copy_generation(Part part, const Work& work, Round& round);
     void tell_dirty(const SourceServer::Frozen& frozen, Clock::duration since, Round& round);
     void while_it_stands(std::uint64_t generation, const std::function<void()>& go_by_it);

@@ -5,7 +5,6 @@
 #include <bit>
 #include <utility>
 
-#include "client/session.h"
 #include "control/log.h"
 
 namespace nbdm {
@@ -45,7 +44,9 @@ void DiskMirror::begin() {
 bool DiskMirror::has_moved(const DiskRecord& record) {
     record_ = record;
     const SourceServer::About about = server_.about();
-    return about.state == "retired" && about.moved_by == options_.job;
+    const bool moved = about.state == "retired" && about.moved_by == options_.job;
+    moved_to_ = moved && !about.moved_to.empty() ? about.moved_to : target().text;
+    return moved;
 }
 
 void DiskMirror::resume(const DiskRecord& record) {
@@ -77,17 +78,27 @@ void DiskMirror::take_up() {
                        " was incoming and is not any more: others may have written to it. Serve it "
                        "as incoming again and resume, or begin anew if it was written to");
     }
-    if (!server_.take_up_tracker(record_->tracker)) {
-        log_warning("the tracker of " + source().text +
-                    " is gone, and nobody knows what was written since: source and target are "
-                    "compared, and what differs is copied");
+    take_up_tracker();
+    connect();
+}
+
+// What is not dirty there is at the target, unless that is not what this job has written.
+void DiskMirror::take_up_tracker() {
+    const bool same_target = TargetContent::is_still(record_->content, target_->content());
+    const bool tracked = server_.take_up_tracker(record_->tracker);
+    if (!tracked || !same_target) {
+        log_warning((tracked ? "target " + target().text +
+                                   " is another disk by now, or another mirror has filled it"
+                             : "the tracker of " + source().text +
+                                   " is gone, and nobody knows what was written since") +
+                    ": source and target are compared, and what differs is copied");
         start_tracker(/*compare=*/true);
         shared_.record.replace(index_, *record_);
-    } else if (record_->incoming != target_->traits().incoming) {
+    } else if (record_->incoming != target_->traits().incoming || !record_->content) {
         record_->incoming = target_->traits().incoming;
+        record_->content = target_->content();
         shared_.record.replace(index_, *record_);
     }
-    connect();
 }
 
 SourceServer::About DiskMirror::check_source() {
@@ -119,7 +130,7 @@ void DiskMirror::open_sides(Opening opening) {
         throw JobError("source " + source().text + " is empty: there is nothing to move");
     }
     Side::TargetOptions options{
-        .create_bytes = {}, .is_zero = false, .session = session_context(options_.job)};
+        .create_bytes = {}, .is_zero = false, .session = shared_.session.next_context()};
     if (opening == Opening::first) {
         options.is_zero = options_.copy.target_is_zero;
         if (options_.copy.create) {
@@ -155,7 +166,8 @@ void DiskMirror::start_tracker(bool compare) {
                          .size_bytes = source_->traits().size_bytes,
                          .tracker = server_.start_tracker(options_.job, granularity),
                          .compare = compare,
-                         .incoming = target_->traits().incoming};
+                         .incoming = target_->traits().incoming,
+                         .content = target_->content()};
     progress_.first_round = true;
     status_.map.start(record_->size_bytes);
 }
@@ -205,16 +217,43 @@ void DiskMirror::disconnect() {
 }
 
 void DiskMirror::commit() {
-    if (record_->incoming) {
-        const Cancellation never;
-        const std::string commit = commit_context(options_.job);
-        const NbdHandle told(target().path_or_uri, {commit}, never);
-        if (nbd_can_meta_context(told.get(), commit.c_str()) != 1) {
-            log_warning("target " + target().text +
-                        " was not incoming any more when it was told: others may have written to "
-                        "it before");
-        }
+    if (!record_->incoming) {
+        return;
     }
+    const Cancellation never;
+    const std::unique_ptr<NbdHandle> entered = enter_to_commit(never);
+    const std::string commit = shared_.session.next_commit_context();
+    const NbdHandle told(target().path_or_uri, {commit}, never);
+    if (nbd_can_meta_context(told.get(), commit.c_str()) != 1) {
+        log_warning("target " + target().text +
+                    " was not incoming any more when it was told: others may have written to it "
+                    "before");
+    }
+}
+
+// As long as it stands no other mirror enters. Null when the disk has landed already, of which the
+// answer was lost; the commit learns whether it was that.
+std::unique_ptr<NbdHandle> DiskMirror::enter_to_commit(const Cancellation& never) {
+    std::unique_ptr<NbdHandle> entered;
+    std::optional<TargetContent> content;
+    try {
+        entered = std::make_unique<NbdHandle>(
+            target().path_or_uri,
+            std::vector{shared_.session.next_context(), TargetContent::kDiskContext,
+                        TargetContent::kFillersContext},
+            never);
+        content = TargetContent::in(ask_numbers(*entered, {TargetContent::kDiskContext}, never));
+    } catch (const ConnectionLost&) {
+        return nullptr;
+    }
+    if (!TargetContent::is_still(record_->content, content)) {
+        throw JobError("target " + target().text +
+                       " is another disk by now, or another mirror has filled it: it is not the "
+                       "copy. The source has handed over, so that guests may write nowhere: serve "
+                       "the copy there and resume the job, or take " +
+                       source().text + " back with --take-ownership");
+    }
+    return entered;
 }
 
 void DiskMirror::forget() noexcept {

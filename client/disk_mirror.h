@@ -18,6 +18,7 @@
 #include "client/engine.h"
 #include "client/job_record.h"
 #include "client/pace.h"
+#include "client/session.h"
 #include "client/source_server.h"
 
 namespace nbdm {
@@ -41,6 +42,7 @@ class DiskMirror {
         ConnectionShares& connections;
         Pace& pace;
         JobRecord& record;
+        Session& session;
         const Cancellation& cancellation;
     };
     // `index`: of the disk in its job. `status` and what is shared outlive it.
@@ -52,16 +54,22 @@ class DiskMirror {
     void begin();
     // To be recorded then, before anything is copied.
     [[nodiscard]] const DiskRecord& record() const { return record_.value(); }
-    // Whether this job has handed the disk over already, as another process has recorded it.
+    // Whether a job of this name has handed the disk over already, as another process has recorded
+    // it.
     [[nodiscard]] bool has_moved(const DiskRecord& record);
+    // Once that is known: where to, and whether that is another place than the target.
+    [[nodiscard]] const std::string& moved_to() const noexcept { return moved_to_; }
+    [[nodiscard]] bool moved_elsewhere() const noexcept {
+        return !moved_to_.empty() && moved_to_ != target().text;
+    }
     // Goes on with what another process has recorded.
     void resume(const DiskRecord& record);
     // The same within this process, once connections are lost.
     void connect_again();
     // Ends all connections: whoever waits for the target may open it.
     void disconnect();
-    // Tells a target that waits for that, to which nothing is connected any more, that the disk is
-    // its own now. Not cancelled.
+    // Tells a target that waits for that that the disk is its own now, which ends its connections.
+    // Not cancelled. Throws JobError when it is not the copy any more.
     void commit();
     // Nobody will go on with it: the tracker is removed.
     void forget() noexcept;
@@ -98,6 +106,8 @@ class DiskMirror {
     void start_tracker(bool compare);
     void connect();
     void take_up();
+    void take_up_tracker();
+    [[nodiscard]] std::unique_ptr<NbdHandle> enter_to_commit(const Cancellation& never);
 
     const Options options_;
     const std::size_t index_;
@@ -106,6 +116,7 @@ class DiskMirror {
     SourceServer server_;
     SourceServer round_server_;  // the same, of the thread that is in catch_up()
     std::optional<DiskRecord> record_;
+    std::string moved_to_;
 
     // The connections, in the order in which they are made.
     std::unique_ptr<Side> source_;

@@ -8,7 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "client/session.h"
 #include "client/source_server.h"
+#include "client/target_content.h"
 
 namespace nbdm {
 
@@ -25,6 +27,13 @@ struct DiskRecord {
     bool compare = false;
     // The target has to be told of the hand-over.
     bool incoming = false;
+    std::optional<TargetContent> content = {};  // of the target, when the copy began
+};
+
+// What a job has recorded.
+struct RecordedJob {
+    Session session;
+    std::vector<DiskRecord> disks;
 };
 
 // The record of one job, a file in the state directory, replaced at once and for good.
@@ -35,20 +44,25 @@ class JobRecord {
     explicit JobRecord(const std::string& job);
 
     // What another process has written; nothing when there is none.
-    [[nodiscard]] std::optional<std::vector<DiskRecord>> read() const;
-    void write(std::vector<DiskRecord> disks);
-    // One disk of what was written.
+    [[nodiscard]] std::optional<RecordedJob> read() const;
+    // What was read is the job's own from now on.
+    void take_up(RecordedJob job);
+    void write(RecordedJob job);
+    // One disk of what was written or taken up.
     void replace(std::size_t index, const DiskRecord& disk);
+    // The session of what was written or taken up.
+    void replace(const Session& session);
     void remove() noexcept;
-    // It was written by this process.
-    [[nodiscard]] bool written() const;
+    // It was written or taken up by this process.
+    [[nodiscard]] bool stands() const;
 
   private:
-    void write_locked() const;
+    void write_locked(RecordedJob job);
 
+    const std::string name_;
     const std::string path_;
-    mutable std::mutex mutex_;  // guards disks_ and the file
-    std::vector<DiskRecord> disks_;
+    mutable std::mutex mutex_;        // guards job_ and the file
+    std::optional<RecordedJob> job_;  // what stands in the file, for good
 };
 
 }  // namespace nbdm

@@ -17,6 +17,9 @@ class LostConnections {
     using Clock = std::chrono::steady_clock;
     // In succession, without anything that has become durable.
     static constexpr int kMaxFruitless = 10;
+    // Between attempts: doubled after each failure.
+    static constexpr std::chrono::milliseconds kMinDelay{200};
+    static constexpr std::chrono::milliseconds kMaxDelay{10'000};
 
     explicit LostConnections(std::chrono::seconds limit) noexcept : limit_(limit) {}
 

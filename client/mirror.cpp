@@ -23,9 +23,6 @@ constexpr milliseconds kLookInterval = Convergence::kInterval;
 // after each failure.
 constexpr milliseconds kMinAttemptDelay{1000};
 constexpr milliseconds kMaxAttemptDelay{60'000};
-// Between attempts to connect again: doubled after each failure.
-constexpr milliseconds kMinRetryDelay{200};
-constexpr milliseconds kMaxRetryDelay{10'000};
 // A cutover waits this long for its phase to be on record, where a killed mirror's is read.
 constexpr milliseconds kRecordLimit{2000};
 
@@ -51,11 +48,12 @@ std::string Mirror::run() {
     try {
         std::string line = mirror_and_hand_over();
         throttle_.stop();
+        // While this mirror's connections stand, no other one gets in between.
+        if (options_.handover == Handover::retire) {
+            disks_.commit(options_.reconnect_timeout);
+        }
         // Whoever asked for the cutover may open the target now.
         disks_.disconnect();
-        if (options_.handover == Handover::retire) {
-            tell_targets();
-        }
         enter(Phase::done);
         cutovers_.answer(true, line);
         disks_.forget();
@@ -120,7 +118,8 @@ void Mirror::connect_again(const std::string& reason) {
     throttle_.stop();
     enter(disks_.first_round() ? Phase::copying : Phase::catching_up);
     lost_connections_.lost(disks_.durable_steps(), Clock::now());
-    for (milliseconds delay = kMinRetryDelay;; delay = std::min(2 * delay, kMaxRetryDelay)) {
+    for (milliseconds delay = LostConnections::kMinDelay;;
+         delay = std::min(2 * delay, LostConnections::kMaxDelay)) {
         if (const auto given_up = lost_connections_.given_up(Clock::now() + delay)) {
             throw JobError(reason + "; " + *given_up);
         }
@@ -334,30 +333,6 @@ WriterHold::Done Mirror::hand_over(const std::function<void(const std::exception
         throw GivenUp("the source was written to although its writers were held");
     }
     return options_.handover == Handover::release ? hold.release() : hold.retire(options_.job);
-}
-
-void Mirror::tell_targets() {
-    status_.set_owner(Owner::nobody);
-    const Clock::time_point end = Clock::now() + options_.reconnect_timeout;
-    for (milliseconds delay = kMinRetryDelay;; delay = std::min(2 * delay, kMaxRetryDelay)) {
-        try {
-            disks_.commit();
-            break;
-        } catch (const ConnectionLost& lost) {
-            const std::string sentence =
-                std::string(
-                    "the source has handed over, but the target was not told, so that "
-                    "guests may write nowhere: ") +
-                lost.what();
-            if (Clock::now() + delay > end) {
-                throw JobError(sentence);
-            }
-            log_warning(sentence + "; trying again");
-            status_.set_error(sentence);
-            limits_.wait_for_change(delay);
-        }
-    }
-    status_.set_owner(Owner::target);
 }
 
 void Mirror::given_up(const std::string& reason, Phase next) {

@@ -73,7 +73,6 @@ class Mirror {
     [[nodiscard]] WriterHold::Done hand_over(
         const std::function<void(const std::exception&)>& tell);
     // The sources are handed over: so that guests may write there.
-    void tell_targets();
     void given_up(const std::string& reason, Phase next);
     // Returns when all connections stand again.
     void connect_again(const std::string& reason);

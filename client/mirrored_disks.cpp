@@ -8,6 +8,7 @@
 
 #include "client/in_parallel.h"
 #include "client/known_jobs.h"
+#include "client/lost_connections.h"
 #include "control/durable_file.h"
 #include "control/log.h"
 #include "control/runtime_paths.h"
@@ -27,12 +28,15 @@ MirroredDisks::MirroredDisks(const std::string& job, const std::vector<DiskMirro
                              JobStatus& status, JobLimits& limits, const Cancellation& cancellation)
     : job_(job),
       status_(status),
+      limits_(limits),
       connections_(disks.size(), limits),
       auto_connections_(disks.size(), limits),
-      record_(job) {
+      record_(job),
+      session_(job) {
     const DiskMirror::Shared shared{.connections = connections_,
                                     .pace = limits.pace(),
                                     .record = record_,
+                                    .session = session_,
                                     .cancellation = cancellation};
     for (std::size_t i = 0; i < disks.size(); ++i) {
         disks_.push_back(std::make_unique<DiskMirror>(disks[i], i, status.disk(i), shared));
@@ -40,6 +44,10 @@ MirroredDisks::MirroredDisks(const std::string& job, const std::vector<DiskMirro
 }
 
 void MirroredDisks::begin() {
+    const std::optional<RecordedJob> earlier = earlier_job();
+    if (earlier) {
+        session_ = earlier->session;  // what it has left at the targets does not keep this one out
+    }
     for (const auto& disk : disks_) {
         disk->open();
     }
@@ -53,7 +61,7 @@ void MirroredDisks::begin() {
         }
     };
     const ForgetUnlessWritten forget{*this};
-    if (read_file(job_record_path(job_))) {
+    if (earlier) {
         log_warning("'nbd-mirror mirror --resume --job " + job_ +
                     "' would have gone on with what an earlier mirror of that name had left; this "
                     "one begins anew");
@@ -63,25 +71,44 @@ void MirroredDisks::begin() {
         disk->begin();
         records.push_back(disk->record());
     }
-    record_.write(std::move(records));
+    record_.write({.session = session_, .disks = std::move(records)});
+}
+
+std::optional<RecordedJob> MirroredDisks::earlier_job() const {
+    try {
+        return record_.read();
+    } catch (const JobError&) {
+        return std::nullopt;  // damaged: nobody can go on with it
+    }
 }
 
 bool MirroredDisks::resume() {
-    const auto records = record_.read();
-    if (!records || records->size() != disks_.size()) {
+    const auto recorded = record_.read();
+    if (!recorded || recorded->disks.size() != disks_.size()) {
         throw JobError("the record of job '" + job_ + "' has changed meanwhile");
     }
-    record_.write(*records);
+    session_ = recorded->session;
+    // Not written: to tell a target that its disk has moved takes no room here.
+    record_.take_up(*recorded);
     std::size_t moved = 0;
     for (std::size_t i = 0; i < disks_.size(); ++i) {
-        moved += disks_[i]->has_moved(records->at(i)) ? 1 : 0;
+        const DiskMirror& disk = *disks_[i];
+        moved += disks_[i]->has_moved(recorded->disks.at(i)) ? 1 : 0;
+        // Another mirror of that name may have moved it, where this one's record was not seen.
+        if (disk.moved_elsewhere() && disk.record().incoming) {
+            moved_elsewhere_ = true;
+            throw JobError(disk.source().text + " has moved to " + disk.moved_to() + ", not to " +
+                           disk.target().text +
+                           ", by another job of this name: guests may write there");
+        }
     }
     if (moved == disks_.size()) {
         return false;
     }
     for (std::size_t i = 0; i < disks_.size(); ++i) {
-        disks_[i]->resume(records->at(i));
+        disks_[i]->resume(recorded->disks.at(i));
     }
+    record_epoch();
     return true;
 }
 
@@ -89,6 +116,16 @@ void MirroredDisks::connect_again() {
     disconnect();
     for (const auto& disk : disks_) {
         disk->connect_again();
+    }
+    record_epoch();
+}
+
+// Another process goes on after the last one although the clock was set back.
+void MirroredDisks::record_epoch() {
+    try {
+        record_.replace(session_);
+    } catch (const std::system_error& error) {
+        log_warning(error.what());
     }
 }
 
@@ -98,10 +135,35 @@ void MirroredDisks::disconnect() {
     }
 }
 
-void MirroredDisks::commit() {
-    for (const auto& disk : disks_) {
-        disk->commit();
+void MirroredDisks::commit(std::chrono::seconds patience) {
+    using std::chrono::milliseconds;
+    using Clock = std::chrono::steady_clock;
+    status_.set_owner(Owner::nobody);
+    const Clock::time_point end = Clock::now() + patience;
+    for (milliseconds delay = LostConnections::kMinDelay;;
+         delay = std::min(2 * delay, LostConnections::kMaxDelay)) {
+        try {
+            for (const auto& disk : disks_) {
+                disk->commit();
+            }
+            break;
+        } catch (const ConnectionLost& lost) {
+            const std::string sentence =
+                std::string(
+                    "the source has handed over, but the target was not told, so that "
+                    "guests may write nowhere: ") +
+                lost.what();
+            if (Clock::now() + delay > end) {
+                throw JobError(sentence);
+            }
+            log_warning(sentence + "; trying again");
+            status_.set_error(sentence);
+            limits_.wait_for_change(delay);
+        }
     }
+    const bool elsewhere =
+        std::ranges::any_of(disks_, [](const auto& disk) { return disk->moved_elsewhere(); });
+    status_.set_owner(elsewhere ? Owner::unknown : Owner::target);
 }
 
 void MirroredDisks::forget_trackers() noexcept {
@@ -223,7 +285,7 @@ std::vector<WriterHold::Disk> MirroredDisks::to_hold() const {
 
 std::string MirroredDisks::moved_sentence() const {
     const DiskMirror& first = *disks_.front();
-    return first.source().text + " had moved to " + first.target().text +
+    return first.source().text + " had moved to " + first.moved_to() +
            (disks_.size() > 1 ? ", and " + std::to_string(disks_.size() - 1) + " more with it,"
                               : "");
 }
@@ -238,13 +300,13 @@ std::vector<DiskMirror::Options> as_recorded(const std::string& job,
                               : "there is no job '" + job + "'"));
     }
     const bool any_named = !named.front().copy.source.text.empty();
-    if (any_named && named.size() != record->size()) {
-        throw JobError("job '" + job + "' has " + std::to_string(record->size()) + " disks, not " +
-                       std::to_string(named.size()));
+    if (any_named && named.size() != record->disks.size()) {
+        throw JobError("job '" + job + "' has " + std::to_string(record->disks.size()) +
+                       " disks, not " + std::to_string(named.size()));
     }
     std::vector<DiskMirror::Options> disks;
-    for (std::size_t i = 0; i < record->size(); ++i) {
-        const DiskRecord& recorded = record->at(i);
+    for (std::size_t i = 0; i < record->disks.size(); ++i) {
+        const DiskRecord& recorded = record->disks.at(i);
         DiskMirror::Options& disk = disks.emplace_back(named[any_named ? i : 0]);
         for (const auto& [location, text] : {std::pair(&disk.copy.source, recorded.source),
                                              std::pair(&disk.copy.target, recorded.target)}) {

@@ -40,13 +40,13 @@ class MirroredDisks {
     void connect_again();
     // Ends all connections: whoever waits for the targets may open them.
     void disconnect();
-    // The sources are handed over, and all is disconnected: tells the targets that wait for that.
-    // Again and again does no harm.
-    void commit();
+    // The sources are handed over: tells the targets that wait for that, also again. One that
+    // cannot be reached is tried for `patience`; then throws JobError.
+    void commit(std::chrono::seconds patience);
     // Nobody will go on with them: the trackers and the record are removed.
     void forget() noexcept;
     // Trackers and a record stand: another process can go on.
-    [[nodiscard]] bool can_be_resumed() const { return record_.written(); }
+    [[nodiscard]] bool can_be_resumed() const { return record_.stands() && !moved_elsewhere_; }
 
     // A round of each; bytes and rates are sums, times those of the slowest. `tick` calls look()
     // now and then.
@@ -67,17 +67,22 @@ class MirroredDisks {
 
     void throttle(Convergence::Delay delay, std::chrono::milliseconds lease);
     [[nodiscard]] std::vector<WriterHold::Disk> to_hold() const;
-    // "SOURCE had moved to TARGET", of the first, "and N more".
+    // "SOURCE had moved to PLACE", of the first, "and N more", once resume() has found that.
     [[nodiscard]] std::string moved_sentence() const;
 
   private:
     void forget_trackers() noexcept;
+    void record_epoch();
+    [[nodiscard]] std::optional<RecordedJob> earlier_job() const;
 
     const std::string job_;
     JobStatus& status_;
+    JobLimits& limits_;
     ConnectionShares connections_;
     AutoConnections auto_connections_;
     JobRecord record_;
+    Session session_;
+    bool moved_elsewhere_ = false;
     std::vector<std::unique_ptr<DiskMirror>> disks_;
 };
 

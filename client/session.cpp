@@ -1,27 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/session.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cstdio>
+#include <random>
 
 namespace nbdm {
 
 namespace {
 
-// Higher than those of connections that began earlier.
-std::string epoch() {
-    const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(
-        std::chrono::system_clock::now().time_since_epoch());
-    return std::to_string(now.count());
+// Of an id, at an nbd-mirror-server.
+constexpr std::size_t kMaxIdBytes = 64;
+
+std::string random_digits() {
+    std::random_device random;
+    char digits[9];
+    std::snprintf(digits, sizeof(digits), "%08x", random());
+    return digits;
 }
 
 }  // namespace
 
-std::string session_context(const std::string& job) {
-    return "nbd-mirror:session:" + job + ":" + epoch();
+Session::Session(const std::string& job) {
+    const std::string digits = random_digits();
+    id_ = job.substr(0, kMaxIdBytes - 1 - digits.size()) + "-" + digits;
 }
 
-std::string commit_context(const std::string& job) {
-    return "nbd-mirror:commit:" + job + ":" + epoch();
+std::string Session::next_context() {
+    return "nbd-mirror:session:" + id_ + ":" + std::to_string(next_epoch());
+}
+
+std::string Session::next_commit_context() {
+    return "nbd-mirror:commit:" + id_ + ":" + std::to_string(next_epoch());
+}
+
+std::uint64_t Session::next_epoch() {
+    const std::chrono::nanoseconds now = std::chrono::system_clock::now().time_since_epoch();
+    epoch_ = std::max(epoch_ + 1, static_cast<std::uint64_t>(now.count()));
+    return epoch_;
 }
 
 }  // namespace nbdm

@@ -2,11 +2,15 @@
 #include "client/side.h"
 
 #include <algorithm>
+#include <chrono>
+#include <map>
+#include <poll.h>
 #include <system_error>
 #include <utility>
 
 #include "client/file_endpoint.h"
 #include "client/nbd_endpoint.h"
+#include "control/disk_identity.h"
 #include "control/durable_file.h"
 #include "control/log.h"
 #include "iothread/disk_place.h"
@@ -17,6 +21,25 @@ namespace {
 
 // Pieces of a copy begin and end at multiples of this at least.
 constexpr std::uint32_t kBlockBytes = 4096;
+
+// The connections of another mirror of a target, which may have been killed just now, may take this
+// long to end.
+constexpr std::chrono::seconds kOthersMayLeave{3};
+
+// Contexts of an nbd-mirror-server with one number for all of a disk.
+const std::string kAllocated = "nbd-mirror:allocated";
+const std::string kRoom = "nbd-mirror:room";
+const std::string kMirrors = "nbd-mirror:mirrors";
+
+std::optional<std::uint32_t> find(const std::map<std::string, std::uint32_t>& numbers,
+                                  const std::string& context) {
+    const auto found = numbers.find(context);
+    return found == numbers.end() ? std::nullopt : std::optional(found->second);
+}
+
+std::optional<std::uint64_t> bytes_of(std::optional<std::uint32_t> mebibytes) {
+    return mebibytes ? std::optional(std::uint64_t{*mebibytes} << 20) : std::nullopt;
+}
 
 std::unique_ptr<DiskFile> open_source_file(const std::string& path) {
     try {
@@ -103,6 +126,8 @@ Side Side::open_target(const Location& location, const TargetOptions& options,
     side.context_ = options.session;
     if (location.kind == Location::Kind::path) {
         side.use_file(open_target_file(location.path_or_uri, options.create_bytes));
+        side.content_ = TargetContent{
+            .disk = DiskIdentity::of(side.file_->fd(), location.path_or_uri).fingerprint()};
         if (side.file_->created()) {
             sync_directory_of(location.path_or_uri);
             side.is_zero_ = true;
@@ -112,24 +137,41 @@ Side Side::open_target(const Location& location, const TargetOptions& options,
         side.traits_.fences =
             !options.session.empty() &&
             nbd_can_meta_context(side.first_->get(), options.session.c_str()) == 1;
+        if (side.traits_.fences) {
+            side.wait_until_alone(cancellation);
+        }
     }
     return side;
 }
 
 void Side::use_server(const std::string& uri, const Cancellation& cancellation) {
     uri_ = uri;
-    const std::string allocated = "nbd-mirror:allocated";
-    const std::string room = "nbd-mirror:room";
-    first_ =
-        connect({LIBNBD_CONTEXT_BASE_ALLOCATION, kIncomingContext, allocated, room}, cancellation);
+    first_ = connect({LIBNBD_CONTEXT_BASE_ALLOCATION, kIncomingContext, kAllocated, kRoom, kMirrors,
+                      TargetContent::kDiskContext, TargetContent::kFillersContext},
+                     cancellation);
     traits_ = first_->traits();
-    const auto mebibytes = ask_numbers(*first_, {allocated, room}, cancellation);
-    const auto bytes_of = [&](const std::string& context) {
-        const auto found = mebibytes.find(context);
-        return found == mebibytes.end() ? std::nullopt
-                                        : std::optional(std::uint64_t{found->second} << 20);
-    };
-    space_ = {.allocated_bytes = bytes_of(allocated), .room_bytes = bytes_of(room)};
+    ask_server(cancellation);
+}
+
+void Side::ask_server(const Cancellation& cancellation) {
+    const auto numbers = ask_numbers(
+        *first_, {kAllocated, kRoom, kMirrors, TargetContent::kDiskContext}, cancellation);
+    space_ = {.allocated_bytes = bytes_of(find(numbers, kAllocated)),
+              .room_bytes = bytes_of(find(numbers, kRoom))};
+    content_ = TargetContent::in(numbers);
+    mirrors_ = find(numbers, kMirrors).value_or(1);
+}
+
+// Of two that come at the same time both see the other; none has written anything yet.
+void Side::wait_until_alone(const Cancellation& cancellation) {
+    constexpr int kAskAgainMs = 50;
+    const auto end = std::chrono::steady_clock::now() + kOthersMayLeave;
+    for (; mirrors_ > 1; ask_server(cancellation)) {
+        if (std::chrono::steady_clock::now() >= end) {
+            throw ConnectionLost("target " + name_ + ": another mirror fills this export");
+        }
+        ::poll(nullptr, 0, kAskAgainMs);
+    }
 }
 
 void Side::use_file(std::unique_ptr<DiskFile> file) {

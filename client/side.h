@@ -15,6 +15,7 @@
 #include "client/nbd_handle.h"
 #include "client/opened_disk.h"
 #include "client/scout.h"
+#include "client/target_content.h"
 #include "iothread/disk_file.h"
 
 namespace nbdm {
@@ -52,6 +53,7 @@ class Side {
         bool is_zero = false;                       // the caller vouches that it reads as zero
         std::string session;  // metadata context of all connections; empty: none
     };
+    // With a session: throws ConnectionLost when the connections of another one stay.
     [[nodiscard]] static Side open_target(const Location& location, const TargetOptions& options,
                                           const Cancellation& cancellation);
 
@@ -70,6 +72,8 @@ class Side {
         std::optional<std::uint64_t> room_bytes;
     };
     [[nodiscard]] const Space& space() const noexcept { return space_; }
+    // As of when the side was opened; nothing: not known.
+    [[nodiscard]] const std::optional<TargetContent>& content() const noexcept { return content_; }
     // Null for a server.
     [[nodiscard]] const DiskFile* file() const noexcept { return file_.get(); }
 
@@ -96,6 +100,8 @@ class Side {
     Side() = default;
     void use_file(std::unique_ptr<DiskFile> file);
     void use_server(const std::string& uri, const Cancellation& cancellation);
+    void wait_until_alone(const Cancellation& cancellation);
+    void ask_server(const Cancellation& cancellation);
     [[nodiscard]] bool read_from_disk(const OpenedDisk& disk);
     // A connection that may write.
     [[nodiscard]] std::unique_ptr<NbdHandle> connect(std::vector<std::string> meta_contexts,
@@ -109,6 +115,8 @@ class Side {
     std::unique_ptr<NbdHandle> first_;  // null for a file or a disk, and once it was taken
     EndpointTraits traits_;
     Space space_;
+    std::optional<TargetContent> content_;
+    std::uint32_t mirrors_ = 0;  // that fill it, with this one
     bool is_zero_ = false;
 };
 

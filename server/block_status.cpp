@@ -55,6 +55,12 @@ Described next(const Origin& origin, const MetaContext& context, Range within) {
                                                 ? space.room_bytes
                                                 : space.allocated_bytes)};
         }
+        case MetaContext::Kind::disk:
+            return {within, served.fingerprint()};
+        case MetaContext::Kind::fillers:
+            return {within, served.fence().order()};
+        case MetaContext::Kind::mirrors:
+            return {within, static_cast<std::uint32_t>(served.fence().standing())};
         case MetaContext::Kind::incoming:
         case MetaContext::Kind::session:
         case MetaContext::Kind::commit:

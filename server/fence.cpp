@@ -5,6 +5,7 @@
 #include <cassert>
 #include <charconv>
 #include <utility>
+#include <xxhash.h>
 
 namespace nbdm {
 
@@ -75,11 +76,16 @@ Fence::Entered Fence::enter(const SessionName& name, Others others, IoThread& th
     // How often the wait looks whether the thread is to stop.
     constexpr std::chrono::milliseconds kStep{50};
     std::unique_lock lock(mutex_);
-    if (others == Others::refused &&
-        std::any_of(sessions_.begin(), sessions_.end(), [&](const auto& each) {
-            return each.first != name.id && !each.second.members.empty();
-        })) {
+    const auto patience = std::min(deadline, std::chrono::steady_clock::now() + kOthersMayLeave);
+    if (others == Others::refused && !last_entered_.empty() && last_entered_ != name.id) {
         return Entered::another_session;
+    }
+    while (others != Others::allowed && others_stand_locked(name.id)) {
+        if (others == Others::refused || std::chrono::steady_clock::now() >= patience ||
+            thread.stop_requested()) {
+            return Entered::another_session;
+        }
+        left_.wait_for(lock, kStep);
     }
     Session& session = sessions_[name.id];
     session.used = ++entries_;
@@ -107,6 +113,13 @@ Fence::Entered Fence::enter(const SessionName& name, Others others, IoThread& th
     }
     const bool outrun = own.shut_out.load(std::memory_order_acquire);
     const bool entered = alone() && !outrun;
+    if (entered && last_entered_ != name.id) {
+        if (!last_entered_.empty()) {
+            const XXH32_hash_t hash = XXH32(name.id.data(), name.id.size(), order_);
+            order_ = std::max<XXH32_hash_t>(hash, 1);
+        }
+        last_entered_ = name.id;
+    }
     forget_oldest_locked();
     lock.unlock();
     if (entered) {
@@ -122,6 +135,19 @@ void Fence::leave(Member& member) noexcept {
         session.members.remove_if([&](const Member& each) { return &each == &member; });
     }
     left_.notify_all();
+}
+
+bool Fence::others_stand_locked(const std::string& id) const {
+    return std::any_of(sessions_.begin(), sessions_.end(), [&](const auto& each) {
+        return each.first != id && !each.second.members.empty();
+    });
+}
+
+std::size_t Fence::standing() const {
+    const std::lock_guard lock(mutex_);
+    return static_cast<std::size_t>(
+        std::count_if(sessions_.begin(), sessions_.end(),
+                      [](const auto& each) { return !each.second.members.empty(); }));
 }
 
 void Fence::forget_oldest_locked() {

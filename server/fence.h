@@ -74,15 +74,24 @@ class Fence {
     ~Fence();  // asserts that no connection is left
 
     enum class Entered { yes, too_late, still_busy, another_session };
-    // Whether connections of other sessions may be there.
-    enum class Others { allowed, refused };
+    // Whether connections of other sessions may be there; `awaited`: not after kOthersMayLeave;
+    // `refused`: nor may others have come since the last of this one.
+    enum class Others { allowed, awaited, refused };
     // Why not, for the client; empty for `yes`.
     [[nodiscard]] static std::string_view why_not(Entered entered) noexcept;
     // `thread` is the caller's. Returns when no connection of a lower epoch has anything under way.
     // `too_late`: a higher epoch has come; `still_busy`: that did not happen by `deadline`, or the
-    // thread is to stop. `place` is only taken with `yes`.
+    // thread is to stop; `another_session`: others are there. `place` is only taken with `yes`.
     [[nodiscard]] Entered enter(const SessionName& name, Others others, IoThread& thread,
                                 std::chrono::steady_clock::time_point deadline, Membership& place);
+
+    // As long as the connections of a mirror that was killed may take to end.
+    static constexpr std::chrono::seconds kOthersMayLeave{3};
+
+    // Sessions that have a connection.
+    [[nodiscard]] std::size_t standing() const;
+    // A number of the sessions that have entered, in their order; 0 for one and none.
+    [[nodiscard]] std::uint32_t order() const noexcept { return order_.load(); }
 
   private:
     // Epochs of this many sessions that have no connection are remembered.
@@ -94,11 +103,14 @@ class Fence {
         std::list<Member> members;
     };
     void leave(Member& member) noexcept;
+    [[nodiscard]] bool others_stand_locked(const std::string& id) const;
     void forget_oldest_locked();
 
-    std::mutex mutex_;  // guards all below
+    std::atomic<std::uint32_t> order_{0};
+    mutable std::mutex mutex_;  // guards all below
     std::condition_variable left_;
     std::uint64_t entries_ = 0;
+    std::string last_entered_;  // its id
     std::map<std::string, Session> sessions_;
 };
 

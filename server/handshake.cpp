@@ -314,10 +314,13 @@ std::string_view Handshake::enter_session(Export& served) {
     const bool commits = session->kind == MetaContext::Kind::commit;
     const SessionName name =
         *SessionName::parse(session->name, commits ? SessionName::kCommit : SessionName::kSession);
+    Fence::Others others = Fence::Others::allowed;
+    if (served.landing().expected()) {
+        others = commits ? Fence::Others::refused : Fence::Others::awaited;
+    }
     const auto enter = [&] {
-        return Fence::why_not(served.fence().enter(
-            name, served.landing().expected() ? Fence::Others::refused : Fence::Others::allowed,
-            stream_.thread(), stream_.deadline(), session_.membership));
+        return Fence::why_not(served.fence().enter(name, others, stream_.thread(),
+                                                   stream_.deadline(), session_.membership));
     };
     if (commits) {
         return served.landing().commit(name.id, enter);

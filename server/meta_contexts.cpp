@@ -17,6 +17,11 @@ constexpr std::string_view kAllocated = "nbd-mirror:allocated";
 constexpr std::string_view kRoom = "nbd-mirror:room";
 // Of an export that waits for a mirror.
 constexpr std::string_view kIncoming = "nbd-mirror:incoming";
+// Of the disk and of the mirrors that fill it: Export::fingerprint(), Fence::order() and
+// standing().
+constexpr std::string_view kDisk = "nbd-mirror:disk";
+constexpr std::string_view kFillers = "nbd-mirror:fillers";
+constexpr std::string_view kMirrors = "nbd-mirror:mirrors";
 // Of a client whose requests nobody waits for.
 constexpr std::string_view kBackground = "nbd-mirror:background";
 // One map, two names: QEMU's is what backup tools ask for.
@@ -42,6 +47,9 @@ std::vector<MetaContext> all_contexts(const Export& served) {
 std::vector<MetaContext> unlisted_contexts(const Export& served) {
     std::vector<MetaContext> result;
     result.push_back({.name = std::string(kBackground), .kind = MetaContext::Kind::background});
+    result.push_back({.name = std::string(kDisk), .kind = MetaContext::Kind::disk});
+    result.push_back({.name = std::string(kFillers), .kind = MetaContext::Kind::fillers});
+    result.push_back({.name = std::string(kMirrors), .kind = MetaContext::Kind::mirrors});
     if (served.file().space()) {
         result.push_back({.name = std::string(kAllocated), .kind = MetaContext::Kind::allocated});
         result.push_back({.name = std::string(kRoom), .kind = MetaContext::Kind::room});

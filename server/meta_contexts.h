@@ -35,6 +35,9 @@ struct MetaContext {
         session,
         commit,
         background,
+        disk,
+        fillers,
+        mirrors,
         digest
     };
     Kind kind = Kind::allocation;

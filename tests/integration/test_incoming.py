@@ -128,7 +128,10 @@ def test_a_disk_that_has_landed_stays_so_and_no_mirror_gets_at_it(world, source,
         assert result.returncode == 1 and "the server's log says why" in result.stderr
         target.wait_for_message("belongs to its guest")
         # It may have missed the answer to its commit; nobody else hands over what has landed.
-        connect(target, "nbd-mirror:commit:job:1")
+        record, = (world.quick("target-state") / "arrived").glob("*.json")
+        session = json.loads(record.read_text())["job"]
+        assert session.startswith("job-")
+        connect(target, f"nbd-mirror:commit:{session}:1")
         with pytest.raises(nbd.Error):
             connect(target, "nbd-mirror:commit:next:1")
         assert content(world.path("target"), 0, 512) == b"g" * 512
@@ -145,6 +148,86 @@ def test_a_mirror_that_died_behind_the_retirement_tells_the_target_when_resumed(
     assert (state(source), state(target)) == ("retired", "incoming")
     with world.mirror(None, None, "--resume") as mirror:
         assert mirror.wait() == 0
+    assert state(target) == "serving" and owner(world) == "target"
+
+
+def die_behind_the_retirement(source, mirror):
+    mirror.wait_for_phase("ready")
+    os.kill(mirror.pid, signal.SIGSTOP)
+    hold = source.hold()
+    assert source.ask("POST", "/v1/exports/d/retire", {"hold": hold, "job": "job"})[0] == 200
+    mirror.kill()
+
+
+def test_no_other_disk_is_taken_for_the_copy_that_has_landed(world, source):
+    place = f"{world.path('target')},size={SIZE},incoming"
+    options = ["--state-dir", world.quick("target-state")]
+    with world.server(f"d={place}", name="target-server", options=options) as target, \
+            world.mirror(source.source("d"), target.uri("d")) as mirror:
+        die_behind_the_retirement(source, mirror)
+    # As when the file system with the copy is not mounted.
+    world.path("target").rename(world.path("copy"))
+    with world.server(f"d={place}", name="target-server", options=options) as target:
+        with world.mirror(None, None, "--resume", expect=(1,)) as mirror:
+            assert mirror.wait() == 1
+        mirror.wait_for_message("is another disk by now")
+        assert state(target) == "incoming" and owner(world) == "nobody"
+    world.path("copy").rename(world.path("target"))
+    with world.server(f"d={place}", name="target-server", options=options) as target:
+        with world.mirror(None, None, "--resume") as mirror:
+            assert mirror.wait() == 0
+        assert state(target) == "serving" and owner(world) == "target"
+
+
+def test_a_copy_that_another_mirror_has_overwritten_does_not_land(world, source, target):
+    with world.mirror(source.source("d"), target.uri("d")) as mirror:
+        die_behind_the_retirement(source, mirror)
+    other = connect(target, "nbd-mirror:session:other:1")
+    other.pwrite(b"o" * 512, 0)
+    other.shutdown()
+    with world.mirror(None, None, "--resume", expect=(1,)) as mirror:
+        assert mirror.wait() == 1
+    mirror.wait_for_message("another mirror has filled it")
+    assert state(target) == "incoming"
+    with pytest.raises(nbd.Error):  # nor without looking
+        connect(target, "nbd-mirror:commit:another:9")
+
+
+def test_a_mirror_that_waits_for_the_place_does_not_get_in_at_the_hand_over(world, source, target):
+    refused = []
+
+    def wait_for_the_place():
+        while state(target) == "incoming":
+            with contextlib.suppress(nbd.Error):
+                connect(target, "nbd-mirror:session:other:1").pwrite(b"o" * 512, 0)
+                return
+            refused.append(True)
+
+    with world.mirror(source.source("d"), target.uri("d")) as mirror:
+        mirror.wait_for_phase("ready")
+        with background(wait_for_the_place):
+            target.wait_for_message("another mirror fills")  # and asks again
+            assert mirror.cutover().returncode == 0
+            assert mirror.wait() == 0
+    assert refused and "trying again" not in mirror.messages()
+    assert same_content(world.path("source"), world.path("target"))
+
+
+def test_the_target_is_told_although_the_sources_server_was_started_again(world, target):
+    make_disk(world.path("source"), SIZE, [(0, 12 * MIB)])
+    with world.server(f"d={world.path('source')}", name="source-server") as source:
+        with world.mirror(source.source("d"), target.uri("d")) as mirror:
+            mirror.wait_for_phase("ready")
+            os.kill(mirror.pid, signal.SIGSTOP)
+            hold = source.hold()
+            assert source.ask("POST", "/v1/exports/d/retire",
+                              {"hold": hold, "job": "job"})[0] == 200
+            mirror.kill()
+    # For writing it is not served any more.
+    with world.server(f"d={world.path('source')},ro", name="source-server") as source:
+        assert state(source) == "retired"
+        with world.mirror(None, None, "--resume") as mirror:
+            assert mirror.wait() == 0
     assert state(target) == "serving" and owner(world) == "target"
 
 

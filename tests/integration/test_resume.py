@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from harness import KIB, MIB, make_disk, same_content, wait_for
+from harness import KIB, MIB, World, make_disk, same_content, wait_for
 from nbd_client import write
 from peers import CutAtFlush
 
@@ -192,6 +192,80 @@ def test_a_resumed_mirror_compares_when_its_tracker_is_gone(world, source, targe
     assert same_content(world.path("source"), world.path("target"))
 
 
+@pytest.mark.parametrize("killed", ["the target's server", "the mirror"])
+def test_a_target_that_is_another_disk_by_now_is_compared(world, source, disks, killed):
+    """As when its file system was not mounted, and the server made a new file."""
+    with world.server(f"d={world.path('target')}", name="b") as target:
+        mirror = world.mirror(source.source("d"), target.uri("d"))
+        mirror.wait_for_phase("ready")
+        if killed == "the mirror":
+            mirror.kill()
+        target.kill()
+    world.path("target").rename(world.path("kept"))
+    with world.server(f"d={world.path('target')},size={SIZE}", name="b") as target:
+        if killed == "the mirror":
+            mirror = resume(world)
+        with mirror:
+            mirror.wait_for_message("is another disk by now")
+            finish(mirror)
+        assert sent(target) >= DATA
+    assert same_content(world.path("source"), world.path("target"))
+
+
+def test_a_path_that_leads_to_another_disk_by_now_is_compared(world, source):
+    with world.mirror(source.source("d"), world.path("target")) as mirror:
+        mirror.wait_for_phase("ready")
+        mirror.kill()
+    # The same disk, wherever it is.
+    with resume(world) as mirror:
+        mirror.wait_for_phase("ready")
+        mirror.kill()
+    assert "compared" not in mirror.messages()
+    world.path("target").rename(world.path("kept"))
+    make_disk(world.path("target"), SIZE)
+    with resume(world) as mirror:
+        mirror.wait_for_message("is another disk by now")
+        finish(mirror)
+    assert same_content(world.path("source"), world.path("target"))
+
+
+def test_a_target_that_another_mirror_has_filled_meanwhile_is_compared(world, source, target):
+    with world.mirror(source.source("d"), target.uri("d")) as mirror:
+        mirror.wait_for_phase("ready")
+        mirror.kill()
+    other = make_disk(world.path("other"), SIZE, [(0, MIB)], seed=9)
+    with world.server(f"d={other}", name="c") as second, \
+            world.mirror(second.source("d"), target.uri("d"), job="other", expect=(4,)) as another:
+        another.wait_for_phase("ready")
+        assert world.client("cancel", "other").returncode == 0
+        another.wait()
+    with resume(world) as mirror:
+        mirror.wait_for_message("another mirror has filled it")
+        finish(mirror)
+    assert same_content(world.path("source"), world.path("target"))
+
+
+@pytest.mark.parametrize("incoming", ["", ",incoming"])
+def test_mirrors_of_two_hosts_do_not_fill_one_target_whatever_their_jobs_are_called(world, source,
+                                                                                    incoming):
+    make_disk(world.path("target"), SIZE)
+    world.path("elsewhere").mkdir()
+    elsewhere = World(world.path("elsewhere"))
+    other = make_disk(world.path("other"), SIZE, [(0, MIB)], seed=9)
+    with world.server(f"d={world.path('target')}{incoming}", name="b",
+                      options=["--state-dir", world.quick("b-state")]) as target, \
+            elsewhere.server(f"d={other}", name="c") as second, \
+            world.mirror(source.source("d"), target.uri("d")) as mirror:
+        mirror.wait_for_phase("ready")
+        refused = elsewhere.client("mirror", second.source("d"), target.uri("d"), "--job", "job",
+                                   "--reconnect-timeout", "0")
+        assert refused.returncode == 1
+        assert "another mirror fills this export" in target.messages() + refused.stderr
+        finish(mirror)
+    assert "trying again" not in mirror.messages()
+    assert same_content(world.path("source"), world.path("target"))
+
+
 def test_a_mirror_that_died_after_the_hand_over_has_nothing_left_to_do(world, source, target):
     with world.mirror(source.source("d"), target.uri("d")) as mirror:
         mirror.wait_for_phase("ready")
@@ -199,15 +273,38 @@ def test_a_mirror_that_died_after_the_hand_over_has_nothing_left_to_do(world, so
         os.kill(mirror.pid, signal.SIGSTOP)
         hold = source.hold()
         status, _ = source.ask("POST", "/v1/exports/d/retire",
-                               {"hold": hold, "moved_to": "there", "job": "job"})
+                               {"hold": hold, "moved_to": target.uri("d"), "job": "job"})
         assert status == 200
         mirror.kill()
     moved = source.export("d")["moved"]
-    assert (moved["to"], moved["job"]) == ("there", "job")
+    assert (moved["to"], moved["job"]) == (target.uri("d"), "job")
     with resume(world) as mirror:
         assert mirror.wait() == 0
     assert "cut over" in mirror.output
     assert json.loads(world.client("status", "job", "--json").stdout)["phase"] == "done"
+
+
+@pytest.mark.parametrize("incoming", ["", ",incoming"])
+def test_a_disk_that_has_moved_elsewhere_is_not_said_to_be_at_the_target(world, source, incoming):
+    """Another job of that name may have moved it, where nothing was known of this one."""
+    make_disk(world.path("target"), SIZE)
+    with world.server(f"d={world.path('target')}{incoming}", name="b",
+                      options=["--state-dir", world.quick("b-state")]) as target:
+        with world.mirror(source.source("d"), target.uri("d")) as mirror:
+            mirror.wait_for_phase("ready")
+            mirror.kill()
+        hold = source.hold()
+        assert source.ask("POST", "/v1/exports/d/retire",
+                          {"hold": hold, "moved_to": "there", "job": "job"})[0] == 200
+        with resume(world, expect=(1,) if incoming else (0,)) as mirror:
+            mirror.wait()
+        if incoming:
+            assert "has moved to there, not to" in mirror.messages()
+            assert "--resume" not in mirror.messages()
+            assert target.export("d")["state"] == "incoming"
+        else:
+            assert "had moved to there" in mirror.output
+            assert json.loads(world.client("status", "job", "--json").stdout)["owner"] == "unknown"
 
 
 @pytest.mark.parametrize("end", ["cancelled", "done"])

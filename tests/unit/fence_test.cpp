@@ -106,5 +106,53 @@ TEST(SessionName, IsReadExactly) {
     EXPECT_FALSE(SessionName::parse("base:allocation", SessionName::kSession));
 }
 
+TEST(Fence, ItIsKnownHowManySessionsStandAndThatAnotherHasCome) {
+    Fence fence;
+    {
+        Client first;
+        Client again;
+        ASSERT_EQ(first.enter(fence, "vm1", 1), Fence::Entered::yes);
+        ASSERT_EQ(again.enter(fence, "vm1", 1), Fence::Entered::yes);
+        EXPECT_EQ(fence.standing(), 1U);
+        EXPECT_EQ(fence.order(), 0U);
+        Client other;
+        ASSERT_EQ(other.enter(fence, "vm2", 1), Fence::Entered::yes);
+        EXPECT_EQ(fence.standing(), 2U);
+        EXPECT_NE(fence.order(), 0U);
+    }
+    EXPECT_EQ(fence.standing(), 0U);
+    Client first;
+    const auto others = fence.order();
+    ASSERT_EQ(first.enter(fence, "vm1", 2), Fence::Entered::yes);
+    EXPECT_NE(fence.order(), others);
+    const auto own = fence.order();
+    Client again;
+    ASSERT_EQ(again.enter(fence, "vm1", 3, seconds(0)), Fence::Entered::still_busy);
+    EXPECT_EQ(fence.order(), own);
+}
+
+TEST(Fence, OthersAreWaitedForOrRefused) {
+    Fence fence;
+    Client old;
+    ASSERT_EQ(old.enter(fence, "vm1", 1), Fence::Entered::yes);
+    Client next;
+    const auto enter = [&](Fence::Others others, seconds patience) {
+        return fence.enter({"vm2", 1}, others, next.thread, steady_clock::now() + patience,
+                           next.place);
+    };
+    EXPECT_EQ(enter(Fence::Others::refused, seconds(30)), Fence::Entered::another_session);
+    EXPECT_EQ(enter(Fence::Others::awaited, seconds(0)), Fence::Entered::another_session);
+    auto entered =
+        std::async(std::launch::async, [&] { return enter(Fence::Others::awaited, seconds(30)); });
+    old.place.leave();
+    EXPECT_EQ(entered.get(), Fence::Entered::yes);
+    // The first one does not hand over what the other may have overwritten.
+    next.place.leave();
+    Client commit;
+    EXPECT_EQ(fence.enter({"vm1", 2}, Fence::Others::refused, commit.thread, steady_clock::now(),
+                          commit.place),
+              Fence::Entered::another_session);
+}
+
 }  // namespace
 }  // namespace nbdm
