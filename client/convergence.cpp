@@ -7,7 +7,7 @@ namespace nbdm {
 
 namespace {
 
-// Each pass shall find no more than this part of what the one before has copied, so that few are
+// Each round shall find no more than this part of what the one before has copied, so that few are
 // needed.
 constexpr double kWantedShare = 0.7;
 // While less than this part of that is dirtied, the writers may go faster.

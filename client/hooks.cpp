@@ -10,6 +10,7 @@
 
 #include "client/hook_process.h"
 #include "control/log.h"
+#include "control/utf8.h"
 
 namespace nbdm {
 
@@ -25,12 +26,6 @@ bool is_hook_name(const std::string& name) {
     const std::string_view letters =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
     return name.find_first_not_of(letters) == std::string::npos;
-}
-
-// What a hook has said may not be UTF-8, which JSON is.
-std::string as_utf8(const std::string& text) {
-    using nlohmann::json;
-    return json::parse(json(text).dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
 }  // namespace

@@ -59,7 +59,6 @@ class JobStatus {
     JobStatus(std::string job, std::vector<DiskEnds> disks, int changed_fd);
 
     [[nodiscard]] DiskStatus& disk(std::size_t index) { return *disks_.at(index); }
-    [[nodiscard]] std::size_t disk_count() const noexcept { return disks_.size(); }
 
     void set_bwlimit(std::optional<std::uint64_t> bytes_per_s);
     void set_connections_auto(bool is_auto);

@@ -15,8 +15,8 @@ using std::chrono::milliseconds;
 // Between looks at the dirty map while nothing, or little, is written.
 constexpr milliseconds kQuietInterval{250};
 constexpr milliseconds kReadyInterval{100};
-// Passes right before a cutover, each shorter than the one before.
-constexpr int kMaxFinalPasses = 6;
+// Rounds right before a cutover, each shorter than the one before.
+constexpr int kMaxFinalRounds = 6;
 // The source server is looked at this often, for what is dirty and whether the disk is still there.
 constexpr milliseconds kLookInterval = Convergence::kInterval;
 // Between automatic attempts to cut over, each of which holds the writers for a while: doubled
@@ -251,7 +251,7 @@ std::optional<std::string> Mirror::cut_over() {
     status_.wait_until_recorded(kRecordLimit);
     // Shrink what is left while writers still write.
     std::uint64_t dirty_bytes = UINT64_MAX;
-    for (int pass = 0; pass < kMaxFinalPasses; ++pass) {
+    for (int i = 0; i < kMaxFinalRounds; ++i) {
         const DiskMirror::Round round = catch_up(DiskMirror::Haste::none, [this] {
             look_around();
             if (!may_cut_over() || stall_watch_.stalled()) {
@@ -302,7 +302,7 @@ std::optional<std::string> Mirror::cut_over() {
         tell(lost);
         throw;  // the next rounds might do without that connection, and the next hold not
     } catch (const std::exception& error) {
-        // Whatever it was, the writers go on. If it lasts, the next pass meets it again and fails.
+        // Whatever it was, the writers go on. If it lasts, the next round meets it again and fails.
         tell(error);
         return std::nullopt;
     }
@@ -344,7 +344,7 @@ void Mirror::given_up(const std::string& reason, Phase next) {
     cutovers_.answer(false, reason);
 }
 
-// Called again and again while a pass runs, and between passes.
+// Called again and again while a round runs, and between rounds.
 void Mirror::look_around() {
     const Clock::time_point now = Clock::now();
     if (now - last_look_ < kLookInterval) {

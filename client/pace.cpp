@@ -33,11 +33,6 @@ void Pace::set_paused(bool paused) {
     paused_ = paused;
 }
 
-bool Pace::paused() const {
-    const std::lock_guard lock(mutex_);
-    return paused_;
-}
-
 bool Pace::urgent() const {
     const std::lock_guard lock(mutex_);
     return urgent_;

@@ -23,7 +23,6 @@ class Pace {
     [[nodiscard]] std::optional<std::uint64_t> rate() const;
     // Paused, nothing more is admitted; what is under way goes on.
     void set_paused(bool paused);
-    [[nodiscard]] bool paused() const;
     // Writers are held as long as it lives: a pause that comes meanwhile takes effect then.
     class Urgent {
       public:

@@ -74,8 +74,6 @@ class Side {
     [[nodiscard]] const Space& space() const noexcept { return space_; }
     // As of when the side was opened; nothing: not known.
     [[nodiscard]] const std::optional<TargetContent>& content() const noexcept { return content_; }
-    // Null for a server.
-    [[nodiscard]] const DiskFile* file() const noexcept { return file_.get(); }
 
     // With a tracker: NBD only; extents say what is dirty in its frozen map.
     [[nodiscard]] std::unique_ptr<Scout> open_scout(const std::string& tracker,
