@@ -94,7 +94,8 @@ void DiskMirror::take_up_tracker() {
                     ": source and target are compared, and what differs is copied");
         start_tracker(/*compare=*/true);
         shared_.record.replace(index_, *record_);
-    } else if (record_->incoming != target_->traits().incoming || !record_->content) {
+    } else if (record_->incoming != target_->traits().incoming ||
+               (!record_->content && target_->content())) {
         record_->incoming = target_->traits().incoming;
         record_->content = target_->content();
         shared_.record.replace(index_, *record_);
@@ -216,12 +217,54 @@ void DiskMirror::disconnect() {
     source_.reset();
 }
 
+std::unique_ptr<NbdHandle> DiskMirror::enter_to_commit() {
+    if (!record_->incoming) {
+        return nullptr;
+    }
+    const Cancellation never;
+    std::unique_ptr<NbdHandle> entered;
+    try {
+        entered = std::make_unique<NbdHandle>(
+            target().path_or_uri,
+            std::vector<std::string>{shared_.session.next_context(), kIncomingContext,
+                                     TargetContent::kDiskContext, TargetContent::kFillersContext},
+            never);
+    } catch (const ConnectionLost&) {
+        // The disk may have landed already, and the answer was lost. If it has not, the commit is
+        // refused: the server wants this session to have come last.
+        return nullptr;
+    }
+    if (!entered->traits().incoming) {
+        return nullptr;
+    }
+    const auto content =
+        TargetContent::in(ask_numbers(*entered, {TargetContent::kDiskContext}, never));
+    check_content(content);
+    return entered;
+}
+
+void DiskMirror::check_content(const std::optional<TargetContent>& content) {
+    const bool same_disk =
+        !record_->content || (content && content->disk == record_->content->disk);
+    if (same_disk && !TargetContent::is_still(record_->content, content)) {
+        // Its server may be started again, and not know that any more.
+        record_->overwritten = true;
+        shared_.record.replace(index_, *record_);
+    }
+    if (!same_disk || record_->overwritten) {
+        throw JobError("target " + target().text + " is not the copy: " +
+                       (same_disk ? "another mirror has filled it" : "it is another disk by now") +
+                       ". The source has handed over, so that guests may write nowhere: " +
+                       (same_disk ? "" : "serve the copy there and resume the job, or ") + "take " +
+                       source().text + " back with --take-ownership");
+    }
+}
+
 void DiskMirror::commit() {
     if (!record_->incoming) {
         return;
     }
     const Cancellation never;
-    const std::unique_ptr<NbdHandle> entered = enter_to_commit(never);
     const std::string commit = shared_.session.next_commit_context();
     const NbdHandle told(target().path_or_uri, {commit}, never);
     if (nbd_can_meta_context(told.get(), commit.c_str()) != 1) {
@@ -229,31 +272,6 @@ void DiskMirror::commit() {
                     " was not incoming any more when it was told: others may have written to it "
                     "before");
     }
-}
-
-// As long as it stands no other mirror enters. Null when the disk has landed already, of which the
-// answer was lost; the commit learns whether it was that.
-std::unique_ptr<NbdHandle> DiskMirror::enter_to_commit(const Cancellation& never) {
-    std::unique_ptr<NbdHandle> entered;
-    std::optional<TargetContent> content;
-    try {
-        entered = std::make_unique<NbdHandle>(
-            target().path_or_uri,
-            std::vector{shared_.session.next_context(), TargetContent::kDiskContext,
-                        TargetContent::kFillersContext},
-            never);
-        content = TargetContent::in(ask_numbers(*entered, {TargetContent::kDiskContext}, never));
-    } catch (const ConnectionLost&) {
-        return nullptr;
-    }
-    if (!TargetContent::is_still(record_->content, content)) {
-        throw JobError("target " + target().text +
-                       " is another disk by now, or another mirror has filled it: it is not the "
-                       "copy. The source has handed over, so that guests may write nowhere: serve "
-                       "the copy there and resume the job, or take " +
-                       source().text + " back with --take-ownership");
-    }
-    return entered;
 }
 
 void DiskMirror::forget() noexcept {

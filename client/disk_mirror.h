@@ -68,8 +68,11 @@ class DiskMirror {
     void connect_again();
     // Ends all connections: whoever waits for the target may open it.
     void disconnect();
-    // Tells a target that waits for that that the disk is its own now, which ends its connections.
-    // Not cancelled. Throws JobError when it is not the copy any more.
+    // A connection to a target that waits for the hand-over and is still the copy; as long as it
+    // stands no other mirror enters. Null where there is none to be had, as of a disk that has
+    // landed. Throws JobError when the target is not the copy any more.
+    [[nodiscard]] std::unique_ptr<NbdHandle> enter_to_commit();
+    // Then: tells it that the disk is its own now, which ends its connections. Not cancelled.
     void commit();
     // Nobody will go on with it: the tracker is removed.
     void forget() noexcept;
@@ -107,7 +110,7 @@ class DiskMirror {
     void connect();
     void take_up();
     void take_up_tracker();
-    [[nodiscard]] std::unique_ptr<NbdHandle> enter_to_commit(const Cancellation& never);
+    void check_content(const std::optional<TargetContent>& content);
 
     const Options options_;
     const std::size_t index_;

@@ -36,6 +36,7 @@ std::optional<RecordedJob> JobRecord::read() const {
             if (stored.contains("content")) {
                 disk.content = {.disk = stored.at("content").at("disk"),
                                 .fillers = stored.at("content").at("fillers")};
+                disk.overwritten = stored.at("content").at("overwritten");
             }
         }
         if (job.disks.empty()) {
@@ -83,7 +84,9 @@ void JobRecord::write_locked(RecordedJob job) {
                                                {"compare", disk.compare},
                                                {"incoming", disk.incoming}});
         if (disk.content) {
-            stored["content"] = {{"disk", disk.content->disk}, {"fillers", disk.content->fillers}};
+            stored["content"] = {{"disk", disk.content->disk},
+                                 {"fillers", disk.content->fillers},
+                                 {"overwritten", disk.overwritten}};
         }
     }
     write_file_durably(

@@ -28,6 +28,7 @@ struct DiskRecord {
     // The target has to be told of the hand-over.
     bool incoming = false;
     std::optional<TargetContent> content = {};  // of the target, when the copy began
+    bool overwritten = false;  // once it was handed over: another mirror has filled the target
 };
 
 // What a job has recorded.

@@ -49,7 +49,7 @@ std::string Mirror::run() {
         std::string line = mirror_and_hand_over();
         throttle_.stop();
         // While this mirror's connections stand, no other one gets in between.
-        if (options_.handover == Handover::retire) {
+        if (retired_) {
             disks_.commit(options_.reconnect_timeout);
         }
         // Whoever asked for the cutover may open the target now.
@@ -93,6 +93,7 @@ std::string Mirror::mirror_and_hand_over() {
     if (!options_.resume) {
         disks_.begin();
     } else if (!disks_.resume()) {
+        retired_ = true;
         // No hooks: that cutover began in another process.
         status_.set_phase(Phase::cutting_over);
         return "cut over: " + disks_.moved_sentence() + " when the mirror ended";
@@ -332,7 +333,8 @@ WriterHold::Done Mirror::hand_over(const std::function<void(const std::exception
         // Cannot be while the writers are held; a disk in doubt is not handed over.
         throw GivenUp("the source was written to although its writers were held");
     }
-    return options_.handover == Handover::release ? hold.release() : hold.retire(options_.job);
+    retired_ = options_.handover == Handover::retire;
+    return retired_ ? hold.retire(options_.job) : hold.release();
 }
 
 void Mirror::given_up(const std::string& reason, Phase next) {

@@ -91,6 +91,7 @@ class Mirror {
     MirroredDisks disks_;
     LostConnections lost_connections_;
     Readiness readiness_;
+    bool retired_ = false;  // at the source; the targets have to be told
     Clock::time_point last_look_;
     StallWatch stall_watch_;
     WriterThrottle throttle_;

@@ -143,6 +143,11 @@ void MirroredDisks::commit(std::chrono::seconds patience) {
     for (milliseconds delay = LostConnections::kMinDelay;;
          delay = std::min(2 * delay, LostConnections::kMaxDelay)) {
         try {
+            // All of them are looked at before one cannot be taken back any more.
+            std::vector<std::unique_ptr<NbdHandle>> entered;
+            for (const auto& disk : disks_) {
+                entered.push_back(disk->enter_to_commit());
+            }
             for (const auto& disk : disks_) {
                 disk->commit();
             }

@@ -114,6 +114,7 @@ void WriterHold::lengthen_leases() {
             throw GivenUp(error.what());
         }
     }
+    check();
 }
 
 void WriterHold::settle() noexcept {

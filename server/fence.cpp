@@ -77,7 +77,7 @@ Fence::Entered Fence::enter(const SessionName& name, Others others, IoThread& th
     constexpr std::chrono::milliseconds kStep{50};
     std::unique_lock lock(mutex_);
     const auto patience = std::min(deadline, std::chrono::steady_clock::now() + kOthersMayLeave);
-    if (others == Others::refused && !last_entered_.empty() && last_entered_ != name.id) {
+    if (others == Others::refused && last_entered_ != name.id) {
         return Entered::another_session;
     }
     while (others != Others::allowed && others_stand_locked(name.id)) {
@@ -115,7 +115,7 @@ Fence::Entered Fence::enter(const SessionName& name, Others others, IoThread& th
     const bool entered = alone() && !outrun;
     if (entered && last_entered_ != name.id) {
         if (!last_entered_.empty()) {
-            const XXH32_hash_t hash = XXH32(name.id.data(), name.id.size(), order_);
+            const XXH32_hash_t hash = XXH32(name.id.data(), name.id.size(), seed_ ^ order_);
             order_ = std::max<XXH32_hash_t>(hash, 1);
         }
         last_entered_ = name.id;

@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <random>
 #include <string>
 #include <string_view>
 
@@ -75,7 +76,7 @@ class Fence {
 
     enum class Entered { yes, too_late, still_busy, another_session };
     // Whether connections of other sessions may be there; `awaited`: not after kOthersMayLeave;
-    // `refused`: nor may others have come since the last of this one.
+    // `refused`: nor at all, and the session that came last is this one.
     enum class Others { allowed, awaited, refused };
     // Why not, for the client; empty for `yes`.
     [[nodiscard]] static std::string_view why_not(Entered entered) noexcept;
@@ -90,7 +91,8 @@ class Fence {
 
     // Sessions that have a connection.
     [[nodiscard]] std::size_t standing() const;
-    // A number of the sessions that have entered, in their order; 0 for one and none.
+    // A number of the sessions that have entered, in their order, and of this fence; 0 for one and
+    // none.
     [[nodiscard]] std::uint32_t order() const noexcept { return order_.load(); }
 
   private:
@@ -106,6 +108,7 @@ class Fence {
     [[nodiscard]] bool others_stand_locked(const std::string& id) const;
     void forget_oldest_locked();
 
+    const std::uint32_t seed_ = std::random_device()();
     std::atomic<std::uint32_t> order_{0};
     mutable std::mutex mutex_;  // guards all below
     std::condition_variable left_;

@@ -306,7 +306,8 @@ def test_disks_that_moved_together_may_come_back_to_two_servers_at_a_time(world)
         assert server.ask("POST", "/v1/retire", {"exports": disks})[0] == 200
 
     def land(server, name):
-        commit = f"nbd-mirror:commit:{name}:1"
+        connect(server, f"nbd-mirror:session:{name}:1", export=name).shutdown()
+        commit = f"nbd-mirror:commit:{name}:2"
         assert connect(server, commit, export=name).can_meta_context(commit)
 
     # What says that they have moved is one file, which both change.
@@ -316,7 +317,7 @@ def test_disks_that_moved_together_may_come_back_to_two_servers_at_a_time(world)
             landing = [threading.Thread(target=land, args=each)
                        for each in ((first, "a"), (second, "b"))]
             landing[0].start()
-            wait_for(lambda: is_stuck(first, "nbd-1"))
+            wait_for(lambda: is_stuck(first, "nbd-2"))
             landing[1].start()
             wait_for(lambda: second.connections())
             time.sleep(0.5)  # long enough for the second to have overtaken

@@ -191,6 +191,36 @@ def test_a_copy_that_another_mirror_has_overwritten_does_not_land(world, source,
     assert state(target) == "incoming"
     with pytest.raises(nbd.Error):  # nor without looking
         connect(target, "nbd-mirror:commit:another:9")
+    # The server forgets who has filled it, the job does not.
+    target.stop()
+    with landing_place(world) as target:
+        with world.mirror(None, None, "--resume", expect=(1,)) as mirror:
+            assert mirror.wait() == 1
+        mirror.wait_for_message("another mirror has filled it")
+        assert state(target) == "incoming" and owner(world) == "nobody"
+
+
+def test_of_several_disks_none_lands_when_one_is_not_the_copy_any_more(world):
+    for name in ("a", "b"):
+        make_disk(world.path(name), SIZE, [(0, MIB)])
+        make_disk(world.path(f"to-{name}"), SIZE)
+    with world.server(*(f"{name}={world.path(name)}" for name in ("a", "b")),
+                      name="source-server") as source, \
+            world.server(*(f"{name}={world.path(f'to-{name}')},incoming" for name in ("a", "b")),
+                         name="target-server",
+                         options=["--state-dir", world.quick("target-state")]) as target:
+        with world.mirror(source.source("a"), target.uri("a"), source.source("b"),
+                          target.uri("b")) as mirror:
+            mirror.wait_for_phase("ready")
+            os.kill(mirror.pid, signal.SIGSTOP)
+            disks = [{"name": name, "hold": source.hold(name)} for name in ("a", "b")]
+            assert source.ask("POST", "/v1/retire", {"exports": disks, "job": "job"})[0] == 200
+            mirror.kill()
+        connect(target, "nbd-mirror:session:other:1", export="b").shutdown()
+        with world.mirror(None, None, "--resume", expect=(1,)) as mirror:
+            assert mirror.wait() == 1
+        mirror.wait_for_message("another mirror has filled it")
+        assert [target.export(name)["state"] for name in ("a", "b")] == ["incoming"] * 2
 
 
 def test_a_mirror_that_waits_for_the_place_does_not_get_in_at_the_hand_over(world, source, target):
@@ -296,7 +326,8 @@ def test_a_disk_that_was_made_anew_has_not_landed(world, source):
                 assert state(target) == "incoming"
             with served() as target:
                 assert state(target) == "incoming"
-                handle = connect(target, f"nbd-mirror:commit:job:{landed}")
+                connect(target, "nbd-mirror:session:job:1").shutdown()
+                handle = connect(target, f"nbd-mirror:commit:job:{landed + 1}")
                 wait_for(lambda: state(target) == "serving")
                 handle.shutdown()
             disk.unlink()
