@@ -303,10 +303,10 @@ std::optional<DiskMirror::Look> DiskMirror::look() {
         if (own == about.trackers.end()) {
             throw TrackerGone("the tracker of " + source().text + " was removed");
         }
-        Look look{.dirty_bytes = progress_.first_round ? own->dirty_bytes
-                                                       : own->dirty_bytes + own->frozen_bytes,
-                  .dirty_bytes_per_s = {},
-                  .clients = about.clients};
+        Look look{
+            .dirty_bytes = progress_.first_round ? own->dirty_bytes : own->unacknowledged_bytes,
+            .dirty_bytes_per_s = {},
+            .clients = about.clients};
         status_.set_dirty(look.dirty_bytes);
         // A rate of less time says little, and so does one of few blocks: those that the last
         // freeze has left may have been written since as often as their share was, or not.

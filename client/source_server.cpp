@@ -99,12 +99,13 @@ SourceServer::About SourceServer::about() {
     about.size_bytes = field<std::uint64_t>(answer, "size_bytes");
     about.uris = field<std::vector<std::string>>(answer, "uris");
     for (const json& each : field<json>(answer, "trackers")) {
-        about.trackers.push_back({.name = field<std::string>(each, "name"),
-                                  .incarnation = field<std::uint64_t>(each, "incarnation"),
-                                  .readers = field<unsigned>(each, "readers"),
-                                  .exclusive = field<bool>(each, "exclusive"),
-                                  .dirty_bytes = field<std::uint64_t>(each, "dirty_bytes"),
-                                  .frozen_bytes = field<std::uint64_t>(each, "frozen_bytes")});
+        about.trackers.push_back(
+            {.name = field<std::string>(each, "name"),
+             .incarnation = field<std::uint64_t>(each, "incarnation"),
+             .readers = field<unsigned>(each, "readers"),
+             .exclusive = field<bool>(each, "exclusive"),
+             .dirty_bytes = field<std::uint64_t>(each, "dirty_bytes"),
+             .unacknowledged_bytes = field<std::uint64_t>(each, "unacknowledged_bytes")});
     }
     const json latency = field<json>(answer, "latency");
     about.clients = {.reads = times_of(latency, "read"),

@@ -55,8 +55,8 @@ class SourceServer {
         std::uint64_t incarnation = 0;
         unsigned readers = 0;  // connections that have its map selected
         bool exclusive = false;
-        std::uint64_t dirty_bytes = 0;   // not frozen
-        std::uint64_t frozen_bytes = 0;  // not acknowledged
+        std::uint64_t dirty_bytes = 0;           // not frozen
+        std::uint64_t unacknowledged_bytes = 0;  // these, and what is frozen
     };
     struct About {
         OpenedDisk disk;

@@ -55,6 +55,7 @@ json describe(Server& server, const Export& served) {
                             {"granularity", each.granularity_bytes},
                             {"generation", each.generation},
                             {"frozen_bytes", each.frozen_bytes},
+                            {"unacknowledged_bytes", each.unacknowledged_bytes},
                             {"dirty_bytes", each.dirty_bytes},
                             {"incarnation", each.incarnation},
                             {"readers", each.readers},

@@ -91,11 +91,16 @@ void DirtyMap::clear() noexcept {
 }
 
 std::uint64_t DirtyMap::count_bytes() const noexcept {
+    return count_bytes_with(*this);
+}
+
+std::uint64_t DirtyMap::count_bytes_with(const DirtyMap& other) const noexcept {
     // Each word is looked at once: marks may come meanwhile.
     std::uint64_t blocks = 0;
     std::uint64_t last_word = 0;
     for (std::uint64_t word = 0; word < word_count_; ++word) {
-        last_word = words_[word].load(std::memory_order_relaxed);
+        last_word = words_[word].load(std::memory_order_relaxed) |
+                    other.words_[word].load(std::memory_order_relaxed);
         blocks += static_cast<std::uint64_t>(std::popcount(last_word));
     }
     const std::uint64_t bytes = blocks << block_shift_;

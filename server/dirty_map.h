@@ -42,6 +42,8 @@ class DirtyMap {
 
     // A moment's count, the last block as short as it is.
     [[nodiscard]] std::uint64_t count_bytes() const noexcept;
+    // Of this map and another one of its shape: what is dirty in one or both.
+    [[nodiscard]] std::uint64_t count_bytes_with(const DirtyMap& other) const noexcept;
 
     // The longest extent of one kind at the start of `within` (not empty), in whole blocks but cut
     // to `within`.

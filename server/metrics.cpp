@@ -125,7 +125,7 @@ void write_trackers(PrometheusText& text, const std::vector<Reported>& all) {
     for (const Reported& each : all) {
         for (const TrackerStatus& tracker : each.served.trackers().status()) {
             text.sample({{"export", each.served.name()}, {"tracker", tracker.name}},
-                        tracker.dirty_bytes + tracker.frozen_bytes);
+                        tracker.unacknowledged_bytes);
         }
     }
 }

@@ -246,14 +246,16 @@ std::vector<TrackerStatus> TrackerSet::status() const {
     std::vector<TrackerStatus> result;
     for (const auto& tracker : all_) {
         if (!tracker->name_.empty()) {
-            result.push_back({.name = tracker->name_,
-                              .granularity_bytes = tracker->active_.block_bytes(),
-                              .generation = tracker->generation_,
-                              .frozen_bytes = tracker->frozen_.count_bytes(),
-                              .dirty_bytes = tracker->active_.count_bytes(),
-                              .incarnation = tracker->incarnation(),
-                              .readers = tracker->readers(),
-                              .exclusive = tracker->exclusive_});
+            result.push_back(
+                {.name = tracker->name_,
+                 .granularity_bytes = tracker->active_.block_bytes(),
+                 .generation = tracker->generation_,
+                 .frozen_bytes = tracker->frozen_.count_bytes(),
+                 .dirty_bytes = tracker->active_.count_bytes(),
+                 .unacknowledged_bytes = tracker->active_.count_bytes_with(tracker->frozen_),
+                 .incarnation = tracker->incarnation(),
+                 .readers = tracker->readers(),
+                 .exclusive = tracker->exclusive_});
         }
     }
     return result;

@@ -95,8 +95,9 @@ struct TrackerStatus {
     std::string name;
     std::uint32_t granularity_bytes = 0;
     std::uint64_t generation = 0;
-    std::uint64_t frozen_bytes = 0;  // 0 once acknowledged
-    std::uint64_t dirty_bytes = 0;   // in the active map
+    std::uint64_t frozen_bytes = 0;          // 0 once acknowledged
+    std::uint64_t dirty_bytes = 0;           // in the active map
+    std::uint64_t unacknowledged_bytes = 0;  // in either
     std::uint32_t incarnation = 0;
     std::uint32_t readers = 0;
     bool exclusive = false;

@@ -35,6 +35,11 @@ TEST(TrackerSet, AGenerationThatWasNotAcknowledgedComesAgain) {
     EXPECT_EQ(trackers.acknowledge("t", lost->generation),
               TrackerSet::Acknowledged::other_generation);
     EXPECT_EQ(trackers.status().at(0).frozen_bytes, 2 * kBlock);
+    // What is written again while it is copied is dirty once.
+    trackers.mark({0, 1});
+    trackers.mark({2 * kBlock, 1});
+    EXPECT_EQ(trackers.status().at(0).dirty_bytes, 2 * kBlock);
+    EXPECT_EQ(trackers.status().at(0).unacknowledged_bytes, 3 * kBlock);
 }
 
 TEST(TrackerSet, AnAcknowledgementSaidTwiceLosesNothing) {
