@@ -87,6 +87,9 @@ void print_for_people(const json& state) {
                           : ", 'resume' lets it go on")
                   << '\n';
     }
+    if (state.value("cutover_asked", false)) {
+        std::cout << "  a cutover is asked for, and comes when the job is ready and goes on\n";
+    }
     if (state.at("throttle").is_object()) {
         constexpr double kUsPerMs = 1000;
         std::cout << "  writes at the source are delayed by "
@@ -157,12 +160,25 @@ int tell_job(const JobCommand& command) {
     if (command.kind == JobCommand::Kind::cutover) {
         say_what_a_cutover_waits_for(client, command.job);
     }
-    const HttpResponse response = client.request("POST", std::string("/v1/job/") + telling.action,
-                                                 json::object(), telling.limit);
+    const HttpResponse response = [&] {
+        try {
+            return client.request("POST", std::string("/v1/job/") + telling.action, json::object(),
+                                  telling.limit);
+        } catch (const HttpError& error) {
+            if (command.kind != JobCommand::Kind::cutover || job_runs(command.job)) {
+                throw;
+            }
+            throw JobError("the mirror has ended meanwhile: 'nbd-mirror status " + command.job +
+                           "' says where guests may write");
+        }
+    }();
     if (!response.ok()) {
         throw JobError(response.error());
     }
     std::string line = telling.line;
+    if (command.kind == JobCommand::Kind::pause && response.body.value("cutover_asked", false)) {
+        line += "; the cutover that is asked for comes when it goes on and is ready";
+    }
     if (command.kind == JobCommand::Kind::resume &&
         response.body.value("paused", json()) == "window") {
         line = "waits for its daily window " + text_of(response.body, "window");

@@ -95,7 +95,13 @@ void JobControl::handle(HttpRequest request) {
 }
 
 void JobControl::show_status(HttpRequest request) {
-    request.reply(200, to_json(runner_.status().snapshot()));
+    request.reply(200, status_of(runner_.status().snapshot()));
+}
+
+nlohmann::json JobControl::status_of(const JobSnapshot& snapshot) const {
+    nlohmann::json status = to_json(snapshot);
+    status["cutover_asked"] = cutover_requests_.pending();
+    return status;
 }
 
 // A list of disks, as in the job's status.
@@ -133,7 +139,7 @@ void JobControl::cancel(HttpRequest request) {
 void JobControl::answer_with_status(HttpRequest request) {
     const JobSnapshot now = runner_.status().snapshot();
     save(now);
-    request.reply(200, to_json(now));
+    request.reply(200, status_of(now));
 }
 
 void JobControl::set_limits(HttpRequest request) {

@@ -39,6 +39,7 @@ class JobControl {
     void resume(HttpRequest request);
     void cancel(HttpRequest request);
     void answer_with_status(HttpRequest request);
+    [[nodiscard]] nlohmann::json status_of(const JobSnapshot& snapshot) const;
     void answer_cutovers();
     void answer_cutovers_up_to(const CutoverOutcome& outcome, std::uint64_t ticket);
     void save(const JobSnapshot& snapshot);

@@ -62,6 +62,7 @@ std::string Mirror::run() {
     } catch (const Cancelled& cancelled) {
         throttle_.stop();
         disks_.forget();
+        status_.set_error("");
         enter(Phase::cancelled);
         cutovers_.answer(false, cancelled.what());
         disks_.disconnect();
@@ -360,8 +361,7 @@ void Mirror::look_around() {
         readiness_.look(look->dirty_bytes, now);
     }
     const Phase phase = status_.phase();
-    const bool behind =
-        phase == Phase::catching_up || phase == Phase::ready || phase == Phase::cutting_over;
+    const bool behind = phase >= Phase::catching_up && phase <= Phase::cutting_over;
     // While nothing is copied, slower writers gain nothing.
     if (!behind || limits_.paused() != Paused::no || stall_watch_.stalled()) {
         throttle_.stop();

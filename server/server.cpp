@@ -151,7 +151,7 @@ void Server::open_incoming(Export& opened, bool moved_away) {
     }
     const std::optional<ArrivalRecord> arrived = ownership_.find_arrival(opened.file());
     if (arrived && !moved_away) {
-        log_info(opened.quoted() + " has landed already, at " + arrived->arrived_at + " (job '" +
+        log_info(opened.quoted() + " has landed already, at " + arrived->arrived_at + " (mirror '" +
                  arrived->job + "'), as '" + arrived->path + "' records: its guest may use it");
         opened.landing().set_landed(arrived->job);
         return;
@@ -159,8 +159,8 @@ void Server::open_incoming(Export& opened, bool moved_away) {
     opened.landing().expect(
         [this, &opened](const std::string& job) {
             ownership_.record_arrival(opened, job);
-            log_info(opened.quoted() + " ('" + opened.file().path() + "') has landed (job '" + job +
-                     "')");
+            log_info(opened.quoted() + " ('" + opened.file().path() + "') has landed (mirror '" +
+                     job + "')");
         },
         waiting_places_);
 }

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from harness import KIB, MIB, ask, fio_writer, make_disk, same_content, wait_for
+from harness import KIB, MIB, ask, background, fio_writer, make_disk, same_content, wait_for
 from nbd_client import connect
 from peers import Nbdkit
 
@@ -139,6 +139,32 @@ def test_a_paused_job_copies_nothing_and_stays_in_step(world, pair):
         assert mirror.cutover().returncode == 0
         mirror.wait()
     assert same_content(world.path("source"), world.path("target"))
+
+
+def test_a_cutover_that_is_asked_for_is_seen(world, pair):
+    a, b = pair
+    with world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "16M") as mirror:
+        mirror.wait_for_phase("copying")
+        assert mirror.status()["cutover_asked"] is False
+        with background(mirror.cutover) as asked:
+            wait_for(lambda: mirror.status()["cutover_asked"])
+            assert "a cutover is asked for" in world.client("status", "job").stdout
+            assert "comes when it goes on" in world.client("pause", "job").stdout
+            set_limits(world, "--bwlimit", "off")
+            assert world.client("resume", "job").returncode == 0
+        assert asked.result.returncode == 0
+        mirror.wait()
+
+
+def test_a_cutover_whose_mirror_is_killed_says_where_to_look(world, pair):
+    a, b = pair
+    with world.mirror(a.source("d"), b.uri("d"), "--bwlimit", "16M") as mirror:
+        mirror.wait_for_phase("copying")
+        with background(mirror.cutover) as asked:
+            wait_for(lambda: mirror.status()["cutover_asked"])
+            mirror.kill()
+        assert asked.result.returncode == 1
+        assert "'nbd-mirror status job' says where guests may write" in asked.result.stderr
 
 
 def test_a_ready_job_that_is_paused_catches_up_when_it_is_resumed(world, pair):
