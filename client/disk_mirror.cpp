@@ -217,53 +217,72 @@ void DiskMirror::disconnect() {
     source_.reset();
 }
 
-std::unique_ptr<NbdHandle> DiskMirror::enter_to_commit() {
-    if (!record_->incoming) {
-        return nullptr;
-    }
-    const Cancellation never;
-    std::unique_ptr<NbdHandle> entered;
-    try {
-        entered = std::make_unique<NbdHandle>(
-            target().path_or_uri,
-            std::vector<std::string>{shared_.session.next_context(), kIncomingContext,
-                                     TargetContent::kDiskContext, TargetContent::kFillersContext},
-            never);
-    } catch (const ConnectionLost&) {
-        // The disk may have landed already, and the answer was lost. If it has not, the commit is
-        // refused: the server wants this session to have come last.
-        return nullptr;
-    }
-    if (!entered->traits().incoming) {
-        return nullptr;
-    }
-    const auto content =
-        TargetContent::in(ask_numbers(*entered, {TargetContent::kDiskContext}, never));
-    check_content(content);
-    return entered;
-}
-
-void DiskMirror::check_content(const std::optional<TargetContent>& content) {
-    const bool same_disk =
-        !record_->content || (content && content->disk == record_->content->disk);
-    if (same_disk && !TargetContent::is_still(record_->content, content)) {
-        // Its server may be started again, and not know that any more.
-        record_->overwritten = true;
-        shared_.record.replace(index_, *record_);
-    }
-    if (!same_disk || record_->overwritten) {
-        throw JobError("target " + target().text + " is not the copy: " +
-                       (same_disk ? "another mirror has filled it" : "it is another disk by now") +
-                       ". The source has handed over, so that guests may write nowhere: " +
-                       (same_disk ? "" : "serve the copy there and resume the job, or ") + "take " +
-                       source().text + " back with --take-ownership");
-    }
-}
-
-void DiskMirror::commit() {
+void DiskMirror::check_still_moved() {
     if (!record_->incoming) {
         return;
     }
+    try {
+        const SourceServer::About about = server_.about();
+        if (about.state != "retired" || about.moved_by != options_.job) {
+            throw JobError(source().text + " was taken back meanwhile: target " + target().text +
+                           " is not told that it has moved there");
+        }
+    } catch (const NoAnswer&) {  // what was recorded there stands
+    }
+}
+
+DiskMirror::ToCommit DiskMirror::look_before_commit() {
+    ToCommit to_commit;
+    if (!record_->incoming) {
+        return to_commit;
+    }
+    if (record_->overwritten) {
+        refuse_to_commit("another mirror has filled it", "");
+    }
+    const Cancellation never;
+    const std::vector<std::string> contexts = {shared_.session.next_context(), kIncomingContext,
+                                               TargetContent::kDiskContext,
+                                               TargetContent::kFillersContext};
+    try {
+        to_commit.entered = std::make_unique<NbdHandle>(target().path_or_uri, contexts, never);
+    } catch (const ConnectionLost&) {
+        // The disk may have landed, of which the answer was lost: then any commit of this session
+        // is answered, and otherwise none of an epoch that has passed.
+        const std::string past = shared_.session.past_commit_context();
+        const NbdHandle landed(target().path_or_uri, {past}, never);
+        if (nbd_can_meta_context(landed.get(), past.c_str()) != 1) {
+            throw;
+        }
+        return to_commit;
+    }
+    const auto content =
+        TargetContent::in(ask_numbers(*to_commit.entered, {TargetContent::kDiskContext}, never));
+    check_content(content, to_commit.entered->traits().incoming);
+    to_commit.waits = true;
+    return to_commit;
+}
+
+// A disk that has landed otherwise may have been filled by others since.
+void DiskMirror::check_content(const std::optional<TargetContent>& content, bool incoming) {
+    if (record_->content && (!content || content->disk != record_->content->disk)) {
+        refuse_to_commit("it is another disk by now",
+                         "serve the copy there and resume the job, or ");
+    }
+    if (incoming && !TargetContent::is_still(record_->content, content)) {
+        // Its server may be started again, and not know that any more.
+        record_->overwritten = true;
+        shared_.record.replace(index_, *record_);
+        refuse_to_commit("another mirror has filled it", "");
+    }
+}
+
+void DiskMirror::refuse_to_commit(const std::string& reason, const std::string& or_else) const {
+    throw JobError("target " + target().text + " is not the copy: " + reason +
+                   ". The source has handed over, so that guests may write nowhere: " + or_else +
+                   "take " + source().text + " back with --take-ownership");
+}
+
+void DiskMirror::commit() {
     const Cancellation never;
     const std::string commit = shared_.session.next_commit_context();
     const NbdHandle told(target().path_or_uri, {commit}, never);

@@ -68,10 +68,14 @@ class DiskMirror {
     void connect_again();
     // Ends all connections: whoever waits for the target may open it.
     void disconnect();
-    // A connection to a target that waits for the hand-over and is still the copy; as long as it
-    // stands no other mirror enters. Null where there is none to be had, as of a disk that has
-    // landed. Throws JobError when the target is not the copy any more.
-    [[nodiscard]] std::unique_ptr<NbdHandle> enter_to_commit();
+    // Throws JobError when the source, which has been handed over, was taken back.
+    void check_still_moved();
+    struct ToCommit {
+        bool waits = false;                  // the target has to be told
+        std::unique_ptr<NbdHandle> entered;  // as long as it stands no other mirror enters
+    };
+    // Throws JobError when the target is not the copy any more, ConnectionLost when nobody can say.
+    [[nodiscard]] ToCommit look_before_commit();
     // Then: tells it that the disk is its own now, which ends its connections. Not cancelled.
     void commit();
     // Nobody will go on with it: the tracker is removed.
@@ -110,7 +114,8 @@ class DiskMirror {
     void connect();
     void take_up();
     void take_up_tracker();
-    void check_content(const std::optional<TargetContent>& content);
+    void check_content(const std::optional<TargetContent>& content, bool incoming);
+    [[noreturn]] void refuse_to_commit(const std::string& reason, const std::string& or_else) const;
 
     const Options options_;
     const std::size_t index_;

@@ -36,7 +36,7 @@ std::optional<RecordedJob> JobRecord::read() const {
             if (stored.contains("content")) {
                 disk.content = {.disk = stored.at("content").at("disk"),
                                 .fillers = stored.at("content").at("fillers")};
-                disk.overwritten = stored.at("content").at("overwritten");
+                disk.overwritten = stored.at("content").value("overwritten", false);
             }
         }
         if (job.disks.empty()) {

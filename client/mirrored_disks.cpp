@@ -144,12 +144,15 @@ void MirroredDisks::commit(std::chrono::seconds patience) {
          delay = std::min(2 * delay, LostConnections::kMaxDelay)) {
         try {
             // All of them are looked at before one cannot be taken back any more.
-            std::vector<std::unique_ptr<NbdHandle>> entered;
+            std::vector<DiskMirror::ToCommit> looked_at;
             for (const auto& disk : disks_) {
-                entered.push_back(disk->enter_to_commit());
+                disk->check_still_moved();
+                looked_at.push_back(disk->look_before_commit());
             }
-            for (const auto& disk : disks_) {
-                disk->commit();
+            for (std::size_t i = 0; i < disks_.size(); ++i) {
+                if (looked_at[i].waits) {
+                    disks_[i]->commit();
+                }
             }
             break;
         } catch (const ConnectionLost& lost) {

@@ -35,6 +35,10 @@ std::string Session::next_commit_context() {
     return "nbd-mirror:commit:" + id_ + ":" + std::to_string(next_epoch());
 }
 
+std::string Session::past_commit_context() const {
+    return "nbd-mirror:commit:" + id_ + ":0";
+}
+
 std::uint64_t Session::next_epoch() {
     const std::chrono::nanoseconds now = std::chrono::system_clock::now().time_since_epoch();
     epoch_ = std::max(epoch_ + 1, static_cast<std::uint64_t>(now.count()));

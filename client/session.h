@@ -24,6 +24,8 @@ class Session {
     [[nodiscard]] std::string next_context();
     // The one by which a target is told that the source has handed over.
     [[nodiscard]] std::string next_commit_context();
+    // As that, of an epoch that has passed: only a target that has landed already answers it.
+    [[nodiscard]] std::string past_commit_context() const;
 
     [[nodiscard]] const std::string& id() const noexcept { return id_; }
     // The last one that was used.

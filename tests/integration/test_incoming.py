@@ -159,6 +159,19 @@ def die_behind_the_retirement(source, mirror):
     mirror.kill()
 
 
+def test_a_landing_whose_answer_was_lost_is_no_failure(world, source, target):
+    with world.mirror(source.source("d"), target.uri("d")) as mirror:
+        die_behind_the_retirement(source, mirror)
+    record = json.loads((world.quick("state") / "jobs" / "job.record").read_text())
+    for kind in ("session", "commit"):
+        epoch = record["epoch"] + 1
+        connect(target, f"nbd-mirror:{kind}:{record['session']}:{epoch}").shutdown()
+    assert state(target) == "serving"
+    with world.mirror(None, None, "--resume") as mirror:
+        assert mirror.wait() == 0
+    assert owner(world) == "target"
+
+
 def test_no_other_disk_is_taken_for_the_copy_that_has_landed(world, source):
     place = f"{world.path('target')},size={SIZE},incoming"
     options = ["--state-dir", world.quick("target-state")]

@@ -23,6 +23,7 @@ TEST(Session, AServerUnderstandsItWhateverTheJobsNameIs) {
     const SessionName commit = parsed(session.next_commit_context(), SessionName::kCommit);
     EXPECT_EQ(commit.id, session.id());
     EXPECT_EQ(commit.epoch, session.epoch());
+    EXPECT_EQ(parsed(session.past_commit_context(), SessionName::kCommit).epoch, 0U);
 }
 
 TEST(Session, EpochsGrowAlthoughTheClockWasSetBack) {
