@@ -109,10 +109,11 @@ def test_a_limit_that_comes_while_large_holes_are_zeroed_holds_too(world):
             return ((mirror.status() or {}).get("disks") or [{"zeroed_bytes": 0}])[0]["zeroed_bytes"]
         wait_for(lambda: zeroed() >= 1 << 30)
         set_limits(world, "--bwlimit", "64M")
-        seen = [zeroed()]
-        wait_for(lambda: seen.append(zeroed()) or len(set(seen)) > 8)
-        steps = sorted({b - a for a, b in zip(seen, seen[1:])})
-        assert steps[len(steps) // 2] <= 64 * MIB
+        with contextlib.suppress(AssertionError):  # what was under way ends
+            wait_for(lambda: False, limit=3)
+        before, begin = zeroed(), time.monotonic()
+        wait_for(lambda: zeroed() - before >= 128 * MIB, limit=15)
+        assert zeroed() - before <= 64 * MIB * (time.monotonic() - begin + 1)
         assert world.client("cancel", "job").returncode == 0
         mirror.wait()
 
