@@ -42,8 +42,11 @@ class EndpointRequest : public DiskOperation {
     ~EndpointRequest() = default;
 
   private:
+    friend class NbdEndpoint;
     // Of a file: no error of it is a lost connection, which would be made again.
     void finished(int error) noexcept final { done(is_lost_connection(error) ? EIO : error); }
+
+    bool asked_ = false;  // of an NBD server, which has not answered
 };
 
 // One end of a copy, as one worker uses it: a connection to an NBD server, or a local file.

@@ -14,19 +14,18 @@ bool is_lost_connection(int error) noexcept {
     return std::find(kErrors.begin(), kErrors.end(), error) != kErrors.end();
 }
 
-namespace {
+nbd_completion_callback NbdEndpoint::completion_of(EndpointRequest& request) {
+    request.asked_ = true;
+    return {.callback = &answered, .user_data = &request, .free = nullptr};
+}
 
 // libnbd tells the result of a command in *error; 1 means that the command needs no further call.
-int command_done(void* request, int* error) {
-    static_cast<EndpointRequest*>(request)->done(*error);
+int NbdEndpoint::answered(void* request, int* error) {
+    auto& answered = *static_cast<EndpointRequest*>(request);
+    answered.asked_ = false;
+    answered.done(*error);
     return 1;
 }
-
-nbd_completion_callback completion_of(EndpointRequest& request) {
-    return {.callback = &command_done, .user_data = &request, .free = nullptr};
-}
-
-}  // namespace
 
 void NbdEndpoint::read(EndpointRequest& request, Range range, std::byte* into) {
     begun(request, nbd_aio_pread(handle_.get(), into, range.length, range.offset,
@@ -48,10 +47,13 @@ void NbdEndpoint::flush(EndpointRequest& request) {
 }
 
 void NbdEndpoint::begun(EndpointRequest& request, std::int64_t cookie) {
-    if (cookie < 0) {
+    // Of a command that could not be sent libnbd (1.14) has called back and freed it, and then
+    // reads the cookie from there: it says nothing.
+    if (cookie < 0 && request.asked_) {
         // Refused before it was sent: the connection is gone, or libnbd knows that the server
         // would not take it. The callback has not been and will not be called.
         const int error = nbd_get_errno();
+        request.asked_ = false;
         request.done(lost() ? ECONNRESET : (error != 0 ? error : EIO));
     }
     watch();

@@ -24,6 +24,8 @@ class NbdEndpoint final : public Endpoint, private Operation {
 
   private:
     void completed(int result) noexcept override;
+    [[nodiscard]] static nbd_completion_callback completion_of(EndpointRequest& request);
+    static int answered(void* request, int* error);
     void begun(EndpointRequest& request, std::int64_t cookie);
 
     Ring& ring_;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/nbd_endpoint.h"
 
+#include <algorithm>
 #include <chrono>
+#include <malloc.h>
 #include <memory>
 #include <optional>
 #include <poll.h>
@@ -59,6 +61,7 @@ class OneClientServer {
     }
     // A byte that is no part of any reply.
     void send_junk() const { ASSERT_EQ(::send(same_socket_.get(), "x", 1, 0), 1); }
+    void end_connection() const { ASSERT_EQ(::shutdown(same_socket_.get(), SHUT_RDWR), 0); }
 
   private:
     const TemporaryDirectory directory_;
@@ -72,8 +75,28 @@ class OneClientServer {
 };
 
 struct OneRequest final : EndpointRequest {
-    void done(int error) noexcept override { result = error; }
+    void done(int error) noexcept override {
+        result = error;
+        ++answers;
+    }
     std::optional<int> result;
+    int answers = 0;
+};
+
+void run_to_end(Ring& ring, NbdEndpoint& endpoint) {
+    endpoint.close();
+    while (ring.pending() > 0) {
+        ring.run_once(true);
+    }
+}
+
+// What is freed is filled with this while it lives: whoever reads it finds no small number.
+class FreedMemoryIsFilled {
+  public:
+    FreedMemoryIsFilled() { ::mallopt(M_PERTURB, 0xc8); }
+    FreedMemoryIsFilled(const FreedMemoryIsFilled&) = delete;
+    FreedMemoryIsFilled& operator=(const FreedMemoryIsFilled&) = delete;
+    ~FreedMemoryIsFilled() { ::mallopt(M_PERTURB, 0); }
 };
 
 // The ring says that the socket was readable a moment ago; somebody has emptied it since.
@@ -101,9 +124,36 @@ TEST(NbdEndpoint, AWakeUpWithNothingToReadHoldsNothingUp) {
     ASSERT_EQ(::recv(nbd_aio_get_fd(handle.get()), &junk, 1, MSG_WAITALL), 1);
     ring.run_once(true, std::chrono::seconds(10));
     read(after);
-    endpoint.close();
-    while (ring.pending() > 0) {
-        ring.run_once(true);
+    run_to_end(ring, endpoint);
+}
+
+// libnbd finds the connection ended when it sends the last one.
+TEST(NbdEndpoint, EachRequestOfAConnectionThatEndsIsAnsweredOnce) {
+    constexpr std::size_t kRequests = 16;  // more than malloc keeps of a size without filling it
+    OneClientServer server;
+    const Cancellation cancellation;
+    NbdHandle handle(server.uri(), {}, cancellation);
+    Ring ring(8);
+    NbdEndpoint endpoint(ring, handle);
+    std::vector<std::byte> data(kBytes);
+    const auto read_all = [&](std::vector<OneRequest>& requests) {
+        for (OneRequest& each : requests) {
+            endpoint.read(each, {0, kBytes}, data.data());
+        }
+    };
+    const FreedMemoryIsFilled filled;
+    std::vector<OneRequest> before(kRequests);
+    read_all(before);
+    while (std::any_of(before.begin(), before.end(), [](auto& each) { return !each.result; })) {
+        ASSERT_TRUE(ring.run_once(true, std::chrono::seconds(10)));
+    }
+    server.end_connection();
+    std::vector<OneRequest> requests(kRequests);
+    read_all(requests);
+    run_to_end(ring, endpoint);
+    for (const OneRequest& each : requests) {
+        EXPECT_EQ(each.answers, 1);
+        EXPECT_TRUE(is_lost_connection(each.result.value_or(0)));
     }
 }
 
