@@ -151,10 +151,10 @@ Handshake::Next Handshake::export_name(Data data) {
     if (wait_for_landing(*served) == Next::disconnect) {
         return Next::disconnect;
     }
-    enter(*served);
     session_.size_bytes = served->size_bytes();
-    const wire::ExportNameReply answer{.size_bytes = session_.size_bytes,
-                                       .flags = transmission_flags(*served)};
+    const std::uint16_t flags = transmission_flags(*served);
+    enter(*served, flags);
+    const wire::ExportNameReply answer{.size_bytes = session_.size_bytes, .flags = flags};
     constexpr std::array<std::byte, wire::kExportNamePaddingBytes> kPadding{};
     if (!stream_.write(wire::bytes_of(answer)) || (!no_zeroes_ && !stream_.write(kPadding))) {
         return end(stream_.reason());
@@ -212,8 +212,8 @@ Handshake::Next Handshake::info_or_go(Data data) {
         return Next::disconnect;
     }
     session_.size_bytes = served->size_bytes();
-    const wire::InfoExport told{.size_bytes = session_.size_bytes,
-                                .flags = transmission_flags(*served)};
+    const std::uint16_t flags = transmission_flags(*served);
+    const wire::InfoExport told{.size_bytes = session_.size_bytes, .flags = flags};
     for (const auto& info : info_replies(*served, told, wanted)) {
         if (reply(OptionReply::info, info) == Next::disconnect) {
             return Next::disconnect;
@@ -225,7 +225,7 @@ Handshake::Next Handshake::info_or_go(Data data) {
     if (option_ == Option::info) {
         return Next::option;
     }
-    enter(*served);
+    enter(*served, flags);
     return Next::transmission;
 }
 
@@ -366,9 +366,10 @@ Handshake::Next Handshake::refuse_unknown(const std::string& name) {
     return refuse(OptionReply::error_unknown, "there is no export of this name");
 }
 
-void Handshake::enter(Export& served) {
+void Handshake::enter(Export& served, std::uint16_t flags) {
     session_.served = &served;
-    session_.read_only = served.read_only();
+    // As the client was told: of a disk that is handed over since, writes end otherwise.
+    session_.read_only = (flags & wire::kReadOnly) != 0;
     if (contexts_for_ != &served) {
         select(nullptr, {});
     }

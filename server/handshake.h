@@ -74,7 +74,7 @@ class Handshake {
     [[nodiscard]] std::uint16_t transmission_flags(const Export& served) const noexcept;
     // Until an incoming export has landed, unless the client is the mirror that fills it.
     [[nodiscard]] Next wait_for_landing(Export& served);
-    void enter(Export& served);
+    void enter(Export& served, std::uint16_t flags);
     void select(const Export* served, std::vector<MetaContext> contexts);
     // Why the session that was asked for cannot be entered; empty when it was.
     [[nodiscard]] std::string_view enter_session(Export& served);
