@@ -142,7 +142,9 @@ void Pass::scan(Scout& source, TargetZeroes& target_zeroes) {
             at = extent.range.end();
             const bool zero = extent.zero() && !options_.zeroes_as_data;
             const bool wanted = !extent.alike && (extent.dirty || !options_.only_dirty);
-            parts_.map.found(extent.range, what_is_found(extent, wanted, zero), now);
+            if (changes_target()) {
+                parts_.map.found(extent.range, what_is_found(extent, wanted, zero), now);
+            }
             if (wanted && !run.empty() && run.end() == extent.range.offset && run_zero == zero) {
                 run.length += extent.range.length;
                 continue;
@@ -221,8 +223,10 @@ void Pass::handle_zero(Range range, TargetZeroes& target_zeroes) {
         Range part = Range::from_to(range.offset, std::min(end, range.end()));
         if (skip) {
             parts_.counters.moved_bytes.fetch_add(part.length, std::memory_order_relaxed);
-            parts_.map.skipped(part);
-        } else if (options_.with_data == Piece::Kind::compare || !parts_.target.traits().can_zero) {
+            if (changes_target()) {
+                parts_.map.skipped(part);
+            }
+        } else if (!changes_target() || !parts_.target.traits().can_zero) {
             // The zeroes are read from the source like data.
             part = part.first(options_.request_bytes);
             push({.kind = options_.with_data, .range = part});

@@ -86,6 +86,9 @@ class Pass {
     class Stopped {};  // a worker has failed
     static constexpr std::chrono::seconds kDrainLimit{5};
 
+    [[nodiscard]] bool changes_target() const noexcept {
+        return options_.with_data != Piece::Kind::compare;
+    }
     void scan(Scout& source, TargetZeroes& target_zeroes);
     void handle(Range range, bool zero, TargetZeroes& target_zeroes);
     void add_data(Range range, TargetZeroes& target_zeroes);

@@ -22,8 +22,17 @@ constexpr std::size_t kBlockBytes = 4096;
 constexpr std::size_t kMinZeroRunBytes = 16 << 10;
 constexpr std::uint64_t kMinPoolBytes = BufferPool::kMinBytes;
 
-bool moves_data(Piece::Kind kind) noexcept {
-    return kind != Piece::Kind::flush && kind != Piece::Kind::alike;
+bool reads_both(Piece::Kind kind) noexcept {
+    return kind == Piece::Kind::compare || kind == Piece::Kind::update;
+}
+
+bool reads(Piece::Kind kind) noexcept {
+    return kind == Piece::Kind::copy || reads_both(kind);
+}
+
+// The map shows what is to be done to the target, as the pass has found it.
+bool is_on_map(Piece::Kind kind) noexcept {
+    return kind == Piece::Kind::copy || kind == Piece::Kind::update || kind == Piece::Kind::zero;
 }
 
 }  // namespace
@@ -202,11 +211,10 @@ void Worker::take_pieces(BufferPool& pool) {
         const std::optional<Piece>& piece = next.piece;
         Slot& slot = *free_.back();
         free_.pop_back();
-        if (!slot.data && moves_data(piece->kind)) {
+        if (!slot.data && reads(piece->kind)) {
             slot.data = pool.lease(options_.request_bytes);
         }
-        if (!slot.target_data &&
-            (piece->kind == Piece::Kind::compare || piece->kind == Piece::Kind::update)) {
+        if (!slot.target_data && reads_both(piece->kind)) {
             slot.target_data = pool.lease(options_.request_bytes);
         }
         begin(slot, *piece);
@@ -218,7 +226,7 @@ void Worker::begin(Slot& slot, const Piece& piece) {
     slot.current = piece.range;
     slot.runs.clear();
     slot.next_run = 0;
-    if (piece.kind != Piece::Kind::flush) {
+    if (is_on_map(piece.kind)) {
         parts_.map.begun(piece.range);
     }
     switch (piece.kind) {
@@ -346,6 +354,8 @@ void Worker::piece_done(Slot& slot) {
     // A flush has a range too, all of which was counted before.
     if (slot.piece.kind != Piece::Kind::flush) {
         parts_.counters.moved_bytes.fetch_add(slot.piece.range.length, std::memory_order_relaxed);
+    }
+    if (is_on_map(slot.piece.kind)) {
         parts_.map.ended(slot.piece.range, slot.piece.kind == Piece::Kind::zero
                                                ? BlockMap::End::zeroed
                                                : BlockMap::End::moved);
@@ -367,7 +377,7 @@ void Worker::piece_failed(Slot& slot, const char* verb, const std::string& where
     }
     parts_.queue.fail(
         {.sentence = sentence + where + ": " + error_text(slot.error), .connection_lost = lost});
-    if (slot.piece.kind != Piece::Kind::flush) {
+    if (is_on_map(slot.piece.kind)) {
         parts_.map.ended(slot.piece.range, BlockMap::End::failed);
     }
     free_.push_back(&slot);

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness import (CLIENT, GIB, KIB, MIB, Process, content, make_disk, same_content,
+from harness import (CLIENT, GIB, KIB, MIB, Process, ask, content, make_disk, same_content,
                      wait_for)
 from peers import Nbdkit
 from wire import (BLOCK_STATUS, EINVAL, PAYLOAD, READ, REQ_ONE, WRITE, Wire, extended_header,
@@ -164,6 +164,20 @@ def test_a_mirror_whose_tracker_is_gone_sends_only_what_differs(world, both):
         assert mirror.cutover().returncode == 0
         assert mirror.wait() == 0
     assert same_content(world.path("source"), world.path("target"))
+
+
+def test_what_digests_show_to_be_alike_is_shown_as_moved(world, both):
+    a, b = both
+    with world.mirror(a.source("d"), b.uri("d")) as mirror:
+        mirror.wait_for_phase("ready")
+        mirror.kill()
+    assert a.ask("DELETE", "/v1/exports/d/trackers/mirror.job")[0] in (200, 204)
+    change(world, 16 * MIB, bytes(4 * MIB))
+    with world.mirror(None, None, "--resume", "--bwlimit", "1M") as mirror:
+        wait_for(lambda: (mirror.status() or {"disks": [{}]})["disks"][0].get("sent_bytes"))
+        [disk] = ask(mirror.control, "GET", "/v1/job/map")[1]["disks"]
+        assert disk["moved"][:15] == "9" * 15 and "9" in disk["to_do"]
+        mirror.kill()
 
 
 def test_a_mirror_that_verifies_reads_nothing_back_over_the_network(world, both):

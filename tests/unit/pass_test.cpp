@@ -164,6 +164,18 @@ TEST_F(PassTest, TheMapIsToldWhatTheSweepFinds) {
     EXPECT_EQ(cells[3].hole, kCell);
 }
 
+TEST_F(PassTest, WhatIsOnlyComparedIsNotShownAsChanged) {
+    constexpr std::uint64_t kCell = 64 * kKib;
+    use_disks(BlockMap::kMaxCells * kCell);
+    map_.start(BlockMap::kMaxCells * kCell);
+    map_.all_moved();
+    run({{.range = {0, kCell}}, {.range = {kCell, 1023 * kCell}, .allocation = Allocation::zero}},
+        TargetZeroes(true), {.with_data = Piece::Kind::compare});
+    const BlockMap::Cell cell = map_.look({}).cells[0];
+    EXPECT_EQ(cell.dirty, 0U);
+    EXPECT_EQ(cell.written_ago, BlockMap::Clock::duration::max());
+}
+
 TEST_F(PassTest, AllocatedSendsHolesAsData) {
     use_disks(256 * kKib);
     expect_pieces(run({{.range = {0, 256 * kKib}, .allocation = Allocation::zero}},
