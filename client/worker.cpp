@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -234,7 +235,11 @@ void Worker::begin(Slot& slot, const Piece& piece) {
         case Piece::Kind::compare:
         case Piece::Kind::update:
             slot.doing = Slot::Doing::reading;
-            source_->read(slot, piece.range, slot.data.data());
+            if (!slot.data || (reads_both(piece.kind) && !slot.target_data)) {
+                slot.done(ENOMEM);
+            } else {
+                source_->read(slot, piece.range, slot.data.data());
+            }
             break;
         case Piece::Kind::zero:
             slot.runs = {{piece.range, true}};
