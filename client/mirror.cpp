@@ -256,6 +256,7 @@ std::optional<std::string> Mirror::cut_over() {
     for (int i = 0; i < kMaxFinalRounds; ++i) {
         const DiskMirror::Round round = catch_up(DiskMirror::Haste::none, [this] {
             look_around();
+            watch_progress(Clock::now());
             if (!may_cut_over() || stall_watch_.stalled()) {
                 enter(Phase::ready);  // a round may last for as long as a pause
             }
