@@ -44,7 +44,7 @@ HttpServer listen_for(const std::string& job, event_base* base, HttpServer::Hand
 // Of an earlier job of this name: where its disk is now, or how it goes on.
 bool is_worth_keeping(const std::string& job) {
     try {
-        const auto earlier = ended_job_state(job);
+        const auto earlier = written_job_state(job);
         return earlier && (earlier->value("phase", "") == "done" || JobRecord(job).read());
     } catch (const std::exception&) {
         return false;  // nobody can read it

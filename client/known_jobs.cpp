@@ -4,6 +4,8 @@
 #include <filesystem>
 
 #include "client/cancellation.h"
+#include "client/location.h"
+#include "client/source_server.h"
 #include "control/durable_file.h"
 #include "control/http_client.h"
 #include "control/runtime_paths.h"
@@ -28,6 +30,81 @@ std::set<std::string> names_in(const std::string& directory, const std::string& 
         throw JobError("cannot look into '" + directory + "': " + error.message());
     }
     return names;
+}
+
+constexpr std::chrono::milliseconds kSourceAnswerLimit{1'000};
+
+// What the servers of its sources say of a job's disks.
+enum class SourcesSay {
+    moved,   // by that job
+    here,    // they serve them for writing
+    nothing  // or not the same of all
+};
+
+SourcesSay ask_source(const std::string& source, const std::string& job) {
+    try {
+        const Location location = Location::parse(source);
+        if (location.kind != Location::Kind::server_export) {
+            return SourcesSay::nothing;
+        }
+        const Cancellation never;
+        const SourceServer::About about = SourceServer(location, never).about(kSourceAnswerLimit);
+        if (about.state == "retired") {
+            return about.moved_by == job ? SourcesSay::moved : SourcesSay::nothing;
+        }
+        // One that is held may be about to retire.
+        return about.state == "serving" && !about.read_only ? SourcesSay::here
+                                                            : SourcesSay::nothing;
+    } catch (const std::exception&) {  // no answer, or a name that an older job had
+        return SourcesSay::nothing;
+    }
+}
+
+SourcesSay ask_sources(const json& state) {
+    std::optional<SourcesSay> all;
+    for (const json& disk : state.value("disks", json::array())) {
+        const SourcesSay one = ask_source(disk.value("source", ""), state.value("job", ""));
+        all = all.value_or(one) == one ? one : SourcesSay::nothing;
+    }
+    return all.value_or(SourcesSay::nothing);
+}
+
+// Of a job whose process died in `phase`.
+void say_that_it_died(json& state, const std::string& phase) {
+    const bool may_have_moved = phase == "cutting_over";
+    const SourcesSay say = may_have_moved ? ask_sources(state) : SourcesSay::here;
+    state["phase"] = "failed";
+    if (may_have_moved) {
+        state["owner"] = say == SourcesSay::here ? "source" : "unknown";
+    }
+    std::string error = "the mirror process ended while " + phase;
+    switch (say) {
+        case SourcesSay::moved:
+            error += "; the source has handed over, and the target may not have been told";
+            break;
+        case SourcesSay::here:
+            error += "; the source was in service";
+            break;
+        case SourcesSay::nothing:
+            error += "; whether the disk has moved, the source's server knows";
+            break;
+    }
+    const auto job = state.value("job", "");
+    if (read_file(job_record_path(job))) {
+        error += "; 'nbd-mirror mirror --resume --job " + job + "' goes on with what is left";
+    }
+    state["error"] = error;
+}
+
+// Who took a disk back at its source did not tell the job's last state.
+void say_if_taken_back(json& state) {
+    const json owner = state.value("owner", json());
+    if (owner.is_string() && owner != "source" && ask_sources(state) == SourcesSay::here) {
+        state["owner"] = "unknown";
+        state["error"] =
+            "the source's server serves the disk for writing since: it was taken back, "
+            "or is another one";
+    }
 }
 
 }  // namespace
@@ -60,20 +137,11 @@ std::optional<json> ended_job_state(const std::string& job) {
     if (!read) {
         return std::nullopt;
     }
-    json& state = *read;
-    const std::string phase = state.value("phase", "");
+    const std::string phase = read->value("phase", "");
     if (phase != "done" && phase != "failed" && phase != "cancelled") {
-        state["phase"] = "failed";
-        if (phase == "cutting_over") {
-            state["owner"] = "unknown";
-        }
-        state["error"] =
-            "the mirror process ended while " + phase +
-            (phase == "cutting_over" ? "; whether the disk has moved, the source's server knows"
-                                     : "; the source was in service") +
-            (read_file(job_record_path(job))
-                 ? "; 'nbd-mirror mirror --resume --job " + job + "' goes on with what is left"
-                 : "");
+        say_that_it_died(*read, phase);
+    } else {
+        say_if_taken_back(*read);
     }
     return read;
 }

@@ -77,6 +77,10 @@ Location Location::parse(const std::string& text) {
             .control_socket = {}};
 }
 
+std::string Location::control_path() const {
+    return "/v1/exports/" + (export_name.empty() ? "-" : percent_encode(export_name));
+}
+
 namespace {
 
 bool is_same_file(const std::string& a, const std::string& b) {

@@ -18,6 +18,9 @@ struct Location {
 
     // Throws std::invalid_argument with a sentence.
     [[nodiscard]] static Location parse(const std::string& text);
+
+    // Where a server's control socket has its export.
+    [[nodiscard]] std::string control_path() const;
 };
 
 // Whether `target` is, by its name, the disk that a server serves from `path` at `uris`. Other

@@ -13,8 +13,6 @@ using nlohmann::json;
 
 namespace {
 
-// The server answers from its loop, in milliseconds; a durable record waits for a disk.
-constexpr std::chrono::milliseconds kAnswerLimit{10'000};
 constexpr std::chrono::milliseconds kSoon{2000};
 // Between two looks at something that is about to change.
 constexpr int kStepMs = 50;
@@ -52,8 +50,7 @@ void ClientTimes::add(const ClientTimes& other) noexcept {
 SourceServer::SourceServer(const Location& location, const Cancellation& cancellation)
     : location_(location),
       cancellation_(cancellation),
-      base_("/v1/exports/" +
-            (location.export_name.empty() ? "-" : percent_encode(location.export_name))),
+      base_(location.control_path()),
       http_(location.control_socket) {}
 
 json SourceServer::ask(const std::string& method, const std::string& path, const json& body,
@@ -78,8 +75,8 @@ json SourceServer::ask_at(const std::string& method, const std::string& path, co
     }
 }
 
-SourceServer::About SourceServer::about() {
-    const json answer = ask("GET", "", nullptr, kAnswerLimit);
+SourceServer::About SourceServer::about(std::chrono::milliseconds limit, bool may_cancel) {
+    const json answer = ask("GET", "", nullptr, limit, may_cancel);
     About about;
     about.disk = {.path = field<std::string>(answer, "path"),
                   .place = field<std::string>(answer, "place"),

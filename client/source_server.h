@@ -48,6 +48,9 @@ struct ClientTimes {
 //          Cancelled.
 class SourceServer {
   public:
+    // The server answers from its loop, in milliseconds; a durable record waits for a disk.
+    static constexpr std::chrono::milliseconds kAnswerLimit{10'000};
+
     SourceServer(const Location& location, const Cancellation& cancellation);
 
     struct TrackerAbout {
@@ -72,7 +75,8 @@ class SourceServer {
         ClientTimes clients;
     };
     // Throws JobError also when nobody can connect to the export.
-    [[nodiscard]] About about();
+    [[nodiscard]] About about(std::chrono::milliseconds limit = kAnswerLimit,
+                              bool may_cancel = true);
     // Whether a client of the export has this address ("HOST:PORT", as NbdHandle::local_address()).
     [[nodiscard]] bool has_client(const std::string& address);
 

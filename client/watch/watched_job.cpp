@@ -74,6 +74,7 @@ void WatchedJob::take_end() {
         json last = state_;
         last["phase"] = to_string(Phase::failed);
         last["error"] = end ? end->at("error") : json("the mirror process ended");
+        last["owner"] = end ? end->value("owner", json()) : json();
         last["eta_s"] = last["expected_downtime_ms"] = nullptr;
         end = std::move(last);
     }

@@ -3,6 +3,7 @@
 
 import errno
 import fcntl
+import json
 import subprocess
 
 import pytest
@@ -251,3 +252,42 @@ def test_who_waits_long_for_other_servers_records_says_so(world):
         result = start(world, f"d={disk}", "--take-ownership", "d")
     assert result.returncode == 1
     assert "moved.lock': other servers have kept it for 5 s" in result.stderr
+
+
+def job_status(world):
+    return json.loads(world.client("status", "job", "--json").stdout)
+
+
+def test_of_a_mirror_that_died_in_its_cutover_the_source_is_asked(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}") as source:
+        with world.mirror(source.source("d"), make_disk(world.path("copy"), MIB)) as mirror:
+            mirror.wait_for_phase("ready")
+            mirror.kill()
+        # As if it had died a little later.
+        record = world.quick("state/jobs/job.json")
+        record.write_text(json.dumps({**json.loads(record.read_text()), "phase": "cutting_over"}))
+        status = job_status(world)
+        assert status["owner"] == "source" and "the source was in service" in status["error"]
+        held = source.hold()
+        assert job_status(world)["owner"] == "unknown"  # it might be moved yet
+        assert source.ask("POST", "/v1/exports/d/retire",
+                          {"hold": held, "moved_to": "there", "job": "job"})[0] == 200
+        status = job_status(world)
+        assert status["owner"] == "unknown" and "the source has handed over" in status["error"]
+    status = job_status(world)
+    assert status["owner"] == "unknown" and "the source's server knows" in status["error"]
+
+
+def test_status_says_that_a_disk_that_has_moved_was_taken_back(world):
+    disk = make_disk(world.path("disk"), MIB)
+    with world.server(f"d={disk}", name="source-server") as source:
+        with world.mirror(source.source("d"), make_disk(world.path("copy"), MIB), "--cutover",
+                          "auto") as mirror:
+            assert mirror.wait() == 0
+        assert job_status(world)["owner"] == "target"
+    assert job_status(world)["owner"] == "target"
+    with world.server(f"d={disk}", name="source-server", options=["--take-ownership", "d"]):
+        status = job_status(world)
+        assert status["owner"] == "unknown" and "was taken back" in status["error"]
+        assert "guests may write at the target" not in world.client("status", "job").stdout
