@@ -43,7 +43,9 @@ void DiskMirror::begin() {
 
 bool DiskMirror::has_moved(const DiskRecord& record) {
     record_ = record;
-    const SourceServer::About about = server_.about();
+    // Of a disk that has moved a cancelled job would forget what is needed to tell the target.
+    const SourceServer::About about =
+        server_.about(SourceServer::kAnswerLimit, /*may_cancel=*/false);
     const bool moved = about.state == "retired" && about.moved_by == options_.job;
     moved_to_ = moved && !about.moved_to.empty() ? about.moved_to : target().text;
     return moved;
@@ -217,17 +219,16 @@ void DiskMirror::disconnect() {
     source_.reset();
 }
 
-void DiskMirror::check_still_moved() {
+bool DiskMirror::was_taken_back() {
     if (!record_->incoming) {
-        return;
+        return false;
     }
     try {
-        const SourceServer::About about = server_.about();
-        if (about.state != "retired" || about.moved_by != options_.job) {
-            throw JobError(source().text + " was taken back meanwhile: target " + target().text +
-                           " is not told that it has moved there");
-        }
-    } catch (const NoAnswer&) {  // what was recorded there stands
+        const SourceServer::About about =
+            server_.about(SourceServer::kAnswerLimit, /*may_cancel=*/false);
+        return about.state != "retired" || about.moved_by != options_.job;
+    } catch (const JobError&) {
+        return false;  // it does not answer, or not serve the disk: what was recorded there stands
     }
 }
 
@@ -271,7 +272,11 @@ void DiskMirror::check_content(const std::optional<TargetContent>& content, bool
     if (incoming && !TargetContent::is_still(record_->content, content)) {
         // Its server may be started again, and not know that any more.
         record_->overwritten = true;
-        shared_.record.replace(index_, *record_);
+        try {
+            shared_.record.replace(index_, *record_);
+        } catch (const std::exception& error) {
+            log_warning(std::string("do not resume the job: ") + error.what());
+        }
         refuse_to_commit("another mirror has filled it", "");
     }
 }

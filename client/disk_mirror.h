@@ -68,8 +68,8 @@ class DiskMirror {
     void connect_again();
     // Ends all connections: whoever waits for the target may open it.
     void disconnect();
-    // Throws JobError when the source, which has been handed over, was taken back.
-    void check_still_moved();
+    // The source, which had been handed over, is in service again, as far as its server says.
+    [[nodiscard]] bool was_taken_back();
     struct ToCommit {
         bool waits = false;                  // the target has to be told
         std::unique_ptr<NbdHandle> entered;  // as long as it stands no other mirror enters

@@ -150,6 +150,14 @@ void JobLimits::wait_for_change(std::chrono::milliseconds limit) {
     changed_.wait_for(lock, limit);
 }
 
+void JobLimits::wait(std::chrono::milliseconds time, const Cancellation& cancellation) {
+    constexpr std::chrono::milliseconds kStep{50};
+    const auto end = std::chrono::steady_clock::now() + time;
+    while (std::chrono::steady_clock::now() < end && !cancellation.requested()) {
+        wait_for_change(kStep);
+    }
+}
+
 unsigned JobLimits::connections() const {
     const std::lock_guard lock(mutex_);
     return connections_;

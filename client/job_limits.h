@@ -10,6 +10,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "client/cancellation.h"
 #include "client/job_status.h"
 #include "client/pace.h"
 #include "client/time_window.h"
@@ -50,6 +51,8 @@ class JobLimits {
     [[nodiscard]] Paused paused() const;
     // Up to `limit`, and less when something has been changed.
     void wait_for_change(std::chrono::milliseconds limit);
+    // For so long, whatever is changed, or until the job is cancelled.
+    void wait(std::chrono::milliseconds time, const Cancellation& cancellation);
     [[nodiscard]] unsigned connections() const;
     // Left to the job, which calls tune_connections().
     [[nodiscard]] bool connections_are_auto() const;

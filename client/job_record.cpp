@@ -99,8 +99,10 @@ void JobRecord::write_locked(RecordedJob job) {
 
 void JobRecord::remove() noexcept {
     const std::lock_guard lock(mutex_);
-    job_.reset();
-    ::unlink(path_.c_str());
+    if (job_) {
+        job_.reset();
+        ::unlink(path_.c_str());
+    }
 }
 
 bool JobRecord::stands() const {

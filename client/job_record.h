@@ -53,6 +53,7 @@ class JobRecord {
     void replace(std::size_t index, const DiskRecord& disk);
     // The session of what was written or taken up.
     void replace(const Session& session);
+    // If it stands.
     void remove() noexcept;
     // It was written or taken up by this process.
     [[nodiscard]] bool stands() const;

@@ -125,7 +125,10 @@ void Mirror::connect_again(const std::string& reason) {
         if (const auto given_up = lost_connections_.given_up(Clock::now() + delay)) {
             throw JobError(reason + "; " + *given_up);
         }
-        wait_before_retry(delay);
+        limits_.wait(delay, cancellation_);
+        if (cancellation_.requested()) {
+            throw Cancelled();
+        }
         try {
             disks_.connect_again();
             break;
@@ -135,15 +138,6 @@ void Mirror::connect_again(const std::string& reason) {
     lost_connections_.connected(Clock::now());
     log_info("connected again");
     status_.set_error("");
-}
-
-void Mirror::wait_before_retry(milliseconds delay) const {
-    const Clock::time_point end = Clock::now() + delay;
-    for (; Clock::now() < end; limits_.wait_for_change(milliseconds(50))) {
-        if (cancellation_.requested()) {
-            throw Cancelled();
-        }
-    }
 }
 
 void Mirror::copy_everything() {
@@ -335,8 +329,12 @@ WriterHold::Done Mirror::hand_over(const std::function<void(const std::exception
         // Cannot be while the writers are held; a disk in doubt is not handed over.
         throw GivenUp("the source was written to although its writers were held");
     }
-    retired_ = options_.handover == Handover::retire;
-    return retired_ ? hold.retire(options_.job) : hold.release();
+    if (options_.handover != Handover::retire) {
+        return hold.release();
+    }
+    const WriterHold::Done done = hold.retire(options_.job);
+    retired_ = true;
+    return done;
 }
 
 void Mirror::given_up(const std::string& reason, Phase next) {

@@ -76,7 +76,6 @@ class Mirror {
     void given_up(const std::string& reason, Phase next);
     // Returns when all connections stand again.
     void connect_again(const std::string& reason);
-    void wait_before_retry(std::chrono::milliseconds delay) const;
     void look_around();
     void watch_progress(Clock::time_point now);
 

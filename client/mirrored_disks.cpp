@@ -29,6 +29,7 @@ MirroredDisks::MirroredDisks(const std::string& job, const std::vector<DiskMirro
     : job_(job),
       status_(status),
       limits_(limits),
+      cancellation_(cancellation),
       connections_(disks.size(), limits),
       auto_connections_(disks.size(), limits),
       record_(job),
@@ -135,6 +136,32 @@ void MirroredDisks::disconnect() {
     }
 }
 
+void MirroredDisks::check_not_taken_back() {
+    for (const auto& disk : disks_) {
+        if (disk->was_taken_back()) {
+            status_.set_owner(Owner::unknown);
+            throw JobError(disk->source().text + " was taken back meanwhile: target " +
+                           disk->target().text + " is not told that it has moved there");
+        }
+    }
+}
+
+// All of them are looked at before one cannot be taken back any more.
+void MirroredDisks::commit_once() {
+    check_not_taken_back();
+    std::vector<DiskMirror::ToCommit> looked_at;
+    for (const auto& disk : disks_) {
+        looked_at.push_back(disk->look_before_commit());
+    }
+    record_epoch();
+    check_not_taken_back();  // the looks may have taken their time
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        if (looked_at[i].waits) {
+            disks_[i]->commit();
+        }
+    }
+}
+
 void MirroredDisks::commit(std::chrono::seconds patience) {
     using std::chrono::milliseconds;
     using Clock = std::chrono::steady_clock;
@@ -143,17 +170,7 @@ void MirroredDisks::commit(std::chrono::seconds patience) {
     for (milliseconds delay = LostConnections::kMinDelay;;
          delay = std::min(2 * delay, LostConnections::kMaxDelay)) {
         try {
-            // All of them are looked at before one cannot be taken back any more.
-            std::vector<DiskMirror::ToCommit> looked_at;
-            for (const auto& disk : disks_) {
-                disk->check_still_moved();
-                looked_at.push_back(disk->look_before_commit());
-            }
-            for (std::size_t i = 0; i < disks_.size(); ++i) {
-                if (looked_at[i].waits) {
-                    disks_[i]->commit();
-                }
-            }
+            commit_once();
             break;
         } catch (const ConnectionLost& lost) {
             const std::string sentence =
@@ -161,12 +178,14 @@ void MirroredDisks::commit(std::chrono::seconds patience) {
                     "the source has handed over, but the target was not told, so that "
                     "guests may write nowhere: ") +
                 lost.what();
-            if (Clock::now() + delay > end) {
+            // The next look may need the place of one of them at the server.
+            disconnect();
+            if (Clock::now() + delay > end || cancellation_.requested()) {
                 throw JobError(sentence);
             }
             log_warning(sentence + "; trying again");
             status_.set_error(sentence);
-            limits_.wait_for_change(delay);
+            limits_.wait(delay, cancellation_);
         }
     }
     const bool elsewhere =

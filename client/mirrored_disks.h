@@ -41,7 +41,8 @@ class MirroredDisks {
     // Ends all connections: whoever waits for the targets may open them.
     void disconnect();
     // The sources are handed over: tells the targets that wait for that, also again. One that
-    // cannot be reached is tried for `patience`; then throws JobError.
+    // cannot be reached is tried for `patience`, or until the job is cancelled; then throws
+    // JobError, and never Cancelled: another process has to go on.
     void commit(std::chrono::seconds patience);
     // Nobody will go on with them: the trackers and the record are removed.
     void forget() noexcept;
@@ -72,12 +73,15 @@ class MirroredDisks {
 
   private:
     void forget_trackers() noexcept;
+    void check_not_taken_back();
+    void commit_once();
     void record_epoch();
     [[nodiscard]] std::optional<RecordedJob> earlier_job() const;
 
     const std::string job_;
     JobStatus& status_;
     JobLimits& limits_;
+    const Cancellation& cancellation_;
     ConnectionShares connections_;
     AutoConnections auto_connections_;
     JobRecord record_;

@@ -484,6 +484,23 @@ def test_a_refusal_to_resume_can_be_resumed_later(world, hooks, pair):
         assert mirror.wait() == 0
 
 
+@pytest.mark.parametrize("resumes", [True, False])
+def test_who_is_cancelled_before_it_begins_leaves_an_earlier_job_to_be_resumed(world, hooks, pair, resumes):
+    source, target = pair
+    with world.mirror(source.source("d"), target.uri("d")) as mirror:
+        mirror.wait_for_phase("ready")
+        mirror.kill()
+    hooks.add_at("prepare begin", "echo here; exec sleep 1000")
+    sides = [None, None, "--resume"] if resumes else [source.source("d"), target.uri("d")]
+    with world.mirror(*sides, "--hooks", hooks.directory, expect=(4,)) as mirror:
+        wait_for(lambda: "hook 60-special: here" in mirror.messages())
+        os.kill(mirror.pid, signal.SIGINT)
+        assert mirror.wait(limit=20) == 4
+    with world.mirror(None, None, "--resume", "--cutover", "auto") as mirror:
+        assert mirror.wait() == 0
+    assert "are compared" not in mirror.messages()
+
+
 def test_the_example_of_the_manual_moves_a_guest(world, hooks, pair):
     page = (ROOT / "man" / "nbd-mirror.1").read_text()
     section = re.search(r"^\.Sh HOOKS\n(.*?)^\.Sh", page, re.MULTILINE | re.DOTALL).group(1)

@@ -159,6 +159,58 @@ def die_behind_the_retirement(source, mirror):
     mirror.kill()
 
 
+@pytest.mark.parametrize("how", ["command", "signal"])
+def test_a_mirror_that_is_cancelled_before_the_target_was_told_can_be_resumed(world, source, target,
+                                                                              how):
+    with world.mirror(source.source("d"), target.uri("d")) as mirror:
+        die_behind_the_retirement(source, mirror)
+    target.stop()
+    with world.mirror(None, None, "--resume", expect=(1,)) as mirror:
+        mirror.wait_for_message("the target was not told")
+        if how == "command":
+            world.client("cancel", "job")
+        else:
+            os.kill(mirror.pid, signal.SIGINT)
+        assert mirror.wait(limit=20) == 1
+    assert "--resume" in mirror.messages() and owner(world) == "nobody"
+    with landing_place(world) as target, world.mirror(None, None, "--resume") as mirror:
+        assert mirror.wait() == 0
+        assert state(target) == "serving" and owner(world) == "target"
+
+
+def test_a_target_whose_places_are_taken_is_told_when_the_mirror_leaves(world, source):
+    make_disk(world.path("target"), SIZE)
+    with world.server(f"d={world.path('target')},incoming", name="target-server",
+                      options=["--state-dir", world.quick("target-state"), "--max-connections",
+                               "4"]) as target, contextlib.ExitStack() as guests:
+        with world.mirror(source.source("d"), target.uri("d"), "-c", "2") as mirror:
+            mirror.wait_for_phase("ready")
+            free = 4 - connections(target)
+            assert free > 0
+            for _ in range(free):
+                guests.enter_context(background(lambda: connect(target).pread(512, 0)))
+            wait_for(lambda: connections(target) == 4)
+            assert mirror.cutover().returncode == 0
+            assert mirror.wait(limit=30) == 0
+        target.wait_for_message("is turned away")
+        assert state(target) == "serving" and owner(world) == "target"
+
+
+def test_a_source_that_does_not_serve_the_disk_any_more_has_not_taken_it_back(world, target):
+    make_disk(world.path("source"), SIZE, [(0, MIB)])
+    with world.server(f"d={world.path('source')}", name="source-server") as source:
+        with world.mirror(source.source("d"), target.uri("d")) as mirror:
+            die_behind_the_retirement(source, mirror)
+        target.stop()
+        with world.mirror(None, None, "--resume") as mirror:
+            mirror.wait_for_message("the target was not told")
+            source.stop()
+            other = make_disk(world.path("other"), MIB)
+            with world.server(f"e={other}", name="source-server"), landing_place(world) as target:
+                assert mirror.wait() == 0
+                assert state(target) == "serving" and owner(world) == "target"
+
+
 def test_a_landing_whose_answer_was_lost_is_no_failure(world, source, target):
     with world.mirror(source.source("d"), target.uri("d")) as mirror:
         die_behind_the_retirement(source, mirror)

@@ -69,6 +69,13 @@ TEST_F(JobRecordTest, OnceRemovedThereIsNothing) {
     EXPECT_FALSE(record_.read());
 }
 
+TEST_F(JobRecordTest, AnothersIsNotRemoved) {
+    record_.write(one_disk());
+    JobRecord other("vm1");
+    other.remove();
+    EXPECT_TRUE(record_.read());
+}
+
 TEST_F(JobRecordTest, WhatCouldNotBeWrittenDoesNotStand) {
     std::filesystem::remove(directory_.file("jobs"));
     EXPECT_THROW(record_.write(one_disk()), std::system_error);
