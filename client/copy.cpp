@@ -16,8 +16,8 @@ Side open_source(const CopyOptions& options, const Cancellation& cancellation) {
     if (options.source.kind != Location::Kind::server_export) {
         return Side::open_source(options.source, cancellation);
     }
-    const SourceServer::About about = SourceServer(options.source, cancellation).about();
-    return Side::open_export(about.address, about.disk, cancellation);
+    const SourceServer::ExportStatus status = SourceServer(options.source, cancellation).status();
+    return Side::open_export(status.address, status.disk, cancellation);
 }
 
 // A disk whose server is gone may be written to by others; no read of it would tell.
@@ -32,22 +32,22 @@ void check_server(const Side& source, const Scout& scout) {
 void check_still_the_source(const CopyOptions& options, const Side& source,
                             const Cancellation& cancellation) {
     if (source.reads_disk() &&
-        source.reads_another(SourceServer(options.source, cancellation).about().disk)) {
+        source.reads_another(SourceServer(options.source, cancellation).status().disk)) {
         throw JobError("the server of " + source.name() + " serves another disk by now");
     }
 }
 
 // Throws JobError when both name one disk.
 void check_two_disks(const CopyOptions& options, const Cancellation& cancellation) {
-    SourceServer::About about;
+    SourceServer::ExportStatus status;
     if (options.source.kind == Location::Kind::server_export) {
-        about = SourceServer(options.source, cancellation).about();
+        status = SourceServer(options.source, cancellation).status();
     } else if (options.source.kind == Location::Kind::path) {
-        about.disk.path = options.source.path_or_uri;
+        status.disk.path = options.source.path_or_uri;
     } else {
-        about.uris = {options.source.path_or_uri};
+        status.uris = {options.source.path_or_uri};
     }
-    if (is_same_disk(options.target, about.disk.path, about.uris)) {
+    if (is_same_disk(options.target, status.disk.path, status.uris)) {
         throw JobError("'" + options.target.text + "' is both the source and the target");
     }
 }

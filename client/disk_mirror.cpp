@@ -44,10 +44,10 @@ void DiskMirror::begin() {
 bool DiskMirror::has_moved(const DiskRecord& record) {
     record_ = record;
     // Of a disk that has moved a cancelled job would forget what is needed to tell the target.
-    const SourceServer::About about =
-        server_.about(SourceServer::kAnswerLimit, /*may_cancel=*/false);
-    const bool moved = about.state == "retired" && about.moved_by == options_.job;
-    moved_to_ = moved && !about.moved_to.empty() ? about.moved_to : target().text;
+    const SourceServer::ExportStatus status =
+        server_.status(SourceServer::kAnswerLimit, /*may_cancel=*/false);
+    const bool moved = status.state == "retired" && status.moved_by == options_.job;
+    moved_to_ = moved && !status.moved_to.empty() ? status.moved_to : target().text;
     return moved;
 }
 
@@ -104,30 +104,30 @@ void DiskMirror::take_up_tracker() {
     }
 }
 
-SourceServer::About DiskMirror::check_source() {
-    SourceServer::About about = server_.about();
+SourceServer::ExportStatus DiskMirror::check_source() {
+    SourceServer::ExportStatus status = server_.status();
     const std::string& name = source().export_name;
-    if (about.state == "retired") {
+    if (status.state == "retired") {
         throw JobError("export '" + name + "' has moved away already" +
-                       (about.moved_at.empty()
+                       (status.moved_at.empty()
                             ? ""
-                            : ", to " + about.moved_to + ", at " + about.moved_at + " (job '" +
-                                  about.moved_by + "'): guests may write there"));
+                            : ", to " + status.moved_to + ", at " + status.moved_at + " (job '" +
+                                  status.moved_by + "'): guests may write there"));
     }
-    if (about.read_only) {
+    if (status.read_only) {
         throw JobError("export '" + name +
                        "' is read-only: nothing can be written to it, 'copy' moves it");
     }
-    if (is_same_disk(target(), about.disk.path, about.uris)) {
+    if (is_same_disk(target(), status.disk.path, status.uris)) {
         throw JobError("'" + target().text + "' is the source itself");
     }
-    return about;
+    return status;
 }
 
 void DiskMirror::open_sides(Opening opening) {
-    const SourceServer::About about = check_source();
-    source_ =
-        std::make_unique<Side>(Side::open_export(about.address, about.disk, shared_.cancellation));
+    const SourceServer::ExportStatus status = check_source();
+    source_ = std::make_unique<Side>(
+        Side::open_export(status.address, status.disk, shared_.cancellation));
     const std::uint64_t size = source_->traits().size_bytes;
     if (size == 0) {
         throw JobError("source " + source().text + " is empty: there is nothing to move");
@@ -181,8 +181,8 @@ void DiskMirror::connect() {
     server_.check_stands(record_->tracker);
     // Only since the tracker's map is selected is the disk sure to stay what it is for as long as
     // this connection stands; it was opened before.
-    const SourceServer::About about = server_.about();
-    if (source_->reads_another(about.disk) || about.size_bytes != source_->traits().size_bytes) {
+    const SourceServer::ExportStatus status = server_.status();
+    if (source_->reads_another(status.disk) || status.size_bytes != source_->traits().size_bytes) {
         throw ConnectionLost("the server of " + source().text +
                              " serves another disk by now, or of another size");
     }
@@ -224,9 +224,9 @@ bool DiskMirror::was_taken_back() {
         return false;
     }
     try {
-        const SourceServer::About about =
-            server_.about(SourceServer::kAnswerLimit, /*may_cancel=*/false);
-        return about.state != "retired" || about.moved_by != options_.job;
+        const SourceServer::ExportStatus status =
+            server_.status(SourceServer::kAnswerLimit, /*may_cancel=*/false);
+        return status.state != "retired" || status.moved_by != options_.job;
     } catch (const JobError&) {
         return false;  // it does not answer, or not serve the disk: what was recorded there stands
     }
@@ -317,20 +317,20 @@ DiskMirror::Round DiskMirror::catch_up(Haste haste, const std::stop_token& stop,
 std::optional<DiskMirror::Look> DiskMirror::look() {
     const Clock::time_point freeze = progress_.last_freeze;
     try {
-        const SourceServer::About about = server_.about();
-        if (about.state == "retired") {
+        const SourceServer::ExportStatus status = server_.status();
+        if (status.state == "retired") {
             throw JobError(source().text + " has moved away meanwhile, by another job's hand-over");
         }
         const auto own = std::find_if(
-            about.trackers.begin(), about.trackers.end(),
+            status.trackers.begin(), status.trackers.end(),
             [&](const auto& each) { return each.incarnation == record_->tracker.incarnation; });
-        if (own == about.trackers.end()) {
+        if (own == status.trackers.end()) {
             throw TrackerGone("the tracker of " + source().text + " was removed");
         }
         Look look{
             .dirty_bytes = progress_.first_round ? own->dirty_bytes : own->unacknowledged_bytes,
             .dirty_bytes_per_s = {},
-            .clients = about.clients};
+            .clients = status.clients};
         status_.set_dirty(look.dirty_bytes);
         // A rate of less time says little, and so does one of few blocks: those that the last
         // freeze has left may have been written since as often as their share was, or not.

@@ -108,7 +108,7 @@ class DiskMirror {
 
   private:
     enum class Opening { first, again };
-    [[nodiscard]] SourceServer::About check_source();
+    [[nodiscard]] SourceServer::ExportStatus check_source();
     void open_sides(Opening opening);
     void start_tracker(bool compare);
     void connect();

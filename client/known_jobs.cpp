@@ -48,13 +48,14 @@ SourcesSay ask_source(const std::string& source, const std::string& job) {
             return SourcesSay::nothing;
         }
         const Cancellation never;
-        const SourceServer::About about = SourceServer(location, never).about(kSourceAnswerLimit);
-        if (about.state == "retired") {
-            return about.moved_by == job ? SourcesSay::moved : SourcesSay::nothing;
+        const SourceServer::ExportStatus status =
+            SourceServer(location, never).status(kSourceAnswerLimit);
+        if (status.state == "retired") {
+            return status.moved_by == job ? SourcesSay::moved : SourcesSay::nothing;
         }
         // One that is held may be about to retire.
-        return about.state == "serving" && !about.read_only ? SourcesSay::here
-                                                            : SourcesSay::nothing;
+        return status.state == "serving" && !status.read_only ? SourcesSay::here
+                                                              : SourcesSay::nothing;
     } catch (const std::exception&) {  // no answer, or a name that an older job had
         return SourcesSay::nothing;
     }

@@ -75,28 +75,28 @@ json SourceServer::ask_at(const std::string& method, const std::string& path, co
     }
 }
 
-SourceServer::About SourceServer::about(std::chrono::milliseconds limit, bool may_cancel) {
+SourceServer::ExportStatus SourceServer::status(std::chrono::milliseconds limit, bool may_cancel) {
     const json answer = ask("GET", "", nullptr, limit, may_cancel);
-    About about;
-    about.disk = {.path = field<std::string>(answer, "path"),
-                  .place = field<std::string>(answer, "place"),
-                  .direct = field<bool>(answer, "direct")};
+    ExportStatus status;
+    status.disk = {.path = field<std::string>(answer, "path"),
+                   .place = field<std::string>(answer, "place"),
+                   .direct = field<bool>(answer, "direct")};
     // Or somebody with fewer rights would choose what is read for him.
     const std::optional<uid_t> peer = http_.peer();
     if (!peer || (*peer != 0 && *peer != ::geteuid())) {
-        about.disk.place.clear();
+        status.disk.place.clear();
     }
-    about.state = field<std::string>(answer, "state");
+    status.state = field<std::string>(answer, "state");
     if (const json moved = field<json>(answer, "moved"); moved.is_object()) {
-        about.moved_by = field<std::string>(moved, "job");
-        about.moved_to = field<std::string>(moved, "to");
-        about.moved_at = field<std::string>(moved, "at");
+        status.moved_by = field<std::string>(moved, "job");
+        status.moved_to = field<std::string>(moved, "to");
+        status.moved_at = field<std::string>(moved, "at");
     }
-    about.read_only = field<bool>(answer, "read_only");
-    about.size_bytes = field<std::uint64_t>(answer, "size_bytes");
-    about.uris = field<std::vector<std::string>>(answer, "uris");
+    status.read_only = field<bool>(answer, "read_only");
+    status.size_bytes = field<std::uint64_t>(answer, "size_bytes");
+    status.uris = field<std::vector<std::string>>(answer, "uris");
     for (const json& each : field<json>(answer, "trackers")) {
-        about.trackers.push_back(
+        status.trackers.push_back(
             {.name = field<std::string>(each, "name"),
              .incarnation = field<std::uint64_t>(each, "incarnation"),
              .readers = field<unsigned>(each, "readers"),
@@ -105,18 +105,18 @@ SourceServer::About SourceServer::about(std::chrono::milliseconds limit, bool ma
              .unacknowledged_bytes = field<std::uint64_t>(each, "unacknowledged_bytes")});
     }
     const json latency = field<json>(answer, "latency");
-    about.clients = {.reads = times_of(latency, "read"),
-                     .writes = times_of(latency, "write"),
-                     .throttled = !field<json>(answer, "throttle").is_null()};
-    if (about.uris.empty()) {
+    status.clients = {.reads = times_of(latency, "read"),
+                      .writes = times_of(latency, "write"),
+                      .throttled = !field<json>(answer, "throttle").is_null()};
+    if (status.uris.empty()) {
         throw JobError("source server: it listens nowhere, so that " + location_.text +
                        " cannot be read");
     }
-    const auto local = std::find_if(about.uris.begin(), about.uris.end(),
+    const auto local = std::find_if(status.uris.begin(), status.uris.end(),
                                     [](const auto& uri) { return uri.starts_with("nbd+unix:"); });
-    about.address = Location::parse(local != about.uris.end() ? *local : about.uris.front());
-    about.address.text = location_.text;
-    return about;
+    status.address = Location::parse(local != status.uris.end() ? *local : status.uris.front());
+    status.address.text = location_.text;
+    return status;
 }
 
 bool SourceServer::has_client(const std::string& address) {
@@ -166,7 +166,7 @@ SourceServer::Tracker SourceServer::start_tracker(const std::string& job,
 bool SourceServer::take_up_tracker(const Tracker& tracker) {
     const auto deadline = std::chrono::steady_clock::now() + kDeadMirrorLimit;
     for (;;) {
-        const std::vector<TrackerAbout> trackers = about().trackers;
+        const std::vector<TrackerStatus> trackers = status().trackers;
         const auto own = std::find_if(trackers.begin(), trackers.end(), [&](const auto& each) {
             return each.incarnation == tracker.incarnation && each.name == tracker.name;
         });
@@ -181,7 +181,7 @@ bool SourceServer::take_up_tracker(const Tracker& tracker) {
 }
 
 void SourceServer::check_no_other_mirror() {
-    for (const TrackerAbout& each : about().trackers) {
+    for (const TrackerStatus& each : status().trackers) {
         if (each.exclusive && each.readers > 0) {
             const bool is_mirror = each.name.starts_with(kMirrorPrefix);
             throw JobError(location_.text + " is being mirrored already, by job '" +
@@ -191,7 +191,7 @@ void SourceServer::check_no_other_mirror() {
 }
 
 void SourceServer::check_stands(const Tracker& own) {
-    const std::vector<TrackerAbout> trackers = about().trackers;
+    const std::vector<TrackerStatus> trackers = status().trackers;
     if (std::none_of(trackers.begin(), trackers.end(), [&](const auto& each) {
             return each.incarnation == own.incarnation && each.readers > 0;
         })) {

@@ -53,7 +53,7 @@ class SourceServer {
 
     SourceServer(const Location& location, const Cancellation& cancellation);
 
-    struct TrackerAbout {
+    struct TrackerStatus {
         std::string name;
         std::uint64_t incarnation = 0;
         unsigned readers = 0;  // connections that have its map selected
@@ -61,7 +61,7 @@ class SourceServer {
         std::uint64_t dirty_bytes = 0;           // not frozen
         std::uint64_t unacknowledged_bytes = 0;  // these, and what is frozen
     };
-    struct About {
+    struct ExportStatus {
         OpenedDisk disk;
         Location address;  // to read it, a Unix socket where there is one; shown as it was named
         std::string state;
@@ -70,13 +70,13 @@ class SourceServer {
         std::string moved_at;
         bool read_only = false;
         std::uint64_t size_bytes = 0;
-        std::vector<TrackerAbout> trackers;
+        std::vector<TrackerStatus> trackers;
         std::vector<std::string> uris;
         ClientTimes clients;
     };
     // Throws JobError also when nobody can connect to the export.
-    [[nodiscard]] About about(std::chrono::milliseconds limit = kAnswerLimit,
-                              bool may_cancel = true);
+    [[nodiscard]] ExportStatus status(std::chrono::milliseconds limit = kAnswerLimit,
+                                      bool may_cancel = true);
     // Whether a client of the export has this address ("HOST:PORT", as NbdHandle::local_address()).
     [[nodiscard]] bool has_client(const std::string& address);
 
