@@ -2,15 +2,15 @@
 #include "client/nbd_handle.h"
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <netdb.h>
 #include <poll.h>
 #include <utility>
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+
+#include "control/socket_address.h"
 
 namespace nbdm {
 
@@ -136,18 +136,12 @@ EndpointTraits NbdHandle::traits() const {
 std::string NbdHandle::local_address() const {
     sockaddr_storage address{};
     socklen_t length = sizeof(address);
-    std::array<char, NI_MAXHOST> host{};
-    std::array<char, NI_MAXSERV> port{};
-    const auto* generic = reinterpret_cast<const sockaddr*>(&address);
-    if (::getsockname(nbd_aio_get_fd(handle_), reinterpret_cast<sockaddr*>(&address), &length) !=
-            0 ||
-        (address.ss_family != AF_INET && address.ss_family != AF_INET6) ||
-        ::getnameinfo(generic, length, host.data(), host.size(), port.data(), port.size(),
-                      NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+    auto* generic = reinterpret_cast<sockaddr*>(&address);
+    if (::getsockname(nbd_aio_get_fd(handle_), generic, &length) != 0 ||
+        (address.ss_family != AF_INET && address.ss_family != AF_INET6)) {
         return "";
     }
-    const bool v6 = address.ss_family == AF_INET6;
-    return (v6 ? "[" : "") + std::string(host.data()) + (v6 ? "]:" : ":") + port.data();
+    return host_and_port(generic, length);
 }
 
 void NbdHandle::run_until(const std::function<bool()>& done, std::chrono::milliseconds limit,

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/listener.h"
 
-#include <array>
 #include <cerrno>
-#include <cstring>
 #include <netdb.h>
 #include <stdexcept>
 #include <unistd.h>
@@ -16,6 +14,7 @@
 #include <sys/un.h>
 
 #include "control/log.h"
+#include "control/socket_address.h"
 #include "control/unix_socket.h"
 #include "control/uri.h"
 #include "iothread/check.h"
@@ -56,30 +55,6 @@ ListenAddress address_of(int fd) {
         }
     }
     return address;
-}
-
-std::string describe(const sockaddr* address, socklen_t length) {
-    // What a socket for both families calls an address of IPv4 is that address.
-    sockaddr_in mapped{};
-    if (sockaddr_in6 wide{}; address->sa_family == AF_INET6 && length == sizeof(wide)) {
-        std::memcpy(&wide, address, sizeof(wide));
-        if (IN6_IS_ADDR_V4MAPPED(&wide.sin6_addr)) {
-            mapped.sin_family = AF_INET;
-            mapped.sin_port = wide.sin6_port;
-            std::memcpy(&mapped.sin_addr, &wide.sin6_addr.s6_addr[12], sizeof(mapped.sin_addr));
-            address = reinterpret_cast<const sockaddr*>(&mapped);
-            length = sizeof(mapped);
-        }
-    }
-    std::array<char, NI_MAXHOST> host{};
-    std::array<char, NI_MAXSERV> port{};
-    if (::getnameinfo(address, length, host.data(), host.size(), port.data(), port.size(),
-                      NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
-        return "?";
-    }
-    const bool v6 = std::strchr(host.data(), ':') != nullptr;
-    return (v6 ? "[" + std::string(host.data()) + "]" : std::string(host.data())) + ":" +
-           port.data();
 }
 
 }  // namespace
@@ -193,7 +168,7 @@ void Listener::add(event_base* base, UniqueFd socket) {
     if (address_.path.empty()) {
         socklen_t length = 0;
         const sockaddr_storage bound = bound_address(socket.get(), length);
-        bound_.push_back(describe(reinterpret_cast<const sockaddr*>(&bound), length));
+        bound_.push_back(host_and_port(reinterpret_cast<const sockaddr*>(&bound), length));
     }
     evconnlistener* made = evconnlistener_new(
         base,
@@ -249,7 +224,7 @@ void Listener::accept(evutil_socket_t fd, sockaddr* peer) {
     set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
     const socklen_t length =
         peer->sa_family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
-    accepted_(std::move(socket), describe(peer, length));
+    accepted_(std::move(socket), host_and_port(peer, length));
 }
 
 std::vector<std::string> Listener::addresses() const {

@@ -276,7 +276,7 @@ def test_a_tracker_that_was_replaced_ends_its_mirror(world, pair, phase):
 def test_a_mirror_onto_its_own_source_is_refused_by_whatever_name(world, pair):
     source, _ = pair
     for uri in (source.uri("d"), source.uri("d", tcp=True), f"nbd://localhost:{source.port}/d",
-                world.path("source")):
+                f"nbd://[::ffff:127.0.0.1]:{source.port}/d", world.path("source")):
         result = world.client("mirror", source.source("d"), uri)
         assert result.returncode == 1 and "is the source itself" in result.stderr
 
