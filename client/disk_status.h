@@ -38,6 +38,12 @@ struct DiskSnapshot {
 };
 [[nodiscard]] nlohmann::json to_json(const DiskSnapshot& snapshot);
 
+// Of several disks; nothing when one of them is not known.
+[[nodiscard]] constexpr std::optional<double> sum_of_rates(std::optional<double> a,
+                                                           std::optional<double> b) noexcept {
+    return a && b ? std::optional(*a + *b) : std::nullopt;
+}
+
 // What a job is doing with one of its disks: written by the job, read by whoever shows it. Progress
 // only grows: `moved_bytes` never falls and never passes `total_bytes`.
 //

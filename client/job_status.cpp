@@ -63,9 +63,6 @@ bool is_over(Phase phase) noexcept {
 
 DiskSnapshot sum_of_disks(const JobSnapshot& snapshot) {
     DiskSnapshot sum = snapshot.disks.empty() ? DiskSnapshot() : snapshot.disks.front();
-    const auto add_rate = [](std::optional<double>& to, const std::optional<double>& one) {
-        to = to && one ? std::optional(*to + *one) : std::nullopt;
-    };
     for (std::size_t i = 1; i < snapshot.disks.size(); ++i) {
         const DiskSnapshot& disk = snapshot.disks[i];
         sum.connections += disk.connections;
@@ -76,9 +73,9 @@ DiskSnapshot sum_of_disks(const JobSnapshot& snapshot) {
         sum.sent_bytes += disk.sent_bytes;
         sum.zeroed_bytes += disk.zeroed_bytes;
         sum.passes += disk.passes;
-        add_rate(sum.dirty_rate, disk.dirty_rate);
-        add_rate(sum.copy_rate, disk.copy_rate);
-        add_rate(sum.moving_rate, disk.moving_rate);
+        sum.dirty_rate = sum_of_rates(sum.dirty_rate, disk.dirty_rate);
+        sum.copy_rate = sum_of_rates(sum.copy_rate, disk.copy_rate);
+        sum.moving_rate = sum_of_rates(sum.moving_rate, disk.moving_rate);
     }
     return sum;
 }

@@ -15,15 +15,6 @@
 
 namespace nbdm {
 
-namespace {
-
-// Nothing when one of them is not known.
-std::optional<double> sum(std::optional<double> a, std::optional<double> b) {
-    return a && b ? std::optional(*a + *b) : std::nullopt;
-}
-
-}  // namespace
-
 MirroredDisks::MirroredDisks(const std::string& job, const std::vector<DiskMirror::Options>& disks,
                              JobStatus& status, JobLimits& limits, const Cancellation& cancellation)
     : job_(job),
@@ -227,7 +218,7 @@ DiskMirror::Round MirroredDisks::catch_up(DiskMirror::Haste haste,
         all.dirty_bytes += round.dirty_bytes;
         all.copied_bytes += round.copied_bytes;
         all.left_bytes += round.left_bytes;
-        all.dirty_bytes_per_s = sum(all.dirty_bytes_per_s, round.dirty_bytes_per_s);
+        all.dirty_bytes_per_s = sum_of_rates(all.dirty_bytes_per_s, round.dirty_bytes_per_s);
         all.copying = std::max(all.copying, round.copying);
         all.flushing = std::max(all.flushing, round.flushing);
     }
@@ -285,7 +276,7 @@ std::optional<DiskMirror::Look> MirroredDisks::look() {
         }
         all.dirty_bytes += look->dirty_bytes;
         all.clients.add(look->clients);
-        all.dirty_bytes_per_s = sum(all.dirty_bytes_per_s, look->dirty_bytes_per_s);
+        all.dirty_bytes_per_s = sum_of_rates(all.dirty_bytes_per_s, look->dirty_bytes_per_s);
     }
     if (!answered) {
         return std::nullopt;

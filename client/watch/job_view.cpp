@@ -147,14 +147,13 @@ void keep_maps(JobView& view, const JobView& before) {
 }
 
 RateSample rates_of(const JobView& view) {
-    RateSample sum;
+    if (view.disks.empty()) {
+        return {};
+    }
+    RateSample sum{.copy = 0, .dirty = 0};
     for (const DiskView& disk : view.disks) {
-        if (disk.copy_rate) {
-            sum.copy = sum.copy.value_or(0) + *disk.copy_rate;
-        }
-        if (disk.dirty_rate) {
-            sum.dirty = sum.dirty.value_or(0) + *disk.dirty_rate;
-        }
+        sum.copy = sum_of_rates(sum.copy, disk.copy_rate);
+        sum.dirty = sum_of_rates(sum.dirty, disk.dirty_rate);
     }
     return sum;
 }

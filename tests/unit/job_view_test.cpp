@@ -131,10 +131,11 @@ TEST(JobView, AJobThatIsDoneHasMovedItsMap) {
 TEST(Rates, AreThoseOfAllDisksTogether) {
     JobView view;
     view.disks.resize(3);
-    EXPECT_EQ(rates_of(view).copy, std::nullopt);
     view.disks[0].copy_rate = 1;
     view.disks[2].copy_rate = 2;
-    EXPECT_EQ(rates_of(view).copy, 3.0);
+    EXPECT_EQ(rates_of(view).copy, std::nullopt) << "one of them is not known";
+    view.disks[1].copy_rate = 4;
+    EXPECT_EQ(rates_of(view).copy, 7.0);
     EXPECT_EQ(rates_of(view).dirty, std::nullopt);
 }
 
