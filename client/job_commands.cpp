@@ -119,8 +119,9 @@ int show_status(const std::string& job, bool as_json) {
         names = known_jobs();
     }
     json all = json::array();
+    SilentServers silent;
     for (const std::string& name : names) {
-        const std::optional<json> state = job_state(name);
+        const std::optional<json> state = job_state(name, silent);
         if (state) {
             all.push_back(*state);
         } else if (!job.empty()) {
@@ -178,6 +179,9 @@ int tell_job(const JobCommand& command) {
     std::string line = telling.line;
     if (command.kind == JobCommand::Kind::pause && response.body.value("cutover_asked", false)) {
         line += "; the cutover that is asked for comes when it goes on and is ready";
+    }
+    if (command.kind == JobCommand::Kind::cancel && text_of(response.body, "owner") == "nobody") {
+        line = "gives up: its source has handed over, and 'mirror --resume' tells the target";
     }
     if (command.kind == JobCommand::Kind::resume &&
         response.body.value("paused", json()) == "window") {

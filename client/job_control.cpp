@@ -133,7 +133,7 @@ void JobControl::resume(HttpRequest request) {
 
 void JobControl::cancel(HttpRequest request) {
     runner_.cancellation().request();
-    request.reply(202, nlohmann::json::object());
+    request.reply(202, status_of(runner_.status().snapshot()));
 }
 
 void JobControl::answer_with_status(HttpRequest request) {

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/known_jobs.h"
 
+#include <algorithm>
+#include <chrono>
 #include <filesystem>
+#include <vector>
 
 #include "client/cancellation.h"
+#include "client/job_record.h"
 #include "client/location.h"
 #include "client/source_server.h"
 #include "control/durable_file.h"
@@ -34,78 +38,104 @@ std::set<std::string> names_in(const std::string& directory, const std::string& 
 
 constexpr std::chrono::milliseconds kSourceAnswerLimit{1'000};
 
-// What the servers of its sources say of a job's disks.
-enum class SourcesSay {
-    moved,   // by that job
-    here,    // they serve them for writing
-    nothing  // or not the same of all
+// What the server of its source says of a disk.
+enum class AtSource {
+    stays,    // the job's tracker stands, which outlives no hand-over
+    moved,    // by that job
+    serves,   // something, for writing
+    unknown,  // no answer, or another one
 };
 
-SourcesSay ask_source(const std::string& source, const std::string& job) {
-    try {
-        const Location location = Location::parse(source);
-        if (location.kind != Location::Kind::server_export) {
-            return SourcesSay::nothing;
-        }
-        const Cancellation never;
-        const SourceServer::ExportStatus status =
-            SourceServer(location, never).status(kSourceAnswerLimit);
-        if (status.state == "retired") {
-            return status.moved_by == job ? SourcesSay::moved : SourcesSay::nothing;
-        }
-        // One that is held may be about to retire.
-        return status.state == "serving" && !status.read_only ? SourcesSay::here
-                                                              : SourcesSay::nothing;
-    } catch (const std::exception&) {  // no answer, or a name that an older job had
-        return SourcesSay::nothing;
+AtSource ask_source(const Location& source, const std::string& job,
+                    const std::optional<RecordedJob>& record) {
+    const Cancellation never;
+    const SourceServer::ExportStatus status =
+        SourceServer(source, never).status(kSourceAnswerLimit);
+    if (status.state == "retired") {
+        return status.moved_by == job ? AtSource::moved : AtSource::unknown;
     }
+    // One that is held may be about to retire.
+    if (status.state != "serving" || status.read_only) {
+        return AtSource::unknown;
+    }
+    const bool stays =
+        record && std::ranges::any_of(status.trackers, [&](const auto& stands) {
+            return std::ranges::any_of(record->disks, [&](const auto& disk) {
+                return disk.source == source.text && disk.tracker.incarnation == stands.incarnation;
+            });
+        });
+    return stays ? AtSource::stays : AtSource::serves;
 }
 
-SourcesSay ask_sources(const json& state) {
-    std::optional<SourcesSay> all;
+std::vector<AtSource> ask_sources(const json& state, SilentServers& silent) {
+    const std::string job = state.value("job", "");
+    const std::optional<RecordedJob> record = JobRecord(job).read();
+    std::vector<AtSource> all;
     for (const json& disk : state.value("disks", json::array())) {
-        const SourcesSay one = ask_source(disk.value("source", ""), state.value("job", ""));
-        all = all.value_or(one) == one ? one : SourcesSay::nothing;
+        const Location source = Location::parse(disk.value("source", ""));
+        AtSource& one = all.emplace_back(AtSource::unknown);
+        if (source.kind != Location::Kind::server_export ||
+            silent.contains(source.control_socket)) {
+            continue;
+        }
+        try {
+            one = ask_source(source, job, record);
+        } catch (const NoAnswer&) {
+            silent.insert(source.control_socket);
+        } catch (const JobError&) {  // it does not serve the disk any more
+        }
     }
-    return all.value_or(SourcesSay::nothing);
+    return all;
+}
+
+// What a job's last state cannot know: what became of a hand-over of which it had no answer, and
+// that somebody has taken a disk back since.
+std::string say_whose_it_is(json& state, SilentServers& silent) {
+    const json owner = state.value("owner", json());
+    const bool in_doubt = owner == "unknown" && state.value("phase", "") == "failed";
+    const bool may_have_come_back = owner == "target" || owner == "nobody";
+    if (!in_doubt && !may_have_come_back) {
+        return "";
+    }
+    std::vector<AtSource> all;
+    try {
+        all = ask_sources(state, silent);
+    } catch (const std::exception&) {  // a damaged record, or a name that an older job had
+    }
+    const auto is = [](AtSource one) { return [one](AtSource each) { return each == one; }; };
+    if (may_have_come_back) {
+        if (std::ranges::none_of(all, is(AtSource::serves))) {
+            return "";
+        }
+        state["owner"] = "unknown";
+        return "the source's server serves the disk for writing since: it was taken back, or is "
+               "another one";
+    }
+    if (!all.empty() && std::ranges::all_of(all, is(AtSource::stays))) {
+        state["owner"] = "source";
+        return "the source is in service";
+    }
+    if (!all.empty() && std::ranges::all_of(all, is(AtSource::moved))) {
+        return "the source has handed over, and the target may not have been told";
+    }
+    return "whether the disk has moved, the source's server knows";
 }
 
 // Of a job whose process died in `phase`.
-void say_that_it_died(json& state, const std::string& phase) {
-    const bool may_have_moved = phase == "cutting_over";
-    const SourcesSay say = may_have_moved ? ask_sources(state) : SourcesSay::here;
+void say_that_it_died(json& state, const std::string& phase, SilentServers& silent) {
     state["phase"] = "failed";
-    if (may_have_moved) {
-        state["owner"] = say == SourcesSay::here ? "source" : "unknown";
-    }
-    std::string error = "the mirror process ended while " + phase;
-    switch (say) {
-        case SourcesSay::moved:
-            error += "; the source has handed over, and the target may not have been told";
-            break;
-        case SourcesSay::here:
-            error += "; the source was in service";
-            break;
-        case SourcesSay::nothing:
-            error += "; whether the disk has moved, the source's server knows";
-            break;
+    std::string error = "the mirror process ended while " + phase + "; ";
+    if (phase == "cutting_over") {
+        state["owner"] = "unknown";
+        error += say_whose_it_is(state, silent);
+    } else {
+        error += "the source was in service";
     }
     const auto job = state.value("job", "");
     if (read_file(job_record_path(job))) {
         error += "; 'nbd-mirror mirror --resume --job " + job + "' goes on with what is left";
     }
     state["error"] = error;
-}
-
-// Who took a disk back at its source did not tell the job's last state.
-void say_if_taken_back(json& state) {
-    const json owner = state.value("owner", json());
-    if (owner.is_string() && owner != "source" && ask_sources(state) == SourcesSay::here) {
-        state["owner"] = "unknown";
-        state["error"] =
-            "the source's server serves the disk for writing since: it was taken back, "
-            "or is another one";
-    }
 }
 
 }  // namespace
@@ -134,29 +164,35 @@ std::optional<json> written_job_state(const std::string& job) {
 }
 
 std::optional<json> ended_job_state(const std::string& job) {
+    SilentServers silent;
+    return ended_job_state(job, silent);
+}
+
+std::optional<json> ended_job_state(const std::string& job, SilentServers& silent) {
     std::optional<json> read = written_job_state(job);
     if (!read) {
         return std::nullopt;
     }
     const std::string phase = read->value("phase", "");
     if (phase != "done" && phase != "failed" && phase != "cancelled") {
-        say_that_it_died(*read, phase);
-    } else {
-        say_if_taken_back(*read);
+        say_that_it_died(*read, phase, silent);
+    } else if (const std::string more = say_whose_it_is(*read, silent); !more.empty()) {
+        const json error = read->value("error", json());
+        (*read)["error"] = error.is_string() ? error.get<std::string>() + "; " + more : more;
     }
     return read;
 }
 
-std::optional<json> job_state(const std::string& job) {
+std::optional<json> job_state(const std::string& job, SilentServers& silent) {
     if (!job_runs(job)) {
-        return ended_job_state(job);
+        return ended_job_state(job, silent);
     }
     try {
         return HttpClient(job_socket(job)).request("GET", "/v1/job", nullptr, kJobAnswerLimit).body;
     } catch (const HttpError& error) {
         // It may have ended between the two looks; or it was stopped, or hangs.
         if (!job_runs(job)) {
-            return ended_job_state(job);
+            return ended_job_state(job, silent);
         }
         std::optional<json> state = written_job_state(job);
         if (state) {

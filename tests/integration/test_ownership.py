@@ -260,7 +260,7 @@ def job_status(world):
 
 def test_of_a_mirror_that_died_in_its_cutover_the_source_is_asked(world):
     disk = make_disk(world.path("disk"), MIB)
-    with world.server(f"d={disk}") as source:
+    with world.server(f"d={disk}", name="source-server") as source:
         with world.mirror(source.source("d"), make_disk(world.path("copy"), MIB)) as mirror:
             mirror.wait_for_phase("ready")
             mirror.kill()
@@ -268,15 +268,21 @@ def test_of_a_mirror_that_died_in_its_cutover_the_source_is_asked(world):
         record = world.quick("state/jobs/job.json")
         record.write_text(json.dumps({**json.loads(record.read_text()), "phase": "cutting_over"}))
         status = job_status(world)
-        assert status["owner"] == "source" and "the source was in service" in status["error"]
+        assert status["owner"] == "source" and "the source is in service" in status["error"]
         held = source.hold()
         assert job_status(world)["owner"] == "unknown"  # it might be moved yet
         assert source.ask("POST", "/v1/exports/d/retire",
                           {"hold": held, "moved_to": "there", "job": "job"})[0] == 200
         status = job_status(world)
         assert status["owner"] == "unknown" and "the source has handed over" in status["error"]
+    assert is_in_doubt(world)  # nobody answers
+    with world.server(f"d={disk}", name="source-server", options=["--take-ownership", "d"]):
+        assert is_in_doubt(world)  # who has it now need not have had it all the time
+
+
+def is_in_doubt(world):
     status = job_status(world)
-    assert status["owner"] == "unknown" and "the source's server knows" in status["error"]
+    return status["owner"] == "unknown" and "the source's server knows" in status["error"]
 
 
 def test_status_says_that_a_disk_that_has_moved_was_taken_back(world):
