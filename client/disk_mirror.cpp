@@ -219,16 +219,18 @@ void DiskMirror::disconnect() {
     source_.reset();
 }
 
-bool DiskMirror::was_taken_back() {
+std::optional<bool> DiskMirror::was_taken_back() {
+    constexpr std::chrono::seconds kSoon{2};
     if (!record_->incoming) {
         return false;
     }
     try {
-        const SourceServer::ExportStatus status =
-            server_.status(SourceServer::kAnswerLimit, /*may_cancel=*/false);
+        const SourceServer::ExportStatus status = server_.status(kSoon, /*may_cancel=*/false);
         return status.state != "retired" || status.moved_by != options_.job;
+    } catch (const NoAnswer&) {
+        return std::nullopt;
     } catch (const JobError&) {
-        return false;  // it does not answer, or not serve the disk: what was recorded there stands
+        return false;  // it does not serve the disk
     }
 }
 
@@ -275,7 +277,8 @@ void DiskMirror::check_content(const std::optional<TargetContent>& content, bool
         try {
             shared_.record.replace(index_, *record_);
         } catch (const std::exception& error) {
-            log_warning(std::string("do not resume the job: ") + error.what());
+            log_warning(error.what());
+            shared_.record.remove();  // nobody is to go on without knowing that
         }
         refuse_to_commit("another mirror has filled it", "");
     }

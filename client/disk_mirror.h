@@ -68,8 +68,9 @@ class DiskMirror {
     void connect_again();
     // Ends all connections: whoever waits for the target may open it.
     void disconnect();
-    // The source, which had been handed over, is in service again, as far as its server says.
-    [[nodiscard]] bool was_taken_back();
+    // Whether the source, which had been handed over, is in service again; nothing when its server
+    // does not answer soon.
+    [[nodiscard]] std::optional<bool> was_taken_back();
     struct ToCommit {
         bool waits = false;                  // the target has to be told
         std::unique_ptr<NbdHandle> entered;  // as long as it stands no other mirror enters

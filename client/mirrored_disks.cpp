@@ -127,25 +127,31 @@ void MirroredDisks::disconnect() {
     }
 }
 
-void MirroredDisks::check_not_taken_back() {
+bool MirroredDisks::check_not_taken_back() {
     for (const auto& disk : disks_) {
-        if (disk->was_taken_back()) {
+        const std::optional<bool> taken_back = disk->was_taken_back();
+        if (!taken_back) {
+            return false;  // what was recorded there stands
+        }
+        if (*taken_back) {
             status_.set_owner(Owner::unknown);
             throw JobError(disk->source().text + " was taken back meanwhile: target " +
                            disk->target().text + " is not told that it has moved there");
         }
     }
+    return true;
 }
 
 // All of them are looked at before one cannot be taken back any more.
 void MirroredDisks::commit_once() {
-    check_not_taken_back();
+    const bool answers = check_not_taken_back();
     std::vector<DiskMirror::ToCommit> looked_at;
     for (const auto& disk : disks_) {
         looked_at.push_back(disk->look_before_commit());
     }
-    record_epoch();
-    check_not_taken_back();  // the looks may have taken their time
+    if (answers) {
+        check_not_taken_back();  // the looks may have taken their time
+    }
     for (std::size_t i = 0; i < disks_.size(); ++i) {
         if (looked_at[i].waits) {
             disks_[i]->commit();
@@ -169,8 +175,12 @@ void MirroredDisks::commit(std::chrono::seconds patience) {
                     "the source has handed over, but the target was not told, so that "
                     "guests may write nowhere: ") +
                 lost.what();
-            // The next look may need the place of one of them at the server.
-            disconnect();
+            // The next look may need the place of one of these at the server.
+            for (const auto& disk : disks_) {
+                if (disk->record().incoming) {
+                    disk->disconnect();
+                }
+            }
             if (Clock::now() + delay > end || cancellation_.requested()) {
                 throw JobError(sentence);
             }

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <random>
+#include <utility>
 
 namespace nbdm {
 
@@ -39,9 +40,15 @@ std::string Session::past_commit_context() const {
     return "nbd-mirror:commit:" + id_ + ":0";
 }
 
-std::uint64_t Session::next_epoch() {
+// The first one is the clock's, so that it is later than those of processes of which nothing is
+// known; and later than all that the process before may have used since it has recorded one,
+// although clocks are set back.
+std::uint64_t Session::next_epoch() noexcept {
+    constexpr std::uint64_t kMostOfAProcess = 1'000'000'000;
     const std::chrono::nanoseconds now = std::chrono::system_clock::now().time_since_epoch();
-    epoch_ = std::max(epoch_ + 1, static_cast<std::uint64_t>(now.count()));
+    epoch_ = std::exchange(begun_, true)
+                 ? epoch_ + 1
+                 : std::max(epoch_ + kMostOfAProcess, static_cast<std::uint64_t>(now.count()));
     return epoch_;
 }
 

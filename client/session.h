@@ -32,12 +32,11 @@ class Session {
     [[nodiscard]] std::uint64_t epoch() const noexcept { return epoch_; }
 
   private:
-    // By the clock, so that it is later than those of processes of which nothing is known, and
-    // later than the one before although clocks are set back.
-    std::uint64_t next_epoch();
+    std::uint64_t next_epoch() noexcept;
 
     std::string id_;
     std::uint64_t epoch_ = 0;
+    bool begun_ = false;  // by this process
 };
 
 }  // namespace nbdm
