@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "client/cancellation.h"
+#include "client/job_status.h"
 #include "client/known_jobs.h"
 #include "control/http_client.h"
 #include "control/runtime_paths.h"
@@ -43,20 +44,20 @@ HttpClient client_of(const std::string& job) {
 }
 
 bool is_under_way(const json& state) {
-    const std::string phase = text_of(state, "phase");
-    return phase == "catching_up" || phase == "ready";
+    const auto phase = phase_named(text_of(state, "phase"));
+    return phase == Phase::catching_up || phase == Phase::ready;
 }
 
 // A cutover is answered when it is done or given up: why it is not yet, whoever waits should know.
 void say_what_a_cutover_waits_for(HttpClient& client, const std::string& job) {
-    std::string phase;
+    std::optional<Phase> phase;
     try {
         const json state = client.request("GET", "/v1/job", nullptr, kJobAnswerLimit).body;
-        phase = text_of(state, "phase");
+        phase = phase_named(text_of(state, "phase"));
     } catch (const HttpError&) {  // it is asked for all the same
     }
-    if (phase == "preparing" || phase == "copying" || phase == "catching_up") {
-        std::cerr << "job '" << job << "' is " << phase
+    if (phase && *phase < Phase::ready) {
+        std::cerr << "job '" << job << "' is " << to_string(*phase)
                   << ": it is cut over when it is ready; Ctrl-C takes that back\n";
     }
 }

@@ -45,7 +45,8 @@ HttpServer listen_for(const std::string& job, event_base* base, HttpServer::Hand
 bool is_worth_keeping(const std::string& job) {
     try {
         const auto earlier = written_job_state(job);
-        return earlier && (earlier->value("phase", "") == "done" || JobRecord(job).read());
+        return earlier &&
+               (phase_named(earlier->value("phase", "")) == Phase::done || JobRecord(job).read());
     } catch (const std::exception&) {
         return false;  // nobody can read it
     }

@@ -92,8 +92,7 @@ void write_limits(PrometheusText& text, const JobSnapshot& now) {
 std::string job_metrics(const JobSnapshot& snapshot) {
     PrometheusText text;
     text.gauge("nbd_mirror_job_phase", "1 for the phase the job is in.");
-    for (const Phase phase : {Phase::preparing, Phase::copying, Phase::catching_up, Phase::ready,
-                              Phase::cutting_over, Phase::done, Phase::failed, Phase::cancelled}) {
+    for (const Phase phase : kPhases) {
         text.sample({{"job", snapshot.job}, {"phase", to_string(phase)}},
                     phase == snapshot.phase ? 1 : 0);
     }

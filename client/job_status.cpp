@@ -57,6 +57,11 @@ const char* to_string(Owner owner) noexcept {
     return "";
 }
 
+std::optional<Phase> phase_named(std::string_view name) noexcept {
+    const auto found = std::ranges::find(kPhases, name, [](Phase each) { return to_string(each); });
+    return found == kPhases.end() ? std::nullopt : std::optional(*found);
+}
+
 bool is_over(Phase phase) noexcept {
     return phase == Phase::done || phase == Phase::failed || phase == Phase::cancelled;
 }

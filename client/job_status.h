@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -18,7 +20,11 @@ namespace nbdm {
 
 // In their order in time.
 enum class Phase { preparing, copying, catching_up, ready, cutting_over, done, failed, cancelled };
+inline constexpr std::array kPhases = {Phase::preparing, Phase::copying,      Phase::catching_up,
+                                       Phase::ready,     Phase::cutting_over, Phase::done,
+                                       Phase::failed,    Phase::cancelled};
 [[nodiscard]] const char* to_string(Phase phase) noexcept;
+[[nodiscard]] std::optional<Phase> phase_named(std::string_view name) noexcept;
 [[nodiscard]] bool is_over(Phase phase) noexcept;
 
 // Whether a job waits, and for whom.
@@ -66,7 +72,7 @@ class JobStatus {
     void set_window(const std::string& window);
     void set_max_downtime(std::chrono::milliseconds downtime);
     void set_phase(Phase phase);
-    // The job is over or has fallen back; the sentence stays until it is over.
+    // Stays until another one takes its place ("": none), or the job is done.
     void set_error(const std::string& sentence);
     // Unless another one has taken its place.
     void clear_error(const std::string& sentence);

@@ -8,6 +8,7 @@
 
 #include "client/cancellation.h"
 #include "client/job_record.h"
+#include "client/job_status.h"
 #include "client/location.h"
 #include "client/source_server.h"
 #include "control/durable_file.h"
@@ -92,8 +93,10 @@ std::vector<AtSource> ask_sources(const json& state, SilentServers& silent) {
 // that somebody has taken a disk back since.
 std::string say_whose_it_is(json& state, SilentServers& silent) {
     const json owner = state.value("owner", json());
-    const bool in_doubt = owner == "unknown" && state.value("phase", "") == "failed";
-    const bool may_have_come_back = owner == "target" || owner == "nobody";
+    const bool failed = phase_named(state.value("phase", "")) == Phase::failed;
+    const bool in_doubt = failed && owner == to_string(Owner::unknown);
+    const bool may_have_come_back =
+        owner == to_string(Owner::target) || owner == to_string(Owner::nobody);
     if (!in_doubt && !may_have_come_back) {
         return "";
     }
@@ -107,12 +110,12 @@ std::string say_whose_it_is(json& state, SilentServers& silent) {
         if (std::ranges::none_of(all, is(AtSource::serves))) {
             return "";
         }
-        state["owner"] = "unknown";
+        state["owner"] = to_string(Owner::unknown);
         return "the source's server serves the disk for writing since: it was taken back, or is "
                "another one";
     }
     if (!all.empty() && std::ranges::all_of(all, is(AtSource::stays))) {
-        state["owner"] = "source";
+        state["owner"] = to_string(Owner::source);
         return "the source is in service";
     }
     if (!all.empty() && std::ranges::all_of(all, is(AtSource::moved))) {
@@ -123,10 +126,10 @@ std::string say_whose_it_is(json& state, SilentServers& silent) {
 
 // Of a job whose process died in `phase`.
 void say_that_it_died(json& state, const std::string& phase, SilentServers& silent) {
-    state["phase"] = "failed";
+    state["phase"] = to_string(Phase::failed);
     std::string error = "the mirror process ended while " + phase + "; ";
-    if (phase == "cutting_over") {
-        state["owner"] = "unknown";
+    if (phase_named(phase) == Phase::cutting_over) {
+        state["owner"] = to_string(Owner::unknown);
         error += say_whose_it_is(state, silent);
     } else {
         error += "the source was in service";
@@ -174,7 +177,7 @@ std::optional<json> ended_job_state(const std::string& job, SilentServers& silen
         return std::nullopt;
     }
     const std::string phase = read->value("phase", "");
-    if (phase != "done" && phase != "failed" && phase != "cancelled") {
+    if (const auto known = phase_named(phase); !known || !is_over(*known)) {
         say_that_it_died(*read, phase, silent);
     } else if (const std::string more = say_whose_it_is(*read, silent); !more.empty()) {
         const json error = read->value("error", json());

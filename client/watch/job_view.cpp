@@ -37,14 +37,7 @@ std::string read_text(const json& from, const char* key) {
 }
 
 Phase read_phase(const json& status) {
-    const std::string name = read_text(status, "phase");
-    for (const Phase phase : {Phase::copying, Phase::catching_up, Phase::ready, Phase::cutting_over,
-                              Phase::done, Phase::failed, Phase::cancelled}) {
-        if (name == to_string(phase)) {
-            return phase;
-        }
-    }
-    return Phase::preparing;
+    return phase_named(read_text(status, "phase")).value_or(Phase::preparing);
 }
 
 std::optional<double> read_throttle_ms(const json& status) {
