@@ -100,11 +100,10 @@ std::string copy_disk(const CopyOptions& options, JobStatus& status, Pace& pace,
     if (options.verify) {
         disk.add_to_do(size);
         TargetZeroes written(target.open_scout("", cancellation), target.traits().size_bytes);
-        const std::vector<Range> differences = first_differences(
-            engine.compare({}, *source.open_scout("", cancellation), written, check_source).ranges);
+        const std::vector<Range> differences =
+            engine.compare({}, *source.open_scout("", cancellation), written, check_source).ranges;
         if (!differences.empty()) {
-            throw JobError("the copy differs from the source:\n" +
-                           describe_differences(differences));
+            throw JobError("the copy differs from the source:\n" + describe_first(differences));
         }
     }
     check_source();
@@ -139,26 +138,9 @@ std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status, 
     Engine engine(source, target, options.engine, disk, pace, cancellation);
     status.set_phase(Phase::copying);
     const auto check_source = [&] { check_server(source, *scout); };
-    const std::vector<Range> differences =
-        first_differences(engine.compare({}, *scout, zeroes, check_source).ranges);
+    std::vector<Range> differences = engine.compare({}, *scout, zeroes, check_source).ranges;
     check_source();
     return differences;
-}
-
-std::vector<Range> first_differences(std::vector<Range> differences) {
-    constexpr std::size_t kMaxNamed = 16;
-    differences.resize(std::min(differences.size(), kMaxNamed));
-    return differences;
-}
-
-std::string describe_differences(const std::vector<Range>& differences) {
-    std::string text;
-    for (const Range& range : differences) {
-        text += (text.empty() ? "" : "\n") + std::string("bytes ") + std::to_string(range.offset) +
-                "-" + std::to_string(range.end() - 1) + " (" +
-                format_size(static_cast<double>(range.length)) + ") differ";
-    }
-    return text;
 }
 
 }  // namespace nbdm

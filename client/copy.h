@@ -29,14 +29,10 @@ struct CopyOptions {
 [[nodiscard]] std::string copy_disk(const CopyOptions& options, JobStatus& status, Pace& pace,
                                     const Cancellation& cancellation);
 
-// Where two disks differ, over the source's size: ascending, the first ones. Empty: equal.
+// Where two disks differ, over the source's size: ascending, the first ones, as many as
+// Differences keeps. Empty: equal.
 [[nodiscard]] std::vector<Range> compare_disks(const CopyOptions& options, JobStatus& status,
                                                Pace& pace, const Cancellation& cancellation);
-// As many of them as a message names.
-[[nodiscard]] std::vector<Range> first_differences(std::vector<Range> differences);
-// "bytes 4096-8191 (4.0 KiB) differ", a line for each.
-[[nodiscard]] std::string describe_differences(const std::vector<Range>& differences);
-
 // What is known of the target's zeroes before anything is written to it.
 [[nodiscard]] TargetZeroes known_zeroes(const Side& target, const Cancellation& cancellation);
 

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "control/size.h"
+
 namespace nbdm {
 
 void join(std::vector<Range>& ranges) {
@@ -19,6 +21,18 @@ void join(std::vector<Range>& ranges) {
         }
     }
     ranges.resize(count);
+}
+
+std::string describe_first(const std::vector<Range>& differences) {
+    constexpr std::size_t kMaxNamed = 16;
+    std::string text;
+    for (std::size_t i = 0; i < std::min(differences.size(), kMaxNamed); ++i) {
+        const Range& range = differences[i];
+        text += (text.empty() ? "" : "\n") + std::string("bytes ") + std::to_string(range.offset) +
+                "-" + std::to_string(range.end() - 1) + " (" +
+                format_size(static_cast<double>(range.length)) + ") differ";
+    }
+    return text;
 }
 
 void Differences::clear() noexcept {

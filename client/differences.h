@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "iothread/range.h"
@@ -11,6 +12,9 @@ namespace nbdm {
 
 // Puts ranges in the disk's order, those that touch as one.
 void join(std::vector<Range>& ranges);
+
+// "bytes 4096-8191 (4.0 KiB) differ", a line for each of as many as a message names.
+[[nodiscard]] std::string describe_first(const std::vector<Range>& differences);
 
 // Where two disks were found to differ.
 //

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "client/copy.h"
+#include "client/differences.h"
 #include "client/job_commands.h"
 #include "client/job_control.h"
 #include "client/job_runner.h"
@@ -69,7 +70,7 @@ int run(const VerifyCommand& command) {
         const auto differences = compare_disks(command.options, runner.status(),
                                                runner.limits().pace(), runner.cancellation());
         equal = differences.empty();
-        return equal ? std::string("equal") : describe_differences(differences);
+        return equal ? std::string("equal") : describe_first(differences);
     });
     if (result.phase != Phase::done) {
         return end(runner, result);

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "client/copy.h"
+#include "client/differences.h"
 #include "client/dirty_scout.h"
 
 namespace nbdm {
@@ -110,7 +110,7 @@ void Verification::check(Engine& engine, Source source, TargetZeroes& target_zer
             engine.compare({.only_dirty = true}, known, unknown, tick).ranges;
         if (!differences.empty()) {
             throw VerificationFailed("the target is not what was copied to it:\n" +
-                                     describe_differences(first_differences(differences)));
+                                     describe_first(differences));
         }
         std::erase_if(suspects_,
                       [&](const Suspect& suspect) { return is_unexplained(suspect, writers); });
