@@ -45,9 +45,9 @@ int milliseconds_until(Clock::time_point end) {
 }
 
 // A session at a terminal.
-class Session {
+class WatchSession {
   public:
-    Session(WatchedJobs& jobs, const TextStyle& style) : jobs_(jobs), style_(style) {}
+    WatchSession(WatchedJobs& jobs, const TextStyle& style) : jobs_(jobs), style_(style) {}
 
     // Returns the signal that ends the program, or 0.
     [[nodiscard]] int run();
@@ -77,7 +77,7 @@ class Session {
     int signal_ = 0;
 };
 
-int Session::run() {
+int WatchSession::run() {
     while (!leaves_) {
         const Clock::time_point next = Clock::now() + kPageInterval;
         jobs_.look([this] { return asked_for(); });
@@ -100,17 +100,17 @@ int Session::run() {
     return signal_;
 }
 
-PageFormat Session::format() const {
+PageFormat WatchSession::format() const {
     const Terminal::Size size = Terminal::size();
     return {.columns = size.columns, .rows = size.rows, .style = style_, .corner = {}, .foot = {}};
 }
 
-std::vector<std::string> Session::page(const PageFormat& format) {
+std::vector<std::string> WatchSession::page(const PageFormat& format) {
     chosen_ %= jobs_.list().size();
     return draw_jobs_page(jobs_.list(), chosen_, format);
 }
 
-void Session::draw() {
+void WatchSession::draw() {
     if (!Terminal::in_foreground()) {
         return;
     }
@@ -123,18 +123,18 @@ void Session::draw() {
     terminal_.show(page(full));
 }
 
-Session::Inputs Session::inputs() const {
+WatchSession::Inputs WatchSession::inputs() const {
     // In the background keys are others'.
     const bool keys = keys_ && Terminal::in_foreground();
     return {{{signals_.fd(), POLLIN, 0}, {keys ? STDIN_FILENO : -1, POLLIN, 0}}};
 }
 
-bool Session::asked_for() const {
+bool WatchSession::asked_for() const {
     Inputs waiting = inputs();
     return ::poll(waiting.data(), waiting.size(), 0) > 0;
 }
 
-void Session::wait_until(Clock::time_point end) {
+void WatchSession::wait_until(Clock::time_point end) {
     while (!leaves_) {
         Inputs waiting = inputs();
         if (::poll(waiting.data(), waiting.size(), milliseconds_until(end)) == 0) {
@@ -149,7 +149,7 @@ void Session::wait_until(Clock::time_point end) {
     }
 }
 
-void Session::handle_signals() {
+void WatchSession::handle_signals() {
     while (const std::optional<int> signal = signals_.take()) {
         switch (*signal) {
             case SIGWINCH:
@@ -173,7 +173,7 @@ void Session::handle_signals() {
     }
 }
 
-void Session::handle_keys() {
+void WatchSession::handle_keys() {
     const std::optional<char> key = terminal_.read_key();
     keys_ = key.has_value();
     switch (key.value_or('\0')) {
@@ -225,7 +225,7 @@ int watch_jobs(const std::string& job, bool json) {
     if (json || ::isatty(STDOUT_FILENO) != 1 || !has_screen(claims)) {
         return print_lines(jobs, json);
     }
-    const int signal = Session(jobs, style_for(claims)).run();
+    const int signal = WatchSession(jobs, style_for(claims)).run();
     if (signal != 0) {
         ::raise(signal);
     }
