@@ -18,7 +18,7 @@ namespace nbdm {
 // each are in which state. Bytes that were found to be wanted wait, are in flight, and are then at
 // the target; each step is told by whoever makes it.
 //
-// Threads: start(), all_moved(), found() and skipped() by the job's; begun() and ended() by
+// Threads: start(), all_moved(), found() and skipped() one at a time; begun() and ended() by
 //          workers; look() by any. Relaxed: for display only.
 class BlockMap {
   public:

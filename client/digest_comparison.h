@@ -23,7 +23,7 @@ namespace nbdm {
 // Compares stretches of two sides by digests that each makes where its data is, several at a time:
 // comparing moves no data.
 //
-// Threads: the job's; it has some of its own, each with a connection to each side.
+// Threads: one at a time; it has some of its own, each with a connection to each side.
 class DigestComparison {
   public:
     // Null when a side makes no digests, or has no room for another connection. Both sides and
@@ -72,7 +72,7 @@ class DigestComparison {
 // Says of what another scout finds what is alike on both sides already. Asks that one, and
 // compares, some way ahead.
 //
-// Threads: the job's.
+// Threads: one at a time.
 class ComparingScout final : public Scout {
   public:
     // Shorter stretches than this are left to those who read both sides: two questions cost more.

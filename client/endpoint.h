@@ -13,7 +13,7 @@
 
 namespace nbdm {
 
-// What a command ends with when its connection does, or when its server is about to stop.
+// The errors of a command whose connection was lost, or whose server is about to stop.
 [[nodiscard]] bool is_lost_connection(int error) noexcept;
 
 // What an end of a copy can do.

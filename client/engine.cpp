@@ -19,9 +19,6 @@ constexpr std::chrono::seconds kReplacementInterval{10};
 void check_sides(const Side& source, const Side& target) {
     const std::uint64_t from = source.traits().size_bytes;
     const std::uint64_t to = target.traits().size_bytes;
-    if (from == 0) {
-        throw JobError("source " + source.name() + " is empty: there is nothing to copy");
-    }
     if (target.traits().read_only) {
         throw JobError("target " + target.name() + " is read-only");
     }

@@ -30,8 +30,8 @@ struct EngineOptions {
     bool zeroes_as_data = false;
 };
 
-// Throws JobError when `target` cannot hold `source`, or the two cannot be copied at all; nothing
-// has been changed by then.
+// Throws JobError when `target` cannot hold `source`, or be written; nothing has been changed by
+// then.
 void check_sides(const Side& source, const Side& target);
 
 // Warns when the target's storage may become full, as far as both say how much they have.
@@ -45,7 +45,7 @@ void warn_of_full_target(const Side& source, const Side& target);
 // What copies between two sides: the workers with their connections, and the queue before them.
 // Several passes may be made with it.
 //
-// Threads: the job's. The sides, the status, the pace and the cancellation outlive it.
+// Threads: one at a time. The sides, the status, the pace and the cancellation outlive it.
 class Engine {
   public:
     // Opens all connections. Throws what goes wrong with them.

@@ -26,8 +26,8 @@ struct HookResult {
     std::string last_line;  // of its output that is not empty
 };
 
-// Runs a hook to its end. What it leaves running is none of its group's business: it is left alone,
-// but nobody reads its output.
+// Runs a hook to its end. Processes that it leaves running are left alone, but nobody reads their
+// output.
 //
 // `say` is called with its output line by line; of much output, only with the first part. The
 // program is ended when `unwanted`, asked several times a second, returns true.

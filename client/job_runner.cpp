@@ -43,7 +43,8 @@ JobRunner::JobRunner(std::string job, std::vector<DiskEnds> disks, ProgressStyle
         runner->show();
         runner->printer_.show(runner->status_.snapshot());
     };
-    // What these are again when the loop has ended: the job is over then, and its status is told.
+    // libevent puts these back when the loop has ended: the job is over then, and its exit status
+    // is still to be told.
     std::signal(SIGINT, SIG_IGN);
     std::signal(SIGTERM, SIG_IGN);
     watch(SIGINT, EV_SIGNAL | EV_PERSIST, signal);

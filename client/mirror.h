@@ -32,7 +32,7 @@ struct MirrorOptions {
     bool cut_over_when_ready = false;
     Handover handover = Handover::retire;
     bool may_throttle = true;  // the source's writers, so that the job gets ready
-    // How long a lost connection is tried to be made again.
+    // How long a connection that is lost is tried to be replaced.
     std::chrono::seconds reconnect_timeout{30};
     Hooks::Options hooks;
 };
@@ -72,7 +72,7 @@ class Mirror {
     // `tell` is called when it is given up before this can throw that.
     [[nodiscard]] WriterHold::Done hand_over(
         const std::function<void(const std::exception&)>& tell);
-    // The sources are handed over: so that guests may write there.
+    // A cutover came to nothing: says why, and goes on in `next`. The next automatic attempt waits.
     void given_up(const std::string& reason, Phase next);
     // Returns when all connections stand again.
     void connect_again(const std::string& reason);

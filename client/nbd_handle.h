@@ -26,7 +26,7 @@ constexpr const char* kBackgroundContext = "nbd-mirror:background";
 class NbdHandle {
   public:
     // Connects and negotiates. Throws ConnectionLost that names the URI (also when nothing that
-    // speaks NBD answers in time), or Cancelled.
+    // speaks NBD answers in time), Cancelled, or JobError.
     NbdHandle(std::string uri, const std::vector<std::string>& meta_contexts,
               const Cancellation& cancellation);
     NbdHandle(const NbdHandle&) = delete;
@@ -35,7 +35,7 @@ class NbdHandle {
 
     [[nodiscard]] nbd_handle* get() const noexcept { return handle_; }
     [[nodiscard]] const std::string& uri() const noexcept { return uri_; }
-    // What the server said of the export.
+    // What the server said of the export. Throws JobError.
     [[nodiscard]] EndpointTraits traits() const;
 
     // Its own end of a TCP connection as the server sees it, "HOST:PORT"; empty for others.

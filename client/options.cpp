@@ -123,7 +123,7 @@ void declare_mirror(CLI::App& command, RawOptions& raw) {
                      "go on with a job whose mirror has died; SOURCE and TARGET are recorded");
     command
         .add_option("--reconnect-timeout", raw.reconnect_timeout_s,
-                    "seconds for which a lost connection is tried to be made again (30)")
+                    "seconds to go on trying to reconnect when a connection is lost (30)")
         ->check(CLI::Range(0, 86400));
     command.add_option("--granularity", raw.granularity,
                        "bytes of one block of the dirty map, a power of two from 4K to 64M (16K; "

@@ -21,7 +21,7 @@ namespace nbdm {
 
 // Which parts of the target are known to read as zero, asked for as the pass comes along.
 //
-// Threads: the job's. Only good for parts that the job has not written to yet.
+// Threads: one at a time. Only good for parts that the job has not written to yet.
 class TargetZeroes {
   public:
     // Without a scout: `all` of it does, or nothing is known.
@@ -47,7 +47,7 @@ class TargetZeroes {
 
 // One sweep over a disk: looks ahead for what is to be done and hands it to the workers.
 //
-// Threads: the job's.
+// Threads: one at a time.
 class Pass {
   public:
     struct Options {

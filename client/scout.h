@@ -33,7 +33,7 @@ struct Extent {
 // Looks ahead for the extents of one end of a copy: in large ranges, on a connection or descriptor
 // of its own, so that it waits for no data.
 //
-// Threads: the job's.
+// Threads: one at a time.
 class Scout {
   public:
     Scout() = default;

@@ -36,7 +36,7 @@ struct OpenedEndpoint {
 // does not promise multi-conn gets one connection in all (some accept no second one): it answers
 // for the extents first, in full, and is then the worker's.
 //
-// Threads: opened and scouted by the job's thread; open_endpoint() by workers.
+// Threads: opened by one; its const methods by any.
 class Side {
   public:
     // A path or an NBD URI to read from. Throws JobError or std::system_error with the name.
@@ -83,7 +83,7 @@ class Side {
         std::uint64_t seed, const Cancellation& cancellation) const;
     // Whether data of a server's export is read from its disk.
     [[nodiscard]] bool reads_disk() const noexcept { return disk_ != nullptr; }
-    // And that is another one than the server says.
+    // Data is read from a disk, and by its place that is another one than `disk`.
     [[nodiscard]] bool reads_another(const OpenedDisk& disk) const noexcept {
         return disk_ && disk_->place() != disk.place;
     }
@@ -101,7 +101,7 @@ class Side {
     void wait_until_alone(const Cancellation& cancellation);
     void ask_server(const Cancellation& cancellation);
     [[nodiscard]] bool read_from_disk(const OpenedDisk& disk);
-    // A connection that may write.
+    // With the context of all connections, and these.
     [[nodiscard]] std::unique_ptr<NbdHandle> connect(std::vector<std::string> meta_contexts,
                                                      const Cancellation& cancellation) const;
 

@@ -53,8 +53,8 @@ struct WorkFailure {
 // The pieces of a pass come in ascending order. As they are finished, the queue adds flushes of its
 // own, so that at any time only little of what was copied is not known to be durable.
 //
-// Threads: push(), begin_pass(), use_workers(), durable_to(), wait_*() and take_failure() by the
-//          job's thread; the others by workers; fail() by any.
+// Threads: try_pop() and finished() by workers; leave() by a worker, or whoever destroys it; fail()
+//          by any; the others by one that looks ahead, one at a time.
 class WorkQueue {
   public:
     using Clock = std::chrono::steady_clock;
@@ -84,8 +84,8 @@ class WorkQueue {
     // A flush is for the connection that was there before the others: one that was made since might
     // be to a server that was started again, and has nothing to make durable of what it never knew.
     enum class Takes { all, no_flush };
-    // To be called until it gives none. What is larger than one request within the bandwidth limit
-    // should be is cut, so that a limit that has just come holds too.
+    // To be called until it gives none. A piece is cut to what the bandwidth limit admits as one
+    // request, so that a limit that has just come holds too.
     [[nodiscard]] Popped try_pop(IoThread& worker, Takes takes = Takes::all);
     // The thread takes no more pieces; one that it was woken for, or has room for, is another's.
     void leave(IoThread& worker);

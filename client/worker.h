@@ -53,7 +53,7 @@ struct ZeroGrain {
 // long as it lives. A failure of a piece fails the queue, with a sentence that says what could not
 // be done where; what is under way is always finished.
 //
-// Threads: constructed, asked and destroyed by the job's thread.
+// Threads: one at a time; what it calls back for, it does on its own.
 class Worker {
   public:
     struct Parts {
@@ -74,7 +74,7 @@ class Worker {
     Worker(unsigned number, Parts parts, OpenedHandles first, WorkerOptions options);
     Worker(const Worker&) = delete;
     Worker& operator=(const Worker&) = delete;
-    ~Worker();  // the queue is idle
+    ~Worker();  // it has ended, or the queue is idle
 
     // Returns when both connections stand; throws what went wrong with them. Once.
     void wait_until_open() { opening_.get(); }
