@@ -142,10 +142,10 @@ void Mirror::connect_again(const std::string& reason) {
 
 void Mirror::copy_everything() {
     enter(Phase::copying);
-    const DiskMirror::Round round = catch_up();
+    catch_up();
     enter(Phase::catching_up);
     // It is known by now how fast it goes.
-    if (readiness_.look(round.left_bytes, Clock::now()) && disks_.are_checked()) {
+    if (readiness_.last_round_fits() && disks_.are_checked()) {
         enter(Phase::ready);
     }
 }
@@ -214,7 +214,8 @@ DiskMirror::Round Mirror::catch_up(DiskMirror::Haste haste, const std::function<
     }
     // Of the first round most may be holes.
     const std::uint64_t copied = first ? disks_.sent_bytes() - sent_before : round.copied_bytes;
-    readiness_.round_ended({.dirty_bytes = round.dirty_bytes,
+    // The first round found all of the disk: what it has left is what the next one finds.
+    readiness_.round_ended({.dirty_bytes = first ? round.left_bytes : round.dirty_bytes,
                             .copied_bytes = copied,
                             .copying = round.copying,
                             .flushing = round.flushing});

@@ -30,17 +30,15 @@ void Readiness::tell_expected_downtime(std::uint64_t dirty_bytes) {
     status_.set_expected_downtime(expected ? std::optional(expected->count()) : std::nullopt);
 }
 
-bool Readiness::look(std::uint64_t dirty_bytes, Clock::time_point now) {
+void Readiness::look(std::uint64_t dirty_bytes, Clock::time_point now) {
     tell_expected_downtime(dirty_bytes);
-    const bool fit = fits(dirty_bytes);
-    if (fit) {
+    if (fits(dirty_bytes)) {
         unfit_since_.reset();
     } else if (!unfit_since_) {
         unfit_since_ = now;
     }
     outgrown_ =
         unfit_since_ && now - *unfit_since_ >= std::max(kMaxUnfitTime, limits_.max_downtime());
-    return fit;
 }
 
 }  // namespace nbdm

@@ -27,17 +27,17 @@ class Readiness {
     Readiness(JobStatus& status, JobLimits& limits) noexcept : status_(status), limits_(limits) {}
 
     struct Round {
-        std::uint64_t dirty_bytes = 0;  // that it found
+        std::uint64_t dirty_bytes = 0;  // that it found; of the first one, that it has left
         std::uint64_t copied_bytes = 0;
         Clock::duration copying{};
         Clock::duration flushing{};
     };
     void round_ended(const Round& round);
-    // What that has found fits.
+    // What that was fits.
     [[nodiscard]] bool last_round_fits() const noexcept { return last_round_fits_; }
 
-    // So much is dirty now; returns whether that fits.
-    bool look(std::uint64_t dirty_bytes, Clock::time_point now);
+    // So much is dirty now.
+    void look(std::uint64_t dirty_bytes, Clock::time_point now);
     // As of the last look: while a round lasts, it has been too much for too long.
     [[nodiscard]] bool is_outgrown() const noexcept { return outgrown_; }
     // 0: not known yet.

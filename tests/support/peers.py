@@ -255,6 +255,26 @@ class CutAtFlush(Relay):
         return self.FLUSH not in seen
 
 
+class StallAfterFlush(Relay):
+    """Passes no write on that comes after a flush, nor what follows it there, until it is told to."""
+
+    WRITE = CutAtFlush.FLUSH[:-1] + b"\1"
+
+    def __init__(self, world, server):
+        self.flushed, self.gone_on = False, threading.Event()
+        super().__init__(world, server)
+
+    def passes(self, seen):
+        if self.flushed and self.WRITE in seen:
+            self.gone_on.wait()
+        self.flushed = self.flushed or CutAtFlush.FLUSH in seen
+        return True
+
+    def __exit__(self, *what):
+        self.gone_on.set()
+        super().__exit__(*what)
+
+
 class LateTarget(Recorder):
     """A target that does not do one write, the first at `offset`, until it is told to land it: also
     when its client is gone by then."""
