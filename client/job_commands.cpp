@@ -181,8 +181,10 @@ int tell_job(const JobCommand& command) {
     if (command.kind == JobCommand::Kind::pause && response.body.value("cutover_asked", false)) {
         line += "; the cutover that is asked for comes when it goes on and is ready";
     }
-    if (command.kind == JobCommand::Kind::cancel && text_of(response.body, "owner") == "nobody") {
-        line = "gives up: its source has handed over, and 'mirror --resume' tells the target";
+    if (command.kind == JobCommand::Kind::cancel &&
+        phase_named(text_of(response.body, "phase")) == Phase::cutting_over) {
+        line =
+            "is cutting over, and ends as soon as it may: its status says where guests may write";
     }
     if (command.kind == JobCommand::Kind::resume &&
         response.body.value("paused", json()) == "window") {

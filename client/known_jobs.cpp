@@ -70,7 +70,11 @@ AtSource ask_source(const Location& source, const std::string& job,
 
 std::vector<AtSource> ask_sources(const json& state, SilentServers& silent) {
     const std::string job = state.value("job", "");
-    const std::optional<RecordedJob> record = JobRecord(job).read();
+    std::optional<RecordedJob> record;
+    try {
+        record = JobRecord(job).read();
+    } catch (const std::exception&) {  // damaged: nobody can tell a tracker by it
+    }
     std::vector<AtSource> all;
     for (const json& disk : state.value("disks", json::array())) {
         const Location source = Location::parse(disk.value("source", ""));
@@ -103,7 +107,7 @@ std::string say_whose_it_is(json& state, SilentServers& silent) {
     std::vector<AtSource> all;
     try {
         all = ask_sources(state, silent);
-    } catch (const std::exception&) {  // a damaged record, or a name that an older job had
+    } catch (const std::exception&) {  // a name that another version has written
     }
     const auto is = [](AtSource one) { return [one](AtSource each) { return each == one; }; };
     if (may_have_come_back) {
@@ -121,7 +125,11 @@ std::string say_whose_it_is(json& state, SilentServers& silent) {
     if (!all.empty() && std::ranges::all_of(all, is(AtSource::moved))) {
         return "the source has handed over, and the target may not have been told";
     }
-    return "whether the disk has moved, the source's server knows";
+    return std::ranges::any_of(all, is(AtSource::serves))
+               ? "the source's server serves a disk of that name for writing, and knows whether it "
+                 "is "
+                 "this one"
+               : "whether the disk has moved, the source's server knows";
 }
 
 // Of a job whose process died in `phase`.

@@ -275,14 +275,15 @@ def test_of_a_mirror_that_died_in_its_cutover_the_source_is_asked(world):
                           {"hold": held, "moved_to": "there", "job": "job"})[0] == 200
         status = job_status(world)
         assert status["owner"] == "unknown" and "the source has handed over" in status["error"]
-    assert is_in_doubt(world)  # nobody answers
+    assert is_in_doubt(world, "the source's server knows")  # nobody answers
     with world.server(f"d={disk}", name="source-server", options=["--take-ownership", "d"]):
-        assert is_in_doubt(world)  # who has it now need not have had it all the time
+        # Who has it now need not have had it all the time.
+        assert is_in_doubt(world, "knows whether it is this one")
 
 
-def is_in_doubt(world):
+def is_in_doubt(world, why):
     status = job_status(world)
-    return status["owner"] == "unknown" and "the source's server knows" in status["error"]
+    return status["owner"] == "unknown" and why in status["error"]
 
 
 def test_status_says_that_a_disk_that_has_moved_was_taken_back(world):
