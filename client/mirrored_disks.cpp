@@ -127,11 +127,11 @@ void MirroredDisks::disconnect() {
     }
 }
 
-bool MirroredDisks::check_not_taken_back() {
+void MirroredDisks::check_not_taken_back() {
     for (const auto& disk : disks_) {
         const std::optional<bool> taken_back = disk->was_taken_back();
         if (!taken_back) {
-            return false;  // what was recorded there stands
+            return;  // what was recorded there stands, as far as anybody knows
         }
         if (*taken_back) {
             status_.set_owner(Owner::unknown);
@@ -139,19 +139,16 @@ bool MirroredDisks::check_not_taken_back() {
                            disk->target().text + " is not told that it has moved there");
         }
     }
-    return true;
 }
 
 // All of them are looked at before one cannot be taken back any more.
 void MirroredDisks::commit_once() {
-    const bool answers = check_not_taken_back();
+    check_not_taken_back();
     std::vector<DiskMirror::ToCommit> looked_at;
     for (const auto& disk : disks_) {
         looked_at.push_back(disk->look_before_commit());
     }
-    if (answers) {
-        check_not_taken_back();  // the looks may have taken their time
-    }
+    check_not_taken_back();  // the looks may have taken their time
     for (std::size_t i = 0; i < disks_.size(); ++i) {
         if (looked_at[i].waits) {
             disks_[i]->commit();
@@ -182,6 +179,7 @@ void MirroredDisks::commit(std::chrono::seconds patience) {
                 }
             }
             if (Clock::now() + delay > end || cancellation_.requested()) {
+                record_epoch();
                 throw JobError(sentence);
             }
             log_warning(sentence + "; trying again");

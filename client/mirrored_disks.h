@@ -73,8 +73,8 @@ class MirroredDisks {
 
   private:
     void forget_trackers() noexcept;
-    // Throws JobError when a source is in service again. False: its server does not answer soon.
-    bool check_not_taken_back();
+    // Throws JobError when a source is in service again, and its server soon says so.
+    void check_not_taken_back();
     void commit_once();
     void record_epoch();
     [[nodiscard]] std::optional<RecordedJob> earlier_job() const;
