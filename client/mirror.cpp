@@ -214,7 +214,7 @@ DiskMirror::Round Mirror::catch_up(DiskMirror::Haste haste, const std::function<
     }
     // Of the first round most may be holes.
     const std::uint64_t copied = first ? disks_.sent_bytes() - sent_before : round.copied_bytes;
-    // The first round found all of the disk: what it has left is what the next one finds.
+    // The first round found all of the disks: what it has left is what the next one finds.
     readiness_.round_ended({.dirty_bytes = first ? round.left_bytes : round.dirty_bytes,
                             .copied_bytes = copied,
                             .copying = round.copying,

@@ -205,6 +205,7 @@ void MirroredDisks::forget() noexcept {
 
 DiskMirror::Round MirroredDisks::catch_up(DiskMirror::Haste haste,
                                           const std::function<void(DiskMirror::Step)>& tick) {
+    const bool first = first_round();
     std::vector<DiskMirror::Round> rounds(disks_.size());
     std::atomic<std::size_t> copying = disks_.size();
     auto_connections_.restart();
@@ -229,6 +230,11 @@ DiskMirror::Round MirroredDisks::catch_up(DiskMirror::Haste haste,
         all.dirty_bytes_per_s = sum_of_rates(all.dirty_bytes_per_s, round.dirty_bytes_per_s);
         all.copying = std::max(all.copying, round.copying);
         all.flushing = std::max(all.flushing, round.flushing);
+    }
+    // Some may have been through long before the others.
+    if (first && disks_.size() > 1) {
+        const std::optional<DiskMirror::Look> now = look();
+        all.left_bytes = std::max(all.left_bytes, now ? now->dirty_bytes : 0);
     }
     return all;
 }
