@@ -83,13 +83,6 @@ struct OneRequest final : EndpointRequest {
     int answers = 0;
 };
 
-void run_to_end(Ring& ring, NbdEndpoint& endpoint) {
-    endpoint.close();
-    while (ring.pending() > 0) {
-        ring.run_once(true);
-    }
-}
-
 // What is freed is filled with this while it lives: whoever reads it finds no small number.
 class FreedMemoryIsFilled {
   public:
@@ -99,58 +92,63 @@ class FreedMemoryIsFilled {
     ~FreedMemoryIsFilled() { ::mallopt(M_PERTURB, 0); }
 };
 
+class NbdEndpointTest : public testing::Test {
+  protected:
+    void read(OneRequest& request) { endpoint_.read(request, {0, kBytes}, data_.data()); }
+    void run_to_end() {
+        endpoint_.close();
+        while (ring_.pending() > 0) {
+            ring_.run_once(true);
+        }
+    }
+
+    OneClientServer server_;
+    const Cancellation cancellation_;
+    NbdHandle handle_{server_.uri(), {}, cancellation_};
+    Ring ring_{8};
+    NbdEndpoint endpoint_{ring_, handle_};
+    std::vector<std::byte> data_ = std::vector<std::byte>(kBytes);
+};
+
 // The ring says that the socket was readable a moment ago; somebody has emptied it since.
-TEST(NbdEndpoint, AWakeUpWithNothingToReadHoldsNothingUp) {
-    OneClientServer server;
+TEST_F(NbdEndpointTest, AWakeUpWithNothingToReadHoldsNothingUp) {
     OneRequest before;
     OneRequest after;
-    const Cancellation cancellation;
-    NbdHandle handle(server.uri(), {}, cancellation);
-    Ring ring(8);
-    NbdEndpoint endpoint(ring, handle);
-    std::vector<std::byte> data(kBytes);
-    const auto read = [&](OneRequest& request) {
-        endpoint.read(request, {0, kBytes}, data.data());
+    const auto read_and_wait = [&](OneRequest& request) {
+        read(request);
         bool answered = true;
         while (!request.result && answered) {
-            answered = ring.run_once(true, std::chrono::seconds(10));
+            answered = ring_.run_once(true, std::chrono::seconds(10));
         }
         EXPECT_EQ(request.result, 0) << "the request was not answered";
     };
-    read(before);
-    ring.run_once(false);  // submits the poll for what comes next
-    server.send_junk();
+    read_and_wait(before);
+    ring_.run_once(false);  // submits the poll for what comes next
+    server_.send_junk();
     char junk = 0;
-    ASSERT_EQ(::recv(nbd_aio_get_fd(handle.get()), &junk, 1, MSG_WAITALL), 1);
-    ring.run_once(true, std::chrono::seconds(10));
-    read(after);
-    run_to_end(ring, endpoint);
+    ASSERT_EQ(::recv(nbd_aio_get_fd(handle_.get()), &junk, 1, MSG_WAITALL), 1);
+    ring_.run_once(true, std::chrono::seconds(10));
+    read_and_wait(after);
+    run_to_end();
 }
 
 // libnbd finds the connection ended when it sends the last one.
-TEST(NbdEndpoint, EachRequestOfAConnectionThatEndsIsAnsweredOnce) {
+TEST_F(NbdEndpointTest, EachRequestOfAConnectionThatEndsIsAnsweredOnce) {
     constexpr std::size_t kRequests = 16;  // more than malloc keeps of a size without filling it
-    OneClientServer server;
-    const Cancellation cancellation;
-    NbdHandle handle(server.uri(), {}, cancellation);
-    Ring ring(8);
-    NbdEndpoint endpoint(ring, handle);
-    std::vector<std::byte> data(kBytes);
-    const auto read_all = [&](std::vector<OneRequest>& requests) {
-        for (OneRequest& each : requests) {
-            endpoint.read(each, {0, kBytes}, data.data());
-        }
-    };
     const FreedMemoryIsFilled filled;
     std::vector<OneRequest> before(kRequests);
-    read_all(before);
-    while (std::any_of(before.begin(), before.end(), [](auto& each) { return !each.result; })) {
-        ASSERT_TRUE(ring.run_once(true, std::chrono::seconds(10)));
+    for (OneRequest& each : before) {
+        read(each);
     }
-    server.end_connection();
+    while (std::ranges::any_of(before, [](const auto& each) { return !each.result; })) {
+        ASSERT_TRUE(ring_.run_once(true, std::chrono::seconds(10)));
+    }
+    server_.end_connection();
     std::vector<OneRequest> requests(kRequests);
-    read_all(requests);
-    run_to_end(ring, endpoint);
+    for (OneRequest& each : requests) {
+        read(each);
+    }
+    run_to_end();
     for (const OneRequest& each : requests) {
         EXPECT_EQ(each.answers, 1);
         EXPECT_TRUE(is_lost_connection(each.result.value_or(0)));
