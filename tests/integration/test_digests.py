@@ -149,12 +149,17 @@ def test_copy_delta_reads_and_sends_only_what_differs(world, both):
     assert a.export("d")["read_bytes"] <= 2 * BLOCK
 
 
-def test_a_mirror_whose_tracker_is_gone_sends_only_what_differs(world, both):
-    a, b = both
-    with world.mirror(a.source("d"), b.uri("d")) as mirror:
+def mirror_and_lose_the_tracker(world, both):
+    source, target = both
+    with world.mirror(source.source("d"), target.uri("d")) as mirror:
         mirror.wait_for_phase("ready")
         mirror.kill()
-    assert a.ask("DELETE", "/v1/exports/d/trackers/mirror.job")[0] in (200, 204)
+    assert source.ask("DELETE", "/v1/exports/d/trackers/mirror.job")[0] in (200, 204)
+
+
+def test_a_mirror_whose_tracker_is_gone_sends_only_what_differs(world, both):
+    _, b = both
+    mirror_and_lose_the_tracker(world, both)
     change(world, 101 * MIB, b"?" * 4096)
     read = b.export("d")["read_bytes"]
     with world.mirror(None, None, "--resume") as mirror:
@@ -167,11 +172,7 @@ def test_a_mirror_whose_tracker_is_gone_sends_only_what_differs(world, both):
 
 
 def test_what_digests_show_to_be_alike_is_shown_as_moved(world, both):
-    a, b = both
-    with world.mirror(a.source("d"), b.uri("d")) as mirror:
-        mirror.wait_for_phase("ready")
-        mirror.kill()
-    assert a.ask("DELETE", "/v1/exports/d/trackers/mirror.job")[0] in (200, 204)
+    mirror_and_lose_the_tracker(world, both)
     change(world, 16 * MIB, bytes(4 * MIB))
     with world.mirror(None, None, "--resume", "--bwlimit", "1M") as mirror:
         wait_for(lambda: (mirror.status() or {"disks": [{}]})["disks"][0].get("sent_bytes"))
